@@ -1,0 +1,101 @@
+"""The reconstruction net: a plain autoencoder, trained apart from the classifier.
+
+What it cannot reconstruct, it has not seen: the distance between the first taps of a
+point and of its reconstruction is the weight of section 3.4 of the paper. A factory
+takes the input shape and returns a module whose output has the shape of its input.
+"""
+
+from torch import nn
+
+from skvmdls.backbones import BackboneFactory, check_image, check_table
+
+__all__ = ["AUTOENCODERS", "cnn", "mlp"]
+
+
+def mlp(input_shape: tuple[int, ...]) -> nn.Module:
+    """Fully connected autoencoder with a bottleneck of at most 8, for tables.
+
+    Parameters
+    ----------
+    input_shape : tuple (features,)
+
+    Returns
+    -------
+    autoencoder : nn.Module
+        Maps (batch, features) to (batch, features).
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is that of an image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mlp((20,))(torch.zeros(2, 20)).shape
+    torch.Size([2, 20])
+    """
+    check_table(input_shape, "mlp")
+    features = input_shape[0]
+    # As wide as the input, the bottleneck would let everything through.
+    bottleneck = max(1, min(8, features // 2))
+    return nn.Sequential(
+        nn.Linear(features, 128),
+        nn.ReLU(),
+        nn.Linear(128, bottleneck),
+        nn.Linear(bottleneck, 128),
+        nn.ReLU(),
+        nn.Linear(128, features),
+    )
+
+
+def cnn(input_shape: tuple[int, ...]) -> nn.Module:
+    """Convolutional autoencoder with a bottleneck of 32, for images from 8x8 up.
+
+    Two strided convolutions, a fully connected bottleneck, and the mirror image.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    autoencoder : nn.Module
+        Maps (batch, channels, height, width) to the same shape.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    Examples
+    --------
+    >>> import torch
+    >>> cnn((3, 30, 17))(torch.zeros(2, 3, 30, 17)).shape
+    torch.Size([2, 3, 30, 17])
+    """
+    check_image(input_shape, "cnn")
+    channels, *size = input_shape
+    half = [-(-side // 2) for side in size]
+    quarter = [-(-side // 2) for side in half]
+    n_flat = 32 * quarter[0] * quarter[1]
+    bottleneck = 32
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(n_flat, bottleneck),
+        nn.Linear(bottleneck, n_flat),
+        nn.ReLU(),
+        nn.Unflatten(1, (32, *quarter)),
+        nn.Upsample(tuple(half)),
+        nn.Conv2d(32, 16, kernel_size=3, padding=1),
+        nn.ReLU(),
+        nn.Upsample(tuple(size)),
+        nn.Conv2d(16, channels, kernel_size=3, padding=1),
+    )
+
+
+AUTOENCODERS: dict[str, BackboneFactory] = {"cnn": cnn, "mlp": mlp}

@@ -1,0 +1,158 @@
+"""Which device to compute on, and in which precision."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+__all__ = [
+    "autocast",
+    "float64_device",
+    "resolve_device",
+    "resolve_precision",
+    "scoring_placement",
+]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn the parameter `device` into a device that is present.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"auto"`` picks CUDA, then MPS, then the CPU.
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If the device's name is not one of torch's, or this machine lacks it.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used on this machine: {error}. "
+            "Use device='auto' (or set_params(device='auto') on a fitted detector), "
+            "which takes what there is."
+        ) from error
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Turn the parameter `precision` into the dtype that training computes in.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "bfloat16"}
+        ``"auto"`` picks bfloat16 where the hardware has instructions for it.
+    device : torch.device
+
+    Returns
+    -------
+    dtype : torch.dtype
+
+    Examples
+    --------
+    >>> resolve_precision("float32", torch.device("cpu"))
+    torch.float32
+    """
+    if precision == "auto":
+        return torch.bfloat16 if _gains_from_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def autocast(
+    device: torch.device, dtype: torch.dtype
+) -> AbstractContextManager[object]:
+    """Autocast to `dtype`; float32 means none.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+
+    Returns
+    -------
+    context : context manager
+
+    Examples
+    --------
+    >>> with autocast(torch.device("cpu"), torch.bfloat16):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _gains_from_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # torch has no public question for this; without an answer, float32 is safe.
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in asked)
+    return False
+
+
+def scoring_placement(
+    device: torch.device, is_table: bool
+) -> tuple[torch.device, torch.dtype]:
+    """Where and in which dtype trained nets score.
+
+    The rounding of float32 depends on the size of the batch. The small nets for
+    tables score in float64, where that is below 1e-12; images score in float32.
+
+    Parameters
+    ----------
+    device : torch.device
+    is_table : bool
+        Whether inputs are rows of features.
+
+    Returns
+    -------
+    device : torch.device
+        The CPU for tables on a device without float64.
+    dtype : torch.dtype
+
+    Examples
+    --------
+    >>> scoring_placement(torch.device("cpu"), is_table=True)
+    (device(type='cpu'), torch.float64)
+    """
+    if not is_table:
+        return device, torch.float32
+    return float64_device(device), torch.float64
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """The device itself, or the CPU where it has no float64.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    device : torch.device
+
+    Examples
+    --------
+    >>> float64_device(torch.device("cpu"))
+    device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,0 +1,255 @@
+"""Class Gaussians of the feature ensemble: streaming fit and log-likelihood."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from sklearn.base import clone
+from sklearn.covariance import LedoitWolf
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+__all__ = ["ClassGaussians", "fit_gaussians"]
+
+ClassBatches = Callable[[int], Iterable[np.ndarray]]
+
+
+class ClassGaussians(nn.Module):
+    """One Gaussian a class, in float64.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n_classes, D)
+    precisions_cholesky : ndarray
+        ``W`` with ``W W^T`` the inverse covariance, as in
+        :class:`~sklearn.mixture.GaussianMixture`: of shape (n_classes, D, D) for
+        ``"full"``, (D, D) for ``"tied"``, (n_classes, D) for ``"diag"``.
+    covariance_type : {"full", "tied", "diag"}
+
+    Attributes
+    ----------
+    means, precisions_cholesky : Tensor
+        As given; they move with ``.to(device)``.
+    covariance_type : str
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> gaussians = ClassGaussians(np.zeros((2, 3)), np.ones((2, 3)), "diag")
+    >>> gaussians.log_likelihood(torch.zeros(1, 3))
+    tensor([[-2.7568, -2.7568]], dtype=torch.float64)
+    """
+
+    means: Tensor
+    precisions_cholesky: Tensor
+
+    def __init__(
+        self,
+        means: np.ndarray,
+        precisions_cholesky: np.ndarray,
+        covariance_type: str,
+    ) -> None:
+        super().__init__()
+        self.covariance_type = covariance_type
+        self.register_buffer("means", torch.from_numpy(means))
+        self.register_buffer(
+            "precisions_cholesky", torch.from_numpy(precisions_cholesky)
+        )
+
+    def log_likelihood(self, features: Tensor) -> Tensor:
+        """``log N(t; class c)`` of each row for each class.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        log_likelihood : Tensor of shape (n, n_classes), float64
+            Natural logarithms of densities; positive values are ordinary.
+        """
+        t = features.to(self.means)
+        distances = {
+            "full": self._full_distances,
+            "tied": self._tied_distances,
+            "diag": self._diag_distances,
+        }[self.covariance_type](t)
+        constant = t.shape[1] * math.log(2 * math.pi)
+        return self._half_log_precision() - 0.5 * (constant + distances)
+
+    def _full_distances(self, t: Tensor) -> Tensor:
+        # Class by class: all of them at once would need n x C x D of memory.
+        return torch.stack(
+            [
+                ((t - mean) @ whitening).square().sum(dim=1)
+                for mean, whitening in zip(
+                    self.means, self.precisions_cholesky, strict=True
+                )
+            ],
+            dim=1,
+        )
+
+    def _tied_distances(self, t: Tensor) -> Tensor:
+        centre = self.means.mean(dim=0)
+        white = (t - centre) @ self.precisions_cholesky
+        white_means = (self.means - centre) @ self.precisions_cholesky
+        return (
+            white.square().sum(dim=1, keepdim=True)
+            - 2 * white @ white_means.T
+            + white_means.square().sum(dim=1)
+        ).clamp_min(0)
+
+    def _diag_distances(self, t: Tensor) -> Tensor:
+        return torch.stack(
+            [
+                ((t - mean) * scale).square().sum(dim=1)
+                for mean, scale in zip(
+                    self.means, self.precisions_cholesky, strict=True
+                )
+            ],
+            dim=1,
+        )
+
+    def _half_log_precision(self) -> Tensor:
+        if self.covariance_type == "diag":
+            return self.precisions_cholesky.log().sum(dim=-1)
+        diagonal = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1)
+        return diagonal.log().sum(dim=-1)
+
+
+def fit_gaussians(
+    class_batches: ClassBatches,
+    classes: Sequence[Any],
+    covariance_type: str,
+    covariance_estimator: Any = None,
+) -> ClassGaussians:
+    """Fit a Gaussian to each class's features, one class in memory at a time.
+
+    ``"diag"`` needs only running moments. ``"full"`` and ``"tied"`` hand a covariance
+    estimator the features of one class at a time; ``"tied"`` averages the class
+    covariances by the classes' sizes, as scikit-learn's linear discriminant analysis
+    does.
+
+    Parameters
+    ----------
+    class_batches : callable
+        Takes the position of a class in `classes` and yields its features as arrays of
+        shape (at most a batch, D).
+    classes : sequence
+        Labels, for messages.
+    covariance_type : {"full", "tied", "diag"}
+    covariance_estimator : estimator of :mod:`sklearn.covariance`, or None
+        None is Ledoit-Wolf shrinkage. Not used by ``"diag"``.
+
+    Returns
+    -------
+    gaussians : ClassGaussians
+
+    Raises
+    ------
+    ValueError
+        If a covariance stays singular: an estimator without shrinkage and fewer points
+        than dimensions, or features that do not vary.
+
+    Warns
+    -----
+    UserWarning
+        If a class is too small for a covariance of its own: it gets the pooled one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> gaussians = fit_gaussians(lambda c: [rng.normal(c, 1, (50, 3))], "ab", "full")
+    >>> gaussians.means.shape, gaussians.precisions_cholesky.shape
+    (torch.Size([2, 3]), torch.Size([2, 3, 3]))
+    """
+    if covariance_type == "diag":
+        return _fit_diag(class_batches, len(classes))
+    estimator = LedoitWolf() if covariance_estimator is None else covariance_estimator
+    n_points, means, covariances = [], [], []
+    for label in range(len(classes)):
+        features = np.concatenate(list(class_batches(label))).astype(np.float64)
+        fitted = _fit_covariance(estimator, features)
+        n_points.append(len(features))
+        means.append(fitted.location_)
+        covariances.append(fitted.covariance_)
+    pooled = np.average(covariances, axis=0, weights=n_points)
+    if covariance_type == "tied":
+        return ClassGaussians(
+            np.stack(means), _pooled_precision_cholesky(pooled, estimator), "tied"
+        )
+    whitenings = [_precision_cholesky(covariance) for covariance in covariances]
+    if too_small := [c for c, w in zip(classes, whitenings, strict=True) if w is None]:
+        borrowed = _pooled_precision_cholesky(pooled, estimator)
+        warnings.warn(
+            f"The covariance of {len(too_small)} of {len(classes)} classes is "
+            f"singular ({too_small[:5]}{'...' * (len(too_small) > 5)}): too few or too "
+            "similar points. They take the covariance pooled over all classes. "
+            "covariance_type='tied' does so for every class.",
+            UserWarning,
+            stacklevel=2,
+        )
+        whitenings = [borrowed if w is None else w for w in whitenings]
+    return ClassGaussians(np.stack(means), np.stack(whitenings), "full")
+
+
+def _fit_covariance(estimator: Any, features: np.ndarray) -> Any:
+    with warnings.catch_warnings():
+        # One point has no covariance: the pooled one takes its place.
+        warnings.filterwarnings("ignore", message="Only one sample available")
+        return clone(estimator).fit(features)
+
+
+def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
+    """``W`` with ``W W^T`` the inverse, or None where rounding would decide it."""
+    try:
+        lower = cholesky(covariance, lower=True)
+    except (LinAlgError, ValueError):
+        return None
+    n_features = len(covariance)
+    smallest = n_features * np.finfo(np.float64).eps * np.diag(covariance).max()
+    if np.diag(lower).min() ** 2 <= smallest:
+        return None
+    return np.ascontiguousarray(
+        solve_triangular(lower, np.eye(n_features), lower=True).T
+    )
+
+
+def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray:
+    whitening = _precision_cholesky(pooled)
+    if whitening is None:
+        raise ValueError(
+            f"The covariance of the feature ensemble is singular ({len(pooled)} "
+            f"dimensions, {type(estimator).__name__}). Use covariance_estimator=None "
+            "(Ledoit-Wolf shrinkage), more training points, fewer `features`, or "
+            "covariance_type='diag'; features that are the same for every training "
+            "point cannot be told apart at all."
+        )
+    return whitening
+
+
+def _fit_diag(class_batches: ClassBatches, n_classes: int) -> ClassGaussians:
+    moments = []
+    for label in range(n_classes):
+        scaler = StandardScaler()
+        for features in class_batches(label):
+            scaler.partial_fit(features.astype(np.float64))
+        moments.append(scaler)
+    variances = np.stack([scaler.var_ for scaler in moments])
+    average = np.average(
+        variances.mean(axis=1), weights=[scaler.n_samples_seen_ for scaler in moments]
+    )
+    if not average > 0:
+        raise ValueError(
+            "The feature ensemble is the same for every training point of a class, so "
+            "that no Gaussian can be fitted. Check that the inputs of a class differ."
+        )
+    # A channel that is dead within a class must not make the density infinite.
+    variances = np.maximum(variances, 1e-6 * average)
+    means = np.stack([scaler.mean_ for scaler in moments])
+    return ClassGaussians(means, variances**-0.5, "diag")

@@ -1,0 +1,369 @@
+"""From arrays to tensors: shapes, labels, standardisation, augmentation."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Standardizer",
+    "affine",
+    "check_inputs",
+    "check_labels",
+    "crop_flip",
+    "labels_with_unknown",
+    "resolve_augmentation",
+]
+
+# Beyond this many standard deviations all inputs are equally strange, and further out
+# float32 would overflow inside the net.
+FARTHEST = 1e6
+CHUNK = 1024
+
+
+def check_inputs(
+    estimator: Any, X: Any, input_shape: tuple[int, ...] | None
+) -> np.ndarray:
+    """Validate X by scikit-learn's rules, for tables and for images.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets ``n_features_in_`` (and ``feature_names_in_``) if `input_shape` is None.
+    X : array-like of shape (n, features), (n, height, width) or \
+            (n, channels, height, width)
+    input_shape : tuple of int or None
+        Shape of one input seen during fit; None during fit.
+
+    Returns
+    -------
+    X : ndarray
+        Not copied where it need not be. Images have four axes, in the order (n,
+        channels, height, width).
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinities, no rows, or a wrong shape.
+    """
+    fitting = input_shape is None
+    shape = np.shape(X) if not hasattr(X, "shape") else X.shape
+    is_table = len(shape) <= 2
+    X = validate_data(
+        estimator, X, reset=fitting, dtype="numeric", allow_nd=True, ensure_2d=is_table
+    )
+    if is_table:
+        if not fitting and len(input_shape) != 1:
+            raise ValueError(
+                f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
+                f"images of shape (channels, height, width) = {input_shape}. Pass X "
+                "of shape (n, channels, height, width)."
+            )
+        return X
+    if X.ndim > 4:
+        raise ValueError(
+            f"X has {X.ndim} dimensions, shape {X.shape}; expected (n, features), "
+            "(n, height, width) or (n, channels, height, width)."
+        )
+    images = X if X.ndim == 4 else X[:, None]
+    if fitting:
+        estimator.n_features_in_ = int(np.prod(images.shape[1:]))
+    elif images.shape[1:] != input_shape:
+        raise ValueError(
+            f"X has shape {X.shape}: inputs of shape {images.shape[1:]}, but "
+            f"{type(estimator).__name__} was fitted on inputs of shape {input_shape}."
+        )
+    return images
+
+
+def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the classes and encode the labels.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        One-dimensional labels of a single type.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    encoded : ndarray of shape (n,), int64
+        Position of each label in `classes`.
+
+    Raises
+    ------
+    ValueError
+        If ``-1`` is among the labels, there are fewer than two classes, or a class
+        has a single sample.
+
+    Examples
+    --------
+    >>> classes, encoded = check_labels(np.array(["cat", "dog", "dog", "cat"]))
+    >>> encoded
+    array([0, 1, 1, 0])
+    """
+    classes, encoded, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if any(label in (-1, "-1") for label in classes.tolist()):
+        raise ValueError(
+            "y contains the label -1, which stands for 'unknown' in the predictions. "
+            "Train on known classes only: rename the class, or drop its rows."
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds 1 class, {classes.tolist()}; at least 2 classes are needed to "
+            "shape the latent space. For a single class use an outlier detector such "
+            "as sklearn.ensemble.IsolationForest."
+        )
+    if counts.min() < 2:
+        lonely = classes[counts < 2].tolist()
+        raise ValueError(
+            f"Classes with one sample in y: {lonely[:5]}{'...' * (len(lonely) > 5)}. "
+            "Each class needs at least 2 samples; drop these classes or add to them."
+        )
+    return classes, encoded
+
+
+def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
+    """The classes, and behind them the label for "unknown", in one array.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    labels : ndarray of shape (n_classes + 1,)
+        The last one is ``-1``, or ``"-1"`` for strings. Booleans and unsigned
+        integers become signed integers, since they cannot hold -1.
+
+    Examples
+    --------
+    >>> labels_with_unknown(np.array([False, True]))
+    array([ 0,  1, -1])
+    >>> labels_with_unknown(np.array(["a", "b"]))
+    array(['a', 'b', '-1'], dtype='<U2')
+    """
+    if classes.dtype.kind == "U" or isinstance(classes[0], str):
+        return np.append(classes, np.array("-1", dtype=classes.dtype.kind))
+    if classes.dtype.kind in "bu":
+        signed = np.promote_types(classes.dtype, np.int8)
+        classes = classes.astype(np.int64 if signed.kind == "f" else signed)
+    return np.append(classes, np.array(-1, dtype=classes.dtype))
+
+
+class Standardizer:
+    """Give inputs zero mean and unit variance, feature by feature or per channel.
+
+    The statistics come from scikit-learn's :class:`~sklearn.preprocessing.\
+StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
+    Images of dtype uint8 are divided by 255 first, so that bytes and floats in [0, 1]
+    mean the same.
+
+    Attributes
+    ----------
+    mean_, scale_ : ndarray of shape (features,) or (channels, 1, 1), float64
+
+    Examples
+    --------
+    >>> X = np.array([[0.0, 5.0], [2.0, 5.0]])
+    >>> Standardizer().fit(X).transform(X)
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
+    """
+
+    def fit(self, X: np.ndarray) -> "Standardizer":
+        """Learn the statistics.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, features) or (n, channels, height, width)
+
+        Returns
+        -------
+        self : Standardizer
+        """
+        scaler = StandardScaler()
+        for start in range(0, len(X), CHUNK):
+            values = _unit_range(X[start : start + CHUNK])
+            scaler.partial_fit(np.moveaxis(values, 1, -1).reshape(-1, X.shape[1]))
+        per_channel = (-1,) + (1,) * (X.ndim - 2)
+        self.mean_ = scaler.mean_.reshape(per_channel)
+        self.scale_ = scaler.scale_.reshape(per_channel)
+        return self
+
+    def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standardise.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, features) or (n, channels, height, width)
+        dtype : torch.dtype, default=torch.float32
+
+        Returns
+        -------
+        tensor : Tensor of the shape of X, on the CPU
+        """
+        standardized = torch.empty(X.shape, dtype=dtype)
+        for start in range(0, len(X), CHUNK):
+            values = (_unit_range(X[start : start + CHUNK]) - self.mean_) / self.scale_
+            chunk = torch.from_numpy(values.clip(-FARTHEST, FARTHEST))
+            standardized[start : start + CHUNK] = chunk
+        return standardized
+
+    def inverse_transform(self, standardized: Tensor) -> np.ndarray:
+        """Undo :meth:`transform`; images that were uint8 come back in [0, 1].
+
+        Parameters
+        ----------
+        standardized : Tensor, on the CPU
+
+        Returns
+        -------
+        X : ndarray of the same shape, float64
+        """
+        return standardized.double().numpy() * self.scale_ + self.mean_
+
+    def batches(
+        self,
+        X: np.ndarray,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Tensor]:
+        """Standardise batch by batch, in the order of the rows.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, features) or (n, channels, height, width)
+        batch_size : int
+        device : torch.device
+        dtype : torch.dtype, default=torch.float32
+
+        Yields
+        ------
+        batch : Tensor of at most `batch_size` rows, on `device`
+        """
+        for start in range(0, len(X), batch_size):
+            yield self.transform(X[start : start + batch_size], dtype).to(device)
+
+
+def _unit_range(X: np.ndarray) -> np.ndarray:
+    values = X.astype(np.float64)
+    return values / 255 if X.dtype == np.uint8 and X.ndim == 4 else values
+
+
+def crop_flip(batch: Tensor) -> Tensor:
+    """Shift each image by up to 4 pixels (reflected edges) and mirror half of them.
+
+    Parameters
+    ----------
+    batch : Tensor of shape (batch, channels, height, width)
+
+    Returns
+    -------
+    augmented : Tensor of the same shape
+
+    Examples
+    --------
+    >>> crop_flip(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
+    """
+    n, _, height, width = batch.shape
+    reach = 4
+    padded = F.pad(batch, (reach,) * 4, mode="reflect")
+    shifts = torch.randint(2 * reach + 1, (2, n, 1), device=batch.device)
+    rows = shifts[0] + torch.arange(height, device=batch.device)
+    columns = shifts[1] + torch.arange(width, device=batch.device)
+    mirrored = torch.rand(n, 1, device=batch.device) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    sample = torch.arange(n, device=batch.device)[:, None, None]
+    cropped = padded[sample, :, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
+
+
+def affine(batch: Tensor) -> Tensor:
+    """Rotate, rescale and shift each image a little, for digits and the like.
+
+    Up to 12 degrees, 10 % and 2 pixels of 28, drawn for each image on its own; edges
+    are continued.
+
+    Parameters
+    ----------
+    batch : Tensor of shape (batch, channels, height, width)
+
+    Returns
+    -------
+    augmented : Tensor of the same shape
+
+    Examples
+    --------
+    >>> affine(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 1, 28, 28])
+    """
+
+    def uniform(reach: float) -> Tensor:
+        return (2 * torch.rand(len(batch), device=batch.device) - 1) * reach
+
+    angle, scale = uniform(torch.pi / 15), 1 + uniform(0.1)
+    shift = uniform(1 / 7), uniform(1 / 7)
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    maps = torch.stack([cosine, -sine, shift[0], sine, cosine, shift[1]], dim=1)
+    grid = F.affine_grid(maps.view(-1, 2, 3), list(batch.shape), align_corners=False)
+    return F.grid_sample(
+        batch, grid.to(batch.dtype), padding_mode="border", align_corners=False
+    )
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "affine": affine,
+    "crop_flip": crop_flip,
+}
+
+
+def resolve_augmentation(
+    choice: str | Callable[[Tensor], Tensor] | None, input_shape: tuple[int, ...]
+) -> Callable[[Tensor], Tensor] | None:
+    """Turn the parameter `augmentation` into a function on a batch.
+
+    Parameters
+    ----------
+    choice : str, callable or None
+        A name in :data:`AUGMENTATIONS`, or a function from a standardised batch to one
+        of the same shape.
+    input_shape : tuple of int
+        (channels, height, width) or (features,).
+
+    Returns
+    -------
+    augmentation : callable or None
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or is one for images and the inputs are tables.
+
+    Examples
+    --------
+    >>> resolve_augmentation("affine", (1, 28, 28)).__name__
+    'affine'
+    """
+    if choice is None or callable(choice):
+        return choice
+    if choice not in AUGMENTATIONS:
+        raise ValueError(
+            f"augmentation={choice!r} is not known. Use None, one of "
+            f"{sorted(AUGMENTATIONS)}, or a callable on a batch tensor."
+        )
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"augmentation={choice!r} is for images, but X has {input_shape[0]} "
+            "features a row. Use None or a callable on a batch tensor."
+        )
+    return AUGMENTATIONS[choice]

@@ -1,0 +1,158 @@
+"""The losses that shape the latent space: pure functions of tensors.
+
+The metric loss (Dinari & Freifeld 2022, eqs. 2-4) works on squared Euclidean distances
+between the generator's stochastic outputs and averages over *all* triplets of a batch;
+the KL loss (eqs. 5-7) pulls each point's Gaussian towards its class's prior.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["distancing_loss", "kl_loss", "squared_distances", "triplet_loss"]
+
+
+def squared_distances(outputs: Tensor) -> Tensor:
+    """Squared Euclidean distances between all rows.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (batch, latent_dim)
+        Generator outputs ``f``.
+
+    Returns
+    -------
+    distances : Tensor of shape (batch, batch)
+        Non-negative, zero on the diagonal, same dtype as `outputs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    tensor([[ 0., 25.],
+            [25.,  0.]])
+    """
+    # Distances do not change with the origin; the rounding error of the expanded
+    # square does, and is smallest about the mean.
+    centred = outputs - outputs.mean(dim=0).detach()
+    square_norms = centred.square().sum(dim=1)
+    distances = square_norms[:, None] + square_norms - 2 * centred @ centred.T
+    itself = torch.eye(len(outputs), dtype=torch.bool, device=outputs.device)
+    return distances.clamp_min(0).masked_fill(itself, 0)
+
+
+def triplet_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """Mean triplet loss of each point as the anchor (eq. 2).
+
+    A triplet is (anchor, positive, negative): two different points of one class and a
+    point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. Instead of
+    enumerating triplets, each anchor's negatives are sorted once: the negatives that
+    are active for a positive are then a prefix, whose length a binary search finds and
+    whose sum is a prefix sum. That is exact, in O(batch^2) memory.
+
+    Parameters
+    ----------
+    distances : Tensor of shape (batch, batch)
+        Squared distances (see :func:`squared_distances`).
+    labels : Tensor of shape (batch,)
+        Integer class of each point.
+    margin : float
+        ``M_t``, in units of squared distance.
+
+    Returns
+    -------
+    loss : Tensor of shape (batch,)
+        Mean over the anchor's triplets; 0 for an anchor that has none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> distances = squared_distances(torch.tensor([[0.0], [1.0], [1.1]]))
+    >>> triplet_loss(distances, torch.tensor([0, 0, 1]), margin=0.1)
+    tensor([0.0000, 1.0900, 0.0000])
+    """
+    same_class = labels[:, None] == labels
+    n_negatives = (~same_class).sum(dim=1)
+    n_positives = same_class.sum(dim=1) - 1
+
+    sorted_negatives = distances.masked_fill(same_class, math.inf).sort(dim=1).values
+    finite = sorted_negatives.masked_fill(sorted_negatives == math.inf, 0)
+    prefix_sums = F.pad(finite.cumsum(dim=1), (1, 0))
+
+    reach = distances + margin
+    n_active = torch.searchsorted(sorted_negatives.detach(), reach.detach())
+    hinge_sums = n_active * reach - prefix_sums.gather(1, n_active)
+
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    hinge_sums = hinge_sums.masked_fill(~same_class | itself, 0)
+    return hinge_sums.sum(dim=1) / (n_positives * n_negatives).clamp_min(1)
+
+
+def distancing_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """Mean distancing loss of each point as the anchor (eq. 3).
+
+    The loss of a negative is ``max(0, margin - d(a, n))``. It does not depend on the
+    positive, so its mean over an anchor's triplets is its mean over the negatives.
+
+    Parameters
+    ----------
+    distances : Tensor of shape (batch, batch)
+        Squared distances (see :func:`squared_distances`).
+    labels : Tensor of shape (batch,)
+        Integer class of each point.
+    margin : float
+        ``M_d``, in units of squared distance.
+
+    Returns
+    -------
+    loss : Tensor of shape (batch,)
+        Mean over the anchor's triplets; 0 for an anchor that has none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> distances = squared_distances(torch.tensor([[0.0], [1.0], [2.0]]))
+    >>> distancing_loss(distances, torch.tensor([0, 0, 1]), margin=3.0)
+    tensor([0., 2., 0.])
+    """
+    same_class = labels[:, None] == labels
+    n_negatives = (~same_class).sum(dim=1)
+    has_triplets = (same_class.sum(dim=1) > 1) & (n_negatives > 0)
+    hinge_sums = (margin - distances).clamp_min(0).masked_fill(same_class, 0).sum(dim=1)
+    return hinge_sums / n_negatives.clamp_min(1) * has_triplets
+
+
+def kl_loss(
+    mu: Tensor, log_sigma: Tensor, prior_means: Tensor, prior_variance: float
+) -> Tensor:
+    """Divergence of each point's Gaussian from its class's prior.
+
+    ``KL(N(mu, diag(sigma^2)) || N(m(y), s^2 I))``, non-negative, to be *minimised*:
+    the paper's eqs. 5-7 define the term with the opposite sign, which taken literally
+    would drive the divergence up.
+
+    Parameters
+    ----------
+    mu, log_sigma : Tensor of shape (batch, latent_dim)
+        Mean and log standard deviation of each point's Gaussian.
+    prior_means : Tensor of shape (batch, latent_dim)
+        ``m(y)`` of each point's own class.
+    prior_variance : float
+        ``s^2``.
+
+    Returns
+    -------
+    loss : Tensor of shape (batch,)
+        In nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> kl_loss(torch.ones(1, 2), torch.zeros(1, 2), torch.zeros(1, 2), 1.0)
+    tensor([1.])
+    """
+    log_ratio = 0.5 * math.log(prior_variance) - log_sigma
+    spread = (2 * log_sigma).exp() + (mu - prior_means).square()
+    return (log_ratio + spread / (2 * prior_variance) - 0.5).sum(dim=1)

@@ -1,0 +1,286 @@
+"""The network: a backbone, the stochastic generator on it, and the feature ensemble."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+
+from skvmdls.backbones import BackboneFactory
+
+__all__ = ["ENSEMBLE_PARTS", "VariationalNetwork", "build_autoencoder", "build_network"]
+
+ENSEMBLE_PARTS = ("t1", "t2", "t3", "g", "mu")
+
+# Early noise must not drown the class structure that the metric loss is to find.
+INITIAL_SIGMA = 0.1
+
+
+class VariationalNetwork(nn.Module):
+    """Generator ``f(g(x)) = mu(g(x)) + sigma(g(x)) * eps`` on a backbone ``g``.
+
+    Dinari & Freifeld 2022, section 3.1: ``mu`` and ``log sigma`` are one fully
+    connected layer each on the backbone's output.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Maps inputs to ``g`` (batch, k) and names three submodules in ``taps``
+        (see :mod:`skvmdls.backbones`).
+    backbone_features : int
+        ``k``.
+    latent_dim : int
+        ``d``.
+
+    Attributes
+    ----------
+    backbone, mu, log_sigma : nn.Module
+    ensemble_sizes : dict of str to int
+        Length of each part of the feature ensemble; set by :func:`build_network`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvmdls.backbones import mlp
+    >>> network = build_network(mlp, (20,), latent_dim=8)
+    >>> mu, log_sigma = network(torch.zeros(4, 20))
+    >>> mu.shape
+    torch.Size([4, 8])
+    >>> {name: part.shape[1] for name, part in network.ensemble(torch.zeros(4, 20)).items()}
+    {'t1': 128, 't2': 128, 't3': 128, 'g': 128, 'mu': 8}
+    """
+
+    def __init__(
+        self, backbone: nn.Module, backbone_features: int, latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.mu = nn.Linear(backbone_features, latent_dim)
+        self.log_sigma = nn.Linear(backbone_features, latent_dim)
+        nn.init.zeros_(self.log_sigma.weight)
+        nn.init.constant_(self.log_sigma.bias, torch.tensor(INITIAL_SIGMA).log().item())
+        self.ensemble_sizes: dict[str, int] = {}
+        for name, module_name in zip(ENSEMBLE_PARTS, backbone.taps, strict=False):
+            backbone.get_submodule(module_name).register_forward_hook(_Tap(name))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters of each point's Gaussian.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, *input_shape)
+
+        Returns
+        -------
+        mu, log_sigma : Tensor of shape (batch, latent_dim)
+        """
+        g = self.backbone(x)
+        return self.mu(g), self.log_sigma(g)
+
+    def ensemble(self, x: Tensor) -> dict[str, Tensor]:
+        """All parts of the feature ensemble ``t(x)``, in one forward pass.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, *input_shape)
+
+        Returns
+        -------
+        parts : dict
+            ``t1``, ``t2``, ``t3`` (averaged over space), ``g`` and ``mu``, each of
+            shape (batch, length of the part).
+        """
+        with _recorded() as parts:
+            g = self.backbone(x)
+        return {**parts, "g": g, "mu": self.mu(g)}
+
+    def first_tap(self, x: Tensor) -> Tensor:
+        """``t1(x)`` alone: only the backbone's first stage runs.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, *input_shape)
+
+        Returns
+        -------
+        t1 : Tensor of shape (batch, length of t1)
+        """
+        with _recorded(stop_at="t1") as parts:
+            self.backbone(x)
+        return parts["t1"]
+
+
+def build_network(
+    factory: BackboneFactory, input_shape: tuple[int, ...], latent_dim: int
+) -> VariationalNetwork:
+    """Build the network and check what the backbone's factory returned.
+
+    Parameters
+    ----------
+    factory : callable
+        Backbone factory (see :mod:`skvmdls.backbones`).
+    input_shape : tuple of int
+        (channels, height, width) or (features,).
+    latent_dim : int
+        ``d``.
+
+    Returns
+    -------
+    network : VariationalNetwork
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    ValueError
+        If the factory does not return a module, the taps are missing or are not
+        submodules that run, or the output is not of shape (batch, k).
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import cnn
+    >>> build_network(cnn, (1, 8, 8), latent_dim=2).ensemble_sizes
+    {'t1': 32, 't2': 64, 't3': 128, 'g': 128, 'mu': 2}
+    """
+    backbone = factory(input_shape)
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(
+            f"The backbone factory {factory!r} returned {type(backbone).__name__}; "
+            "expected a torch.nn.Module."
+        )
+    _check_taps(backbone)
+    example = torch.zeros(2, *input_shape)
+    backbone.eval()
+    with torch.no_grad():
+        g = backbone(example)
+    if not isinstance(g, Tensor) or g.ndim != 2 or len(g) != 2:
+        found = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
+        raise ValueError(
+            f"The backbone {type(backbone).__name__} turned a batch of shape "
+            f"{tuple(example.shape)} into {found}; expected a tensor of shape "
+            "(2, k). End it with nn.Flatten(), or take its classifier off."
+        )
+    network = VariationalNetwork(backbone, g.shape[1], latent_dim).eval()
+    with torch.no_grad():
+        parts = network.ensemble(example)
+    if silent := [name for name in ENSEMBLE_PARTS if name not in parts]:
+        names = [backbone.taps[ENSEMBLE_PARTS.index(name)] for name in silent]
+        raise ValueError(
+            f"The backbone's taps {names} were not called in its forward pass. "
+            "Name submodules that run, in the order in which they run."
+        )
+    network.ensemble_sizes = {name: parts[name].shape[1] for name in ENSEMBLE_PARTS}
+    return network.train()
+
+
+def build_autoencoder(
+    factory: BackboneFactory, input_shape: tuple[int, ...]
+) -> nn.Module:
+    """Build the autoencoder and check what its factory returned.
+
+    Parameters
+    ----------
+    factory : callable
+        Takes the input shape, returns a module that maps a batch to its own shape.
+    input_shape : tuple of int
+        (channels, height, width) or (features,).
+
+    Returns
+    -------
+    autoencoder : nn.Module
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    ValueError
+        If the factory does not return a module, or the shape is not kept.
+
+    Examples
+    --------
+    >>> from skvmdls.autoencoder import mlp
+    >>> build_autoencoder(mlp, (20,)).training
+    True
+    """
+    autoencoder = factory(input_shape)
+    if not isinstance(autoencoder, nn.Module):
+        raise ValueError(
+            f"The autoencoder factory {factory!r} returned "
+            f"{type(autoencoder).__name__}; expected a torch.nn.Module."
+        )
+    example = torch.zeros(2, *input_shape)
+    with torch.no_grad():
+        output = autoencoder.eval()(example)
+    if not isinstance(output, Tensor) or output.shape != example.shape:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output)
+        raise ValueError(
+            f"The autoencoder turned a batch of shape {tuple(example.shape)} into "
+            f"{found}; expected the same shape."
+        )
+    return autoencoder.train()
+
+
+def _check_taps(backbone: nn.Module) -> None:
+    kind = type(backbone).__name__
+    submodules = [name for name, _ in backbone.named_modules() if name]
+    taps = getattr(backbone, "taps", None)
+    well_formed = (
+        isinstance(taps, Sequence)
+        and not isinstance(taps, str)
+        and len(taps) == 3
+        and all(isinstance(tap, str) for tap in taps)
+    )
+    if not well_formed:
+        raise ValueError(
+            f"The backbone {kind} must name its three taps, but its attribute `taps` "
+            f"is {taps!r}. Set `module.taps` to the names of three submodules, in the "
+            f"order in which they run; it has: {', '.join(submodules)}."
+        )
+    if unknown := [tap for tap in taps if tap not in submodules]:
+        raise ValueError(
+            f"The backbone {kind} names the taps {unknown}, which are not among its "
+            f"submodules: {', '.join(submodules)}."
+        )
+
+
+class _FirstTapReached(Exception):
+    """Ends a forward pass of which only the first stage is wanted."""
+
+
+# Taps write into the recording of their own thread's forward pass, if there is one, so
+# that one fitted network can be used from several threads at once.
+_recording: ContextVar[tuple[dict[str, Tensor], str | None] | None] = ContextVar(
+    "skvmdls_recording", default=None
+)
+
+
+class _Tap:
+    """Forward hook that records a stage's output, averaged over space.
+
+    Hooks take any module that runs, and leave its forward pass as it is; a module
+    traced by ``create_feature_extractor`` would have to be traceable, and neither
+    pickles nor switches between training and evaluation as a plain module does.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        recording = _recording.get()
+        if recording is None:
+            return
+        parts, stop_at = recording
+        parts[self.name] = output.flatten(start_dim=2).mean(2) if output.ndim > 2 else output
+        if self.name == stop_at:
+            raise _FirstTapReached
+
+
+@contextmanager
+def _recorded(stop_at: str | None = None) -> Iterator[dict[str, Tensor]]:
+    parts: dict[str, Tensor] = {}
+    token = _recording.set((parts, stop_at))
+    try:
+        yield parts
+    except _FirstTapReached:
+        pass
+    finally:
+        _recording.reset(token)

@@ -1,0 +1,142 @@
+"""From batches of inputs to features, likelihoods and weights: forward passes only."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skvmdls.gaussians import ClassGaussians
+from skvmdls.network import VariationalNetwork
+
+__all__ = ["Measured", "ensembles", "measure", "reconstruction_weights",
+    "reconstructions",
+]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the nets and the Gaussians say of each point.
+
+    Parameters
+    ----------
+    class_log_likelihood : ndarray of shape (n, n_classes), float64
+        In nats.
+    weight : ndarray of shape (n,), float64, or None
+        Reconstruction weight, if there is an autoencoder.
+    """
+
+    class_log_likelihood: np.ndarray
+    weight: np.ndarray | None
+
+    @property
+    def log_likelihood(self) -> np.ndarray:
+        """``l(x)``: the log-likelihood of the most likely class, shape (n,)."""
+        return self.class_log_likelihood.max(axis=1)
+
+    @property
+    def most_likely(self) -> np.ndarray:
+        """``c_max``: position of the most likely class, shape (n,)."""
+        return self.class_log_likelihood.argmax(axis=1)
+
+
+@torch.inference_mode()
+def ensembles(
+    network: VariationalNetwork, batches: Iterable[Tensor], features: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """Feature ensemble ``t(x)`` of each batch.
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+    batches : iterable of Tensor of shape (batch, *input_shape)
+    features : sequence of str
+        Parts of the ensemble, in this order.
+
+    Yields
+    ------
+    features : ndarray of shape (batch, D), dtype of the network
+    """
+    for x in batches:
+        yield _joined(network.ensemble(x), features).cpu().numpy()
+
+
+@torch.inference_mode()
+def measure(
+    network: VariationalNetwork,
+    gaussians: ClassGaussians,
+    autoencoder: nn.Module | None,
+    batches: Iterable[Tensor],
+    features: Sequence[str],
+) -> Measured:
+    """Likelihoods and reconstruction weights, one forward pass a batch.
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+    gaussians : ClassGaussians
+        Of the ensemble made of `features`.
+    autoencoder : nn.Module or None
+    batches : iterable of Tensor of shape (batch, *input_shape)
+    features : sequence of str
+
+    Returns
+    -------
+    measured : Measured
+    """
+    likelihoods, weights = [], []
+    for x in batches:
+        parts = network.ensemble(x)
+        likelihood = gaussians.log_likelihood(
+            _joined(parts, features).to(gaussians.means.device)
+        )
+        likelihoods.append(likelihood.cpu().numpy())
+        if autoencoder is not None:
+            weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
+            weights.append(weight.cpu().double().numpy())
+    return Measured(
+        np.concatenate(likelihoods),
+        None if autoencoder is None else np.concatenate(weights),
+    )
+
+
+def reconstruction_weights(
+    network: VariationalNetwork, autoencoder: nn.Module, x: Tensor, t1: Tensor
+) -> Tensor:
+    """``w(x) = ||t1(x) - t1(x_hat)||^2`` (Dinari & Freifeld 2022, section 3.4).
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+        Only the backbone's first stage runs, on the reconstructions.
+    autoencoder : nn.Module
+    x : Tensor of shape (batch, *input_shape)
+    t1 : Tensor of shape (batch, length of t1)
+        First tap of `x`.
+
+    Returns
+    -------
+    weights : Tensor of shape (batch,)
+    """
+    return (t1 - network.first_tap(autoencoder(x))).square().sum(dim=1)
+
+
+@torch.inference_mode()
+def reconstructions(autoencoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """Reconstruct batches, in standardised units.
+
+    Parameters
+    ----------
+    autoencoder : nn.Module
+    batches : iterable of Tensor of shape (batch, *input_shape)
+
+    Returns
+    -------
+    reconstructions : Tensor of shape (n, *input_shape), on the CPU
+    """
+    return torch.cat([autoencoder(x).cpu() for x in batches])
+
+
+def _joined(parts: dict[str, Tensor], features: Sequence[str]) -> Tensor:
+    return torch.cat([parts[name] for name in features], dim=1)

@@ -1,0 +1,361 @@
+"""The training loops: schedule, warm-ups, class means, progress."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
+
+from skvmdls.devices import autocast
+from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
+from skvmdls.network import VariationalNetwork
+from skvmdls.sampling import BalancedBatchSampler
+
+__all__ = [
+    "History",
+    "NetworkPlan",
+    "Plan",
+    "seeded",
+    "train_autoencoder",
+    "train_network",
+]
+
+History = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a net is trained.
+
+    Parameters
+    ----------
+    epochs : int
+    learning_rate : float
+        Peak of a one-cycle schedule.
+    weight_decay : float
+        Decoupled, as in AdamW.
+    batch_size : int
+    augmentation : callable or None
+        Applied to each batch.
+    dtype : torch.dtype
+        What autocast computes in; float32 means none.
+    verbose : int
+        Whether to show a progress bar.
+    """
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    augmentation: Callable[[Tensor], Tensor] | None
+    dtype: torch.dtype
+    verbose: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan(Plan):
+    """How the network is trained: a :class:`Plan`, and what its losses need.
+
+    Parameters
+    ----------
+    classes_per_batch, samples_per_class : int
+        ``B_C`` and ``B_N``; the batch size is their product.
+    triplet_margin, distancing_margin : float
+        ``M_t`` and ``M_d``.
+    margin_warmup : float
+        Share of the training over which ``M_d`` rises from 0.
+    prior_variance, kl_weight : float
+        ``s^2`` and the weight of the KL loss.
+    kl_warmup : float
+        Share of the epochs before the KL loss is switched on.
+    freeze_epochs : int
+        Epochs at the start in which the backbone is left as it came.
+    """
+
+    classes_per_batch: int
+    samples_per_class: int
+    triplet_margin: float
+    distancing_margin: float
+    margin_warmup: float
+    prior_variance: float
+    kl_weight: float
+    kl_warmup: float
+    freeze_epochs: int
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Run torch's global random numbers from a seed, and put them back afterwards.
+
+    Initial weights, dropout and augmentation draw from the global generators; the
+    caller's stay as they were.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device
+        Its generator is seeded along with the CPU's.
+    """
+    devices = [device] if device.type != "cpu" else []
+    with torch.random.fork_rng(devices, device_type=device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+def train_network(
+    network: VariationalNetwork,
+    inputs: Tensor,
+    labels: Tensor,
+    plan: NetworkPlan,
+    seed: int,
+) -> History:
+    """Train the network with the triplet, distancing and KL losses, in place.
+
+    Dinari & Freifeld 2022, section 3.2. The prior of a class in one epoch is centred
+    at the mean of its outputs in the epoch before; the first epoch has none, so KL is
+    off in it whatever the plan.
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+        On the device of `inputs`; left in evaluation mode.
+    inputs : Tensor of shape (n_samples, *input_shape), float32
+    labels : Tensor of shape (n_samples,), int64
+        From 0 to ``n_classes - 1``, each present; on the same device.
+    plan : NetworkPlan
+    seed : int
+        Of the batches, on the CPU. Noise and augmentation draw from torch's global
+        generators (see :func:`seeded`).
+
+    Returns
+    -------
+    history : dict of str to list of float
+        One value an epoch: ``loss`` and its terms ``triplet``, ``distancing`` and
+        ``kl`` (weighted, 0 while it is off); ``divergence`` (the unweighted KL);
+        ``sigma`` (mean over points and dimensions); ``accuracy`` (share of points
+        nearest to their own class's mean of the epoch before); ``separation``
+        (smallest Euclidean distance between two class means); ``learning_rate``.
+
+    Raises
+    ------
+    FloatingPointError
+        If a term stops being finite.
+    """
+    sampler = BalancedBatchSampler(
+        labels,
+        plan.classes_per_batch,
+        plan.samples_per_class,
+        torch.Generator().manual_seed(seed),
+    )
+    n_steps = plan.epochs * sampler.n_batches
+    margin_steps = max(1.0, plan.margin_warmup * n_steps)
+    first_kl_epoch = max(1.0, plan.kl_warmup * plan.epochs)
+    optimizer, schedule = _optimizer(network, plan, n_steps)
+    trainable = [p for p in network.backbone.parameters() if p.requires_grad]
+    n_classes = int(labels.max()) + 1
+    prior_means = torch.zeros(
+        n_classes, network.mu.out_features, device=inputs.device
+    )
+    history: History = {}
+    with _progress("network", plan) as progress:
+        for epoch in progress:
+            _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
+            kl_weight = plan.kl_weight if epoch >= first_kl_epoch else 0.0
+            means = _ClassMeans(prior_means)
+            averages = _Averages()
+            for batch in sampler.epoch().to(inputs.device):
+                y = labels[batch]
+                step = epoch * sampler.n_batches + averages.n_added + 1
+                margin = plan.distancing_margin * min(1.0, step / margin_steps)
+                with autocast(inputs.device, plan.dtype):
+                    mu, log_sigma = network(_augmented(inputs[batch], plan))
+                mu, log_sigma = mu.float(), log_sigma.float()
+                outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
+                divergence = kl_loss(
+                    mu, log_sigma, prior_means[y], plan.prior_variance
+                ).mean()
+                terms["kl"] = kl_weight * divergence
+                loss = terms["triplet"] + terms["distancing"] + terms["kl"]
+                _descend(loss, optimizer, schedule)
+                means.add(outputs, y)
+                averages.add(
+                    terms
+                    | {
+                        "loss": loss,
+                        "divergence": divergence,
+                        "sigma": log_sigma.exp().mean(),
+                        "accuracy": _share_nearest(mu, y, prior_means),
+                    }
+                )
+            prior_means = means.finish()
+            figures = averages.finish()
+            figures["separation"] = _separation(prior_means)
+            _record(history, figures, schedule, epoch, progress)
+    _set_training(network, trainable, frozen=False)
+    network.eval()
+    return history
+
+
+def train_autoencoder(
+    autoencoder: nn.Module, inputs: Tensor, plan: Plan, seed: int
+) -> History:
+    """Train the autoencoder with the squared error, in place.
+
+    Parameters
+    ----------
+    autoencoder : nn.Module
+        On the device of `inputs`; left in evaluation mode.
+    inputs : Tensor of shape (n_samples, *input_shape), float32
+    plan : Plan
+    seed : int
+        Of the batches, on the CPU.
+
+    Returns
+    -------
+    history : dict of str to list of float
+        One value an epoch: ``loss`` (mean squared error of the standardised input)
+        and ``learning_rate``.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss stops being finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_batches = max(1, round(len(inputs) / plan.batch_size))
+    optimizer, schedule = _optimizer(autoencoder, plan, plan.epochs * n_batches)
+    history: History = {}
+    autoencoder.train()
+    with _progress("autoencoder", plan) as progress:
+        for epoch in progress:
+            order = torch.randperm(len(inputs), generator=generator)
+            averages = _Averages()
+            for batch in order.to(inputs.device).tensor_split(n_batches):
+                x = _augmented(inputs[batch], plan)
+                with autocast(inputs.device, plan.dtype):
+                    reconstruction = autoencoder(x)
+                loss = F.mse_loss(reconstruction.float(), x)
+                _descend(loss, optimizer, schedule)
+                averages.add({"loss": loss})
+            _record(history, averages.finish(), schedule, epoch, progress)
+    autoencoder.eval()
+    return history
+
+
+def _metric_terms(
+    mu: Tensor, log_sigma: Tensor, labels: Tensor, margin: float, plan: NetworkPlan
+) -> tuple[Tensor, dict[str, Tensor]]:
+    # With sigma attached, growing it satisfies the margins (any two points are about
+    # 2 d sigma^2 apart) and the classes never separate; KL alone shapes sigma.
+    outputs = mu + log_sigma.detach().exp() * torch.randn_like(mu)
+    distances = squared_distances(outputs)
+    return outputs.detach(), {
+        "triplet": triplet_loss(distances, labels, plan.triplet_margin).mean(),
+        "distancing": distancing_loss(distances, labels, margin).mean(),
+    }
+
+
+class _ClassMeans:
+    """Mean output of each class over an epoch, summed on the device."""
+
+    def __init__(self, previous: Tensor) -> None:
+        self.previous = previous
+        self.sums = torch.zeros_like(previous)
+        self.counts = previous.new_zeros(len(previous), 1)
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        self.sums.index_add_(0, labels, outputs)
+        self.counts.index_add_(0, labels, outputs.new_ones(len(labels), 1))
+
+    def finish(self) -> Tensor:
+        # A class that no batch drew keeps its mean.
+        fresh = self.sums / self.counts.clamp_min(1)
+        return torch.where(self.counts > 0, fresh, self.previous)
+
+
+class _Averages:
+    """Means of named figures over the batches of an epoch, read only at its end."""
+
+    def __init__(self) -> None:
+        self.n_added = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        self.n_added += 1
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+
+    def finish(self) -> dict[str, float]:
+        return {name: float(total) / self.n_added for name, total in self.sums.items()}
+
+
+def _optimizer(
+    net: nn.Module, plan: Plan, n_steps: int
+) -> tuple[torch.optim.Optimizer, OneCycleLR]:
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+    )
+    schedule = OneCycleLR(
+        optimizer, plan.learning_rate, total_steps=n_steps, cycle_momentum=False
+    )
+    return optimizer, schedule
+
+
+def _descend(
+    loss: Tensor, optimizer: torch.optim.Optimizer, schedule: OneCycleLR
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+
+
+def _augmented(batch: Tensor, plan: Plan) -> Tensor:
+    return batch if plan.augmentation is None else plan.augmentation(batch)
+
+
+def _set_training(
+    network: VariationalNetwork, trainable: list[nn.Parameter], frozen: bool
+) -> None:
+    network.train()
+    network.backbone.train(not frozen)
+    for parameter in trainable:
+        parameter.requires_grad_(not frozen)
+
+
+def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
+    nearest = torch.cdist(mu.detach(), means).argmin(dim=1)
+    return (nearest == labels).float().mean()
+
+
+def _separation(means: Tensor) -> float:
+    return float(torch.pdist(means.double().cpu()).min())
+
+
+def _progress(name: str, plan: Plan) -> tqdm:
+    return tqdm(range(plan.epochs), desc=name, unit="epoch", disable=not plan.verbose)
+
+
+def _record(
+    history: History,
+    figures: dict[str, float],
+    schedule: OneCycleLR,
+    epoch: int,
+    progress: tqdm,
+) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"Training diverged: {name!r} is {value} in epoch {epoch + 1}. "
+                "Try a smaller learning_rate, precision='float32', or look for "
+                "extreme values in X."
+            )
+        history.setdefault(name, []).append(value)
+    history.setdefault("learning_rate", []).append(schedule.get_last_lr()[0])
+    shown = ("loss", "separation", "accuracy")
+    progress.set_postfix({key: f"{figures[key]:.3g}" for key in shown if key in figures})
