@@ -20,6 +20,7 @@ A factory is any callable that takes the input shape, (channels, height, width) 
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 __all__ = ["BACKBONES", "BackboneFactory", "cnn", "mlp", "resolve_factory"]
@@ -107,7 +108,9 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
         "stage2",
         nn.Sequential(nn.MaxPool2d(2), *_convolution(32, 64), *_convolution(64, 64)),
     )
-    backbone.add_module("stage3", nn.Sequential(nn.MaxPool2d(2), *_convolution(64, 128)))
+    backbone.add_module(
+        "stage3", nn.Sequential(nn.MaxPool2d(2), *_convolution(64, 128))
+    )
     backbone.add_module(
         "head",
         nn.Sequential(
@@ -118,7 +121,8 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
         ),
     )
     backbone.taps = ("stage1", "stage2", "stage3")
-    return backbone
+    # Convolutions follow the layout of their weights; this one is the faster.
+    return backbone.to(memory_format=torch.channels_last)
 
 
 BACKBONES: dict[str, BackboneFactory] = {"cnn": cnn, "mlp": mlp}

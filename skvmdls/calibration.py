@@ -159,9 +159,7 @@ def conformal_threshold(scores: np.ndarray, contamination: float) -> float:
     return -math.inf
 
 
-def conformal_p_value(
-    calibration_scores: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
+def conformal_p_value(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Conformal p-value of "this point is known".
 
     ``(1 + #{calibration scores <= score}) / (n + 1)``. It is at most ``contamination``
@@ -239,8 +237,8 @@ class WeightCalibration:
         level = 0.99 if weighting == "calibrated" else 1.0
         scale = float(np.quantile(weights, level))
         # Perfect reconstructions leave no scale: any error is then a large one.
-        tiny = float(np.finfo(np.float64).tiny)
-        return cls(float(log_likelihoods.max()), max(scale, tiny), weighting)
+        smallest = float(np.finfo(np.float32).eps)
+        return cls(float(log_likelihoods.max()), max(scale, smallest), weighting)
 
     def apply(self, log_likelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Score points: higher is more in-distribution.
@@ -257,6 +255,5 @@ class WeightCalibration:
         relative = weights / self.scale
         if self.weighting == "calibrated":
             relative = np.maximum(1.0, relative)
-        shortfall = log_likelihoods - self.shift
-        # Above the shift a product would reward a large weight.
-        return np.where(shortfall < 0, shortfall * relative, shortfall / relative)
+        # Above the shift the product would reward a large weight.
+        return np.minimum(log_likelihoods - self.shift, 0) * relative

@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import (
+    Tags,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
@@ -356,7 +361,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         labels : ndarray of shape (n,)
             Labels of ``classes_``.
         """
-        return self.classes_[self.class_log_likelihood(X).argmax(axis=1)]
+        likelihood = self.class_log_likelihood(X)
+        return self.classes_[likelihood.argmax(axis=1)]
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
@@ -428,7 +434,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
             threshold exactly where this is at most ``contamination``.
         """
-        return conformal_p_value(self.calibration_scores_, self.score_samples(X))
+        scores = self.score_samples(X)
+        return conformal_p_value(self.calibration_scores_, scores)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
@@ -446,7 +453,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         """
         return np.concatenate(list(self._ensembles(self._check_new(X))))
 
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
+    def get_feature_names_out(
+        self, input_features: ArrayLike | None = None
+    ) -> np.ndarray:
         """Names of the columns that :meth:`transform` returns.
 
         Parameters
@@ -707,7 +716,10 @@ width), float64
         with seeded(seed, device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
             history = train_autoencoder(
-                autoencoder.to(device), inputs.to(device), self._autoencoder_plan(), seed
+                autoencoder.to(device),
+                inputs.to(device),
+                self._autoencoder_plan(),
+                seed,
             )
         self.autoencoder_ = autoencoder
         self.history_["reconstruction_loss"] = history["loss"]
@@ -743,6 +755,4 @@ width), float64
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
-        return self.weight_calibration_.apply(
-            measured.log_likelihood, measured.weight
-        )
+        return self.weight_calibration_.apply(measured.log_likelihood, measured.weight)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 __all__ = ["ClassGaussians", "fit_gaussians"]
 
+# Below this share of what is usual, a feature's spread is taken to be rounding.
+SMALLEST_RELATIVE_SCALE = 1e-3
+
 ClassBatches = Callable[[int], Iterable[np.ndarray]]
 
 
@@ -129,10 +132,11 @@ def fit_gaussians(
 ) -> ClassGaussians:
     """Fit a Gaussian to each class's features, one class in memory at a time.
 
-    ``"diag"`` needs only running moments. ``"full"`` and ``"tied"`` hand a covariance
-    estimator the features of one class at a time; ``"tied"`` averages the class
-    covariances by the classes' sizes, as scikit-learn's linear discriminant analysis
-    does.
+    A first pass takes running moments, which is all that ``"diag"`` needs. For
+    ``"full"`` and ``"tied"``, a second pass hands a covariance estimator the features
+    of one class at a time, in units of their pooled within-class standard deviation;
+    ``"tied"`` averages the class covariances by the classes' sizes, as scikit-learn's
+    linear discriminant analysis does.
 
     Parameters
     ----------
@@ -153,7 +157,8 @@ def fit_gaussians(
     ------
     ValueError
         If a covariance stays singular: an estimator without shrinkage and fewer points
-        than dimensions, or features that do not vary.
+        than dimensions, or features that do not vary; or if an estimator is given
+        with ``"diag"``.
 
     Warns
     -----
@@ -168,21 +173,34 @@ def fit_gaussians(
     >>> gaussians.means.shape, gaussians.precisions_cholesky.shape
     (torch.Size([2, 3]), torch.Size([2, 3, 3]))
     """
-    if covariance_type == "diag":
-        return _fit_diag(class_batches, len(classes))
-    estimator = LedoitWolf() if covariance_estimator is None else covariance_estimator
-    n_points, means, covariances = [], [], []
-    for label in range(len(classes)):
-        features = np.concatenate(list(class_batches(label))).astype(np.float64)
-        fitted = _fit_covariance(estimator, features)
-        n_points.append(len(features))
-        means.append(fitted.location_)
-        covariances.append(fitted.covariance_)
-    pooled = np.average(covariances, axis=0, weights=n_points)
-    if covariance_type == "tied":
-        return ClassGaussians(
-            np.stack(means), _pooled_precision_cholesky(pooled, estimator), "tied"
+    if covariance_type == "diag" and covariance_estimator is not None:
+        raise ValueError(
+            f"covariance_estimator={covariance_estimator!r} has no effect with "
+            "covariance_type='diag', which takes variances only. Use None, or "
+            "covariance_type='full' or 'tied'."
         )
+    moments = [_moments(class_batches(label)) for label in range(len(classes))]
+    scale = _within_class_scale(moments)
+    if covariance_type == "diag":
+        # A channel that is dead within a class must not make the density infinite.
+        deviations = np.sqrt([class_moments.var_ for class_moments in moments])
+        return ClassGaussians(
+            np.stack([class_moments.mean_ for class_moments in moments]),
+            1 / np.maximum(deviations, SMALLEST_RELATIVE_SCALE * scale),
+            "diag",
+        )
+    estimator = LedoitWolf() if covariance_estimator is None else covariance_estimator
+    means, covariances = [], []
+    for label in range(len(classes)):
+        features = np.concatenate(list(class_batches(label))) / scale
+        fitted = _fit_covariance(estimator, features)
+        means.append(fitted.location_ * scale)
+        covariances.append(fitted.covariance_)
+    sizes = [class_moments.n_samples_seen_ for class_moments in moments]
+    pooled = np.average(covariances, axis=0, weights=sizes)
+    if covariance_type == "tied":
+        whitening = _pooled_precision_cholesky(pooled, estimator)
+        return ClassGaussians(np.stack(means), whitening / scale[:, None], "tied")
     whitenings = [_precision_cholesky(covariance) for covariance in covariances]
     if too_small := [c for c, w in zip(classes, whitenings, strict=True) if w is None]:
         borrowed = _pooled_precision_cholesky(pooled, estimator)
@@ -195,7 +213,34 @@ def fit_gaussians(
             stacklevel=2,
         )
         whitenings = [borrowed if w is None else w for w in whitenings]
-    return ClassGaussians(np.stack(means), np.stack(whitenings), "full")
+    return ClassGaussians(
+        np.stack(means), np.stack(whitenings) / scale[:, None], "full"
+    )
+
+
+def _moments(batches: Iterable[np.ndarray]) -> StandardScaler:
+    scaler = StandardScaler()
+    for features in batches:
+        scaler.partial_fit(features.astype(np.float64))
+    return scaler
+
+
+def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
+    """Standard deviation of each feature about its class's mean, pooled.
+
+    Shrinkage pulls a covariance towards a multiple of the identity. In units of this
+    scale that treats the parts of the ensemble alike, however large their activations.
+    """
+    sizes = [class_moments.n_samples_seen_ for class_moments in moments]
+    variances = [class_moments.var_ for class_moments in moments]
+    pooled = np.average(variances, axis=0, weights=sizes)
+    smallest = SMALLEST_RELATIVE_SCALE**2 * pooled.mean()
+    if not smallest > 0:
+        raise ValueError(
+            "The feature ensemble is the same for every training point of a class, so "
+            "that no Gaussian can be fitted. Check that the inputs of a class differ."
+        )
+    return np.sqrt(np.maximum(pooled, smallest))
 
 
 def _fit_covariance(estimator: Any, features: np.ndarray) -> Any:
@@ -231,25 +276,3 @@ def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray
             "point cannot be told apart at all."
         )
     return whitening
-
-
-def _fit_diag(class_batches: ClassBatches, n_classes: int) -> ClassGaussians:
-    moments = []
-    for label in range(n_classes):
-        scaler = StandardScaler()
-        for features in class_batches(label):
-            scaler.partial_fit(features.astype(np.float64))
-        moments.append(scaler)
-    variances = np.stack([scaler.var_ for scaler in moments])
-    average = np.average(
-        variances.mean(axis=1), weights=[scaler.n_samples_seen_ for scaler in moments]
-    )
-    if not average > 0:
-        raise ValueError(
-            "The feature ensemble is the same for every training point of a class, so "
-            "that no Gaussian can be fitted. Check that the inputs of a class differ."
-        )
-    # A channel that is dead within a class must not make the density infinite.
-    variances = np.maximum(variances, 1e-6 * average)
-    means = np.stack([scaler.mean_ for scaler in moments])
-    return ClassGaussians(means, variances**-0.5, "diag")

@@ -53,8 +53,8 @@ def check_inputs(
         For NaN, infinities, no rows, or a wrong shape.
     """
     fitting = input_shape is None
-    shape = np.shape(X) if not hasattr(X, "shape") else X.shape
-    is_table = len(shape) <= 2
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    is_table = len(X.shape) <= 2
     X = validate_data(
         estimator, X, reset=fitting, dtype="numeric", allow_nd=True, ensure_2d=is_table
     )
@@ -195,7 +195,9 @@ StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
             scaler.partial_fit(np.moveaxis(values, 1, -1).reshape(-1, X.shape[1]))
         per_channel = (-1,) + (1,) * (X.ndim - 2)
         self.mean_ = scaler.mean_.reshape(per_channel)
-        self.scale_ = scaler.scale_.reshape(per_channel)
+        # A constant feature's mean is rounded; the rounding error is no deviation.
+        rounding = 1e-12 * np.abs(self.mean_)
+        self.scale_ = np.maximum(scaler.scale_.reshape(per_channel), rounding)
         return self
 
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -212,9 +214,10 @@ StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
         """
         standardized = torch.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), CHUNK):
-            values = (_unit_range(X[start : start + CHUNK]) - self.mean_) / self.scale_
-            chunk = torch.from_numpy(values.clip(-FARTHEST, FARTHEST))
-            standardized[start : start + CHUNK] = chunk
+            values = _unit_range(X[start : start + CHUNK])
+            with np.errstate(over="ignore"):
+                values = ((values - self.mean_) / self.scale_).clip(-FARTHEST, FARTHEST)
+            standardized[start : start + CHUNK] = torch.from_numpy(values)
         return standardized
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:

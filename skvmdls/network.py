@@ -269,7 +269,9 @@ class _Tap:
         if recording is None:
             return
         parts, stop_at = recording
-        parts[self.name] = output.flatten(start_dim=2).mean(2) if output.ndim > 2 else output
+        parts[self.name] = (
+            output.flatten(start_dim=2).mean(2) if output.ndim > 2 else output
+        )
         if self.name == stop_at:
             raise _FirstTapReached
 

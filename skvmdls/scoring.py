@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.network import VariationalNetwork
 
-__all__ = ["Measured", "ensembles", "measure", "reconstruction_weights",
+__all__ = [
+    "Measured",
+    "ensembles",
+    "measure",
+    "reconstruction_weights",
     "reconstructions",
 ]
 

@@ -158,9 +158,7 @@ def train_network(
     optimizer, schedule = _optimizer(network, plan, n_steps)
     trainable = [p for p in network.backbone.parameters() if p.requires_grad]
     n_classes = int(labels.max()) + 1
-    prior_means = torch.zeros(
-        n_classes, network.mu.out_features, device=inputs.device
-    )
+    prior_means = torch.zeros(n_classes, network.mu.out_features, device=inputs.device)
     history: History = {}
     with _progress("network", plan) as progress:
         for epoch in progress:
@@ -358,4 +356,6 @@ def _record(
         history.setdefault(name, []).append(value)
     history.setdefault("learning_rate", []).append(schedule.get_last_lr()[0])
     shown = ("loss", "separation", "accuracy")
-    progress.set_postfix({key: f"{figures[key]:.3g}" for key in shown if key in figures})
+    progress.set_postfix(
+        {key: f"{figures[key]:.3g}" for key in shown if key in figures}
+    )

@@ -1,0 +1,102 @@
+"""MNIST digits against Omniglot characters, noisy digits, and noise.
+
+Trains both detectors on a part of MNIST, for each of several seeds, and prints how
+they tell its test images from three sets of unknown images. Nothing is chosen by
+looking at the unknown images.
+
+    python examples/mnist_open_set.py --n-train 10000 --data-home ../shared/data
+
+MNIST and Omniglot come from --data-home (or SKVMDLS_DATA_HOME), and are fetched by
+torchvision if they are not there.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.datasets import load_mnist, load_omniglot, mnist_noise, uniform_noise
+from skvmdls.metrics import auroc, closed_set_accuracy, open_set_f1, tnr_at_tpr
+
+DETECTORS = {"VMDLS": VMDLSDetector, "VMDLS_b": VMDLSbDetector}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n-train", type=int, default=10_000, help="training images")
+    parser.add_argument("--n-test", type=int, default=10_000, help="test images a set")
+    parser.add_argument("--epochs", type=int, default=None, help="default: detector's")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--data-home", type=Path, default=None)
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    options = parser.parse_args()
+
+    mnist = load_mnist(options.data_home)
+    X_known, y_known = mnist.X_test[: options.n_test], mnist.y_test[: options.n_test]
+    unknown_sets = {
+        "Omniglot": load_omniglot(options.data_home)[: options.n_test],
+        "MNIST-noise": mnist_noise(X_known, random_state=0),
+        "NOISE": uniform_noise(X_known.shape, random_state=0),
+    }
+    settings = {} if options.epochs is None else {"max_epochs": options.epochs}
+    runs = []
+    for seed in range(options.seeds):
+        rows = np.random.RandomState(seed).permutation(len(mnist.X_train))
+        rows = rows[: options.n_train]
+        for name, detector in DETECTORS.items():
+            started = time.perf_counter()
+            fitted = detector(**settings, verbose=1, random_state=seed).fit(
+                mnist.X_train[rows], mnist.y_train[rows]
+            )
+            seconds = time.perf_counter() - started
+            figures = evaluated(fitted, X_known, y_known, unknown_sets)
+            runs.append(
+                {"detector": name, "seed": seed, "fit seconds": seconds, **figures}
+            )
+            if options.output is not None:
+                options.output.write_text(json.dumps(runs, indent=1) + "\n")
+    print_table(runs)
+
+
+def evaluated(
+    detector: VMDLSbDetector,
+    X_known: np.ndarray,
+    y_known: np.ndarray,
+    unknown_sets: dict[str, np.ndarray],
+) -> dict[str, float]:
+    scores, answers = detector.score_samples(X_known), detector.predict(X_known)
+    figures = {
+        "closed-set accuracy": closed_set_accuracy(
+            y_known, detector.predict_known(X_known), detector.classes_
+        ),
+        "acceptance of known": float(np.mean(answers != -1)),
+    }
+    for name, X_unknown in unknown_sets.items():
+        is_known = np.repeat([True, False], [len(X_known), len(X_unknown)])
+        all_scores = np.concatenate([scores, detector.score_samples(X_unknown)])
+        all_answers = np.concatenate([answers, detector.predict(X_unknown)])
+        truth = np.concatenate([y_known, np.full(len(X_unknown), -1)])
+        figures[f"{name} AUROC"] = auroc(is_known, all_scores)
+        figures[f"{name} TNR@TPR95"] = tnr_at_tpr(is_known, all_scores)
+        figures[f"{name} macro F1"] = open_set_f1(
+            truth, all_answers, detector.classes_
+        )
+    return figures
+
+
+def print_table(runs: list[dict]) -> None:
+    """Print a Markdown table: a row a figure, a column a run."""
+    print("\n| | " + " | ".join(f"{r['detector']}, seed {r['seed']}" for r in runs) + " |")
+    print("|---|" + "---:|" * len(runs))
+    for name in [key for key in runs[0] if key not in ("detector", "seed")]:
+        digits = 0 if name == "fit seconds" else 4
+        print(f"| {name} | " + " | ".join(f"{r[name]:.{digits}f}" for r in runs) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Small real data and detectors fitted on it once."""
+
+import numpy as np
+import pytest
+
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.datasets import load_digits
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """8x8 digits: 0 to 5 are known, 6 to 9 appear in the test set only."""
+    return load_digits(random_state=0)
+
+
+@pytest.fixture(scope="session")
+def is_known(digits):
+    return np.isin(digits.y_test, digits.known)
+
+
+@pytest.fixture(scope="session")
+def vmdls(digits):
+    """A fitted VMDLSDetector: read it, do not refit it."""
+    return VMDLSDetector(random_state=0).fit(digits.X_train, digits.y_train)
+
+
+@pytest.fixture(scope="session")
+def vmdls_b(digits):
+    """A fitted VMDLSbDetector: read it, do not refit it."""
+    return VMDLSbDetector(random_state=0).fit(digits.X_train, digits.y_train)
+
+
+@pytest.fixture(scope="session")
+def table():
+    """Three separated blobs, as (X, y), for fits of a second."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 40)
+    return rng.normal(size=(120, 6)) + 4 * np.eye(6)[y], y

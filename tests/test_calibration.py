@@ -1,0 +1,148 @@
+"""The held-out split, the conformal threshold, and the weight."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from skvmdls.calibration import (
+    WeightCalibration,
+    conformal_p_value,
+    conformal_threshold,
+    hold_out,
+    stratified_sample,
+)
+
+RNG = np.random.RandomState
+
+
+def test_sample_is_stratified_and_every_row_has_the_same_chance():
+    labels = np.repeat([0, 1, 2], [40, 7, 3])
+    chances = np.zeros(len(labels))
+    for seed in range(4000):
+        mask = stratified_sample(labels, 10, RNG(seed))
+        assert mask.sum() == 10
+        assert np.all(
+            np.abs(np.bincount(labels[mask], minlength=3) - [8, 1.4, 0.6]) < 1
+        )
+        chances += mask / 4000
+    np.testing.assert_allclose(chances, 0.2, atol=0.03)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("weight_share", [0.0, 0.25])
+@pytest.mark.parametrize("counts", [(50, 50), (2, 2), (2, 3, 90), (2,) * 500])
+def test_held_out_parts_are_disjoint_and_every_class_keeps_a_row(
+    fraction, weight_share, counts
+):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(5):
+        parts = hold_out(labels, fraction, weight_share, RNG(seed))
+        assert set(labels[parts.training]) == set(labels)
+        assert len(parts.threshold) >= 1
+        held_out = np.union1d(parts.weight, parts.threshold)
+        assert not np.intersect1d(parts.training, held_out).size
+        assert len(parts.training) + len(held_out) == len(labels)
+        assert len(held_out) == max(1, round(fraction * len(labels)))
+        if len(held_out) > 1:
+            assert not np.intersect1d(parts.weight, parts.threshold).size
+        assert bool(len(parts.weight)) == bool(weight_share)
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.05, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize("n", [19, 20, 99, 500])
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+def test_threshold_and_p_value_agree(contamination, n):
+    rng = RNG(0)
+    calibration = rng.normal(size=n).round(1)
+    scores = rng.normal(size=1000).round(1)
+    rejected = scores < conformal_threshold(calibration, contamination)
+    p_values = conformal_p_value(calibration, scores)
+    np.testing.assert_array_equal(rejected, p_values <= contamination + 1e-12)
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.05, 0.1, 0.2])
+def test_rejection_rate_of_known_points_keeps_its_bound(contamination):
+    """Exactly floor(contamination (n + 1)) / (n + 1) for continuous scores."""
+    n, n_repeats = 149, 20_000
+    scores = RNG(0).normal(size=(n_repeats, n + 1))
+    rejected = [
+        row[-1] < conformal_threshold(row[:-1], contamination) for row in scores
+    ]
+    expected = math.floor(contamination * (n + 1)) / (n + 1)
+    assert expected <= contamination
+    error = math.sqrt(contamination / n_repeats)
+    assert abs(np.mean(rejected) - expected) < 4 * error
+
+
+def test_p_values_are_super_uniform_on_known_points():
+    scores = RNG(0).normal(size=(5000, 50)).round(1)
+    p_values = np.array([conformal_p_value(row[:-1], row[-1:])[0] for row in scores])
+    for level in (0.02, 0.05, 0.1, 0.3, 0.7):
+        assert np.mean(p_values <= level) <= level + 4 * math.sqrt(level / 5000)
+
+
+def test_p_value_equals_counting():
+    calibration, scores = RNG(0).normal(size=30), RNG(1).normal(size=40)
+    counted = [(1 + sum(calibration <= score)) / 31 for score in scores]
+    np.testing.assert_allclose(conformal_p_value(calibration, scores), counted)
+
+
+def test_ties_at_the_threshold_are_accepted():
+    assert conformal_threshold(np.zeros(100), 0.05) == 0.0
+
+
+def test_rounding_does_not_cost_a_rank():
+    """0.07 * 100 is 7.000000000000001, 0.29 * 100 is 28.999999999999996."""
+    for percent in range(1, 51):
+        scores = np.arange(1.0, 100.0)
+        assert conformal_threshold(scores, percent / 100) == percent
+
+
+def test_too_few_points_accept_everything_and_say_how_many_are_needed():
+    with pytest.warns(UserWarning, match=r"10 calibration points.*at least 19"):
+        assert conformal_threshold(np.arange(10.0), 0.05) == -math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert conformal_threshold(np.arange(19.0), 0.05) == 0.0
+        assert conformal_threshold(np.arange(10.0), 0.0) == -math.inf
+
+
+@pytest.mark.parametrize("weighting", ["calibrated", "paper"])
+def test_scores_rise_with_the_likelihood_and_fall_with_the_weight(weighting):
+    """Regression: the literal product rewards a large weight where ``l > 0``."""
+    rng = RNG(0)
+    known = rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500)
+    rule = WeightCalibration.fit(*known, weighting)
+    weights = np.linspace(0, 50, 200)
+    for level in (-1e6, 1500.0, 2000.0, known[0].max() + 1e4):
+        assert np.all(np.diff(rule.apply(np.full(200, level), weights)) <= 0)
+    levels = np.linspace(-5000, 5000, 200)
+    for weight in (0.0, 1.0, 1e3):
+        assert np.all(np.diff(rule.apply(levels, np.full(200, weight))) >= 0)
+
+
+def test_a_badly_reconstructed_point_scores_below_a_known_one_of_equal_likelihood():
+    rng = RNG(0)
+    rule = WeightCalibration.fit(
+        rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500), "calibrated"
+    )
+    scores = rule.apply(np.array([1900.0, 1900.0]), np.array([2.0, 200.0]))
+    assert scores[1] < scores[0]
+
+
+def test_calibrated_weights_leave_the_ordinary_range_alone():
+    rng = RNG(0)
+    likelihoods, weights = rng.normal(size=1000), rng.gamma(2.0, 1.0, 1000)
+    rule = WeightCalibration.fit(likelihoods, weights, "calibrated")
+    shortfall = likelihoods - likelihoods.max()
+    changed = rule.apply(likelihoods, weights) != shortfall
+    assert changed.mean() <= 0.01
+
+
+@pytest.mark.parametrize("weighting", ["calibrated", "paper"])
+def test_perfect_reconstructions_and_extreme_values_stay_finite(weighting):
+    rule = WeightCalibration.fit(np.zeros(9), np.zeros(9), weighting)
+    scores = rule.apply(np.array([-1e30, 0.0, 1e30]), np.array([1e20, 0.0, 1e20]))
+    assert np.isfinite(scores).all()

@@ -1,0 +1,191 @@
+"""Class Gaussians against scipy, their streaming, and their complaints."""
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn.base import clone
+from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
+
+from skvmdls.gaussians import fit_gaussians
+
+
+def correlated(n, n_features, seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(n_features, n_features))
+    return shift + rng.normal(size=(n, n_features)) @ mixing
+
+
+CLASSES = [correlated(60, 5, 0), correlated(40, 5, 1, 3.0), correlated(25, 5, 2, -2.0)]
+POINTS = correlated(30, 5, 3)
+
+
+def in_batches(arrays, batch_size=7):
+    def class_batches(label):
+        array = arrays[label]
+        for start in range(0, len(array), batch_size):
+            yield array[start : start + batch_size]
+
+    return class_batches
+
+
+def fitted(arrays, covariance_type, estimator=None, batch_size=7):
+    return fit_gaussians(
+        in_batches(arrays, batch_size), range(len(arrays)), covariance_type, estimator
+    )
+
+
+def scipy_log_likelihood(means, covariances, points):
+    return np.column_stack(
+        [
+            multivariate_normal(mean, covariance).logpdf(points)
+            for mean, covariance in zip(means, covariances, strict=True)
+        ]
+    )
+
+
+def class_covariances(estimator):
+    """Estimated in units of the pooled within-class deviation, then scaled back."""
+    sizes = [len(X) for X in CLASSES]
+    pooled = np.average([X.var(axis=0) for X in CLASSES], axis=0, weights=sizes)
+    scale = np.sqrt(pooled)
+    return [
+        clone(estimator).fit(X / scale).covariance_ * np.outer(scale, scale)
+        for X in CLASSES
+    ]
+
+
+@pytest.mark.parametrize("estimator", [None, OAS(), EmpiricalCovariance()])
+def test_full_equals_scipy(estimator):
+    covariances = class_covariances(estimator or LedoitWolf())
+    expected = scipy_log_likelihood(
+        [X.mean(axis=0) for X in CLASSES], covariances, POINTS
+    )
+    found = fitted(CLASSES, "full", estimator).log_likelihood(torch.from_numpy(POINTS))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_tied_equals_scipy_with_the_size_weighted_mean_of_the_covariances():
+    sizes = [len(X) for X in CLASSES]
+    pooled = np.average(class_covariances(LedoitWolf()), axis=0, weights=sizes)
+    means = [X.mean(axis=0) for X in CLASSES]
+    expected = scipy_log_likelihood(means, [pooled] * 3, POINTS)
+    found = fitted(CLASSES, "tied").log_likelihood(torch.from_numpy(POINTS))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_diag_equals_scipy():
+    expected = scipy_log_likelihood(
+        [X.mean(axis=0) for X in CLASSES], [X.var(axis=0) for X in CLASSES], POINTS
+    )
+    found = fitted(CLASSES, "diag").log_likelihood(torch.from_numpy(POINTS))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_float32_features_are_scored_in_float64_and_batches_do_not_matter(
+    covariance_type,
+):
+    one = fitted(CLASSES, covariance_type, batch_size=1)
+    other = fitted(CLASSES, covariance_type, batch_size=1000)
+    points = torch.from_numpy(POINTS.astype(np.float32))
+    found = one.log_likelihood(points)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(other.log_likelihood(points), found)
+    rows = torch.cat([one.log_likelihood(row[None]) for row in points])
+    torch.testing.assert_close(rows, found)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_the_units_of_a_feature_do_not_matter(covariance_type):
+    units = np.array([1e-3, 1.0, 7.0, 100.0, 1e3]) ** 0.5
+    plain = fitted(CLASSES, covariance_type).log_likelihood(torch.from_numpy(POINTS))
+    scaled = fitted([units * X for X in CLASSES], covariance_type)
+    found = scaled.log_likelihood(torch.from_numpy(units * POINTS))
+    torch.testing.assert_close(found + np.log(units).sum(), plain)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_more_dimensions_than_points_and_dead_channels_are_shrunk(covariance_type):
+    """Singular covariances are ordinary: Ledoit-Wolf handles them."""
+    arrays = [correlated(12, 40, seed) for seed in range(3)]
+    for X in arrays:
+        X[:, 7] = 1.0
+    likelihood = fitted(arrays, covariance_type).log_likelihood(
+        torch.from_numpy(correlated(5, 40, 9))
+    )
+    assert torch.isfinite(likelihood).all()
+
+
+def test_diag_survives_dead_channels():
+    arrays = [X * np.array([1, 0, 1, 1, 1]) for X in CLASSES]
+    likelihood = fitted(arrays, "diag").log_likelihood(torch.from_numpy(POINTS))
+    assert torch.isfinite(likelihood).all()
+
+
+def test_a_class_too_small_for_a_covariance_borrows_the_pooled_one():
+    arrays = [*CLASSES, correlated(1, 5, 4, 8.0), correlated(2, 5, 5, -8.0)]
+    with pytest.warns(UserWarning, match=r"2 of 5 classes is singular \(\[3, 4\]\)"):
+        full = fitted(arrays, "full")
+    tied = fitted(arrays, "tied")
+    points = torch.from_numpy(POINTS)
+    torch.testing.assert_close(
+        full.log_likelihood(points)[:, 3:], tied.log_likelihood(points)[:, 3:]
+    )
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_features_that_never_vary_are_an_error(covariance_type):
+    with pytest.raises(ValueError, match="same for every training point"):
+        fitted([np.zeros((9, 3)), np.ones((9, 3))], covariance_type)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_a_singular_estimate_without_shrinkage_is_an_error_that_says_what_to_do(
+    covariance_type,
+):
+    arrays = [correlated(4, 30, seed) for seed in range(2)]
+    with pytest.raises(
+        ValueError, match=r"EmpiricalCovariance\). Use covariance_estimator=None"
+    ):
+        fitted(arrays, covariance_type, EmpiricalCovariance())
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_one_class_is_in_memory_at_a_time(covariance_type):
+    n_classes, n, n_features = 30, 1000, 10
+
+    def class_batches(label):
+        rng = np.random.default_rng(label)
+        for _ in range(n // 100):
+            yield rng.normal(label, 1, size=(100, n_features))
+
+    tracemalloc.start()
+    fit_gaussians(class_batches, range(n_classes), covariance_type)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n_classes * n * n_features * 8 / 2
+
+
+def test_diag_keeps_only_moments():
+    def class_batches(label):
+        rng = np.random.default_rng(label)
+        for _ in range(200):
+            yield rng.normal(label, 1, size=(100, 10))
+
+    tracemalloc.start()
+    fit_gaussians(class_batches, range(2), "diag")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 100 * 10 * 8 / 5
+
+
+def test_fitting_leaves_the_given_estimator_untouched():
+    estimator = OAS()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted(CLASSES, "full", estimator)
+    assert not hasattr(estimator, "covariance_")

@@ -1,0 +1,191 @@
+"""From arrays to tensors."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+
+from skvmdls.inputs import (
+    AUGMENTATIONS,
+    Standardizer,
+    affine,
+    check_inputs,
+    check_labels,
+    crop_flip,
+    labels_with_unknown,
+    resolve_augmentation,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("shape", "input_shape"),
+    [((9, 5), (5,)), ((9, 8, 7), (1, 8, 7)), ((9, 3, 8, 7), (3, 8, 7))],
+)
+def test_inputs_are_tables_or_images_with_channels_first(shape, input_shape):
+    estimator = BaseEstimator()
+    X = check_inputs(estimator, np.zeros(shape), None)
+    assert X.shape[1:] == input_shape
+    assert estimator.n_features_in_ == np.prod(input_shape)
+    assert check_inputs(estimator, np.zeros(shape), input_shape).shape == X.shape
+
+
+@pytest.mark.parametrize(
+    ("X", "input_shape", "message"),
+    [
+        (np.zeros((2, 3, 8, 8, 8)), None, "X has 5 dimensions"),
+        (np.zeros((0, 8, 8)), None, "0 sample"),
+        (np.zeros(5), None, "Expected 2D array"),
+        (np.full((2, 8, 8), np.nan), None, "NaN"),
+        (np.full((2, 8, 8), np.inf), None, "infinity"),
+        (np.zeros((2, 64)), (1, 8, 8), r"fitted on images of shape.*\(1, 8, 8\)"),
+        (np.zeros((2, 8, 8)), (64,), r"inputs of shape \(1, 8, 8\).*\(64,\)"),
+        (
+            np.zeros((2, 3, 8, 8)),
+            (1, 8, 8),
+            r"inputs of shape \(3, 8, 8\).*\(1, 8, 8\)",
+        ),
+        (np.zeros((2, 9, 8)), (1, 8, 8), r"inputs of shape \(1, 9, 8\)"),
+    ],
+)
+def test_bad_inputs_are_explained(X, input_shape, message):
+    with pytest.raises(ValueError, match=message):
+        check_inputs(BaseEstimator(), X, input_shape)
+
+
+def test_inputs_are_not_copied_needlessly(tmp_path):
+    images = np.lib.format.open_memmap(
+        tmp_path / "images.npy", "w+", np.uint8, (4, 1, 8, 8)
+    )
+    assert np.shares_memory(check_inputs(BaseEstimator(), images, None), images)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (np.array([3, 5]), np.array([3, 5, -1])),
+        (np.array([3, 5], dtype=np.uint8), np.array([3, 5, -1], dtype=np.int16)),
+        (np.array([3, 5], dtype=np.uint64), np.array([3, 5, -1])),
+        (np.array([0.5, 2.0]), np.array([0.5, 2.0, -1.0])),
+        (np.array([False, True]), np.array([0, 1, -1], dtype=np.int8)),
+        (np.array(["a", "bcd"]), np.array(["a", "bcd", "-1"])),
+        (np.array(["a"]), np.array(["a", "-1"])),
+        (np.array(["a", "b"], dtype=object), np.array(["a", "b", "-1"], dtype=object)),
+        (np.array([3, 5], dtype=object), np.array([3, 5, -1], dtype=object)),
+    ],
+)
+def test_unknown_joins_labels_of_any_type(classes, expected):
+    answers = labels_with_unknown(classes)
+    assert answers.dtype.kind == expected.dtype.kind
+    assert answers.tolist() == expected.tolist()
+
+
+def test_labels_are_encoded_in_sorted_order():
+    classes, encoded = check_labels(np.array([True, False, False, True]))
+    assert classes.tolist() == [False, True]
+    assert encoded.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 0, -1, -1], "label -1, which stands for 'unknown'"),
+        ([0.0, 0.0, -1.0, -1.0], "label -1, which stands for 'unknown'"),
+        (["a", "a", "-1", "-1"], "label -1, which stands for 'unknown'"),
+        ([4, 4, 4], r"1 class, \[4\]; at least 2 classes"),
+        ([0, 0, 1], r"Classes with one sample in y: \[1\]"),
+    ],
+)
+def test_unusable_labels_are_explained(y, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(np.array(y))
+
+
+@pytest.mark.parametrize("shape", [(3000, 4), (1500, 3, 8, 9)])
+def test_standardised_inputs_have_mean_0_and_variance_1(shape):
+    rng = np.random.default_rng(0)
+    offsets = np.arange(shape[1]).reshape((-1,) + (1,) * (len(shape) - 2))
+    X = rng.normal(5 + offsets, 1 + offsets, shape)
+    standardizer = Standardizer().fit(X)
+    values = standardizer.transform(X, torch.float64).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(values.mean(1), torch.zeros(shape[1]).double())
+    torch.testing.assert_close(
+        values.std(1, correction=0), torch.ones(shape[1]).double()
+    )
+    back = standardizer.inverse_transform(standardizer.transform(X, torch.float64))
+    np.testing.assert_allclose(back, X)
+
+
+def test_bytes_and_their_255ths_are_the_same_image():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    as_bytes, as_floats = Standardizer().fit(images), Standardizer().fit(images / 255)
+    torch.testing.assert_close(
+        as_bytes.transform(images / 255), as_floats.transform(images)
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_extreme_scales_and_constant_features_stay_finite(scale, dtype):
+    if dtype == np.float16 and scale != 1.0:
+        scale = {1e-30: 1e-4, 1e30: 1e4}[scale]
+    X = (np.random.default_rng(0).normal(size=(50, 2)) * scale).astype(dtype)
+    X = np.column_stack([X, np.full(50, 3 * scale, dtype=dtype)])
+    standardizer = Standardizer().fit(X)
+    values = standardizer.transform(X)
+    assert torch.isfinite(values).all()
+    assert values[:, :2].std() > 0.5
+    assert values[:, 2].abs().max() < 1e-2
+    far = np.full((1, 3), 100 * scale, dtype=np.float64)
+    far[0, 0] = np.finfo(np.float64).max
+    assert torch.isfinite(standardizer.transform(far)).all()
+
+
+def test_batches_follow_the_rows_and_the_batch_size_does_not_matter():
+    X = np.random.default_rng(0).normal(size=(23, 4))
+    standardizer = Standardizer().fit(X)
+    whole = standardizer.transform(X)
+    for batch_size in (1, 7, 23, 100):
+        batches = list(standardizer.batches(X, batch_size, CPU))
+        assert max(map(len, batches)) <= batch_size
+        torch.testing.assert_close(torch.cat(batches), whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS.values())
+def test_augmentation_keeps_shape_range_and_dtype_and_varies_by_sample(augmentation):
+    torch.manual_seed(0)
+    batch = torch.rand(1, 3, 12, 10).expand(16, -1, -1, -1)
+    augmented = augmentation(batch)
+    assert augmented.shape == batch.shape
+    assert augmented.dtype == batch.dtype
+    assert augmented.min() >= batch.min() - 1e-6
+    assert augmented.max() <= batch.max() + 1e-6
+    assert len({tuple(image.flatten().tolist()) for image in augmented}) > 8
+
+
+def test_crop_flip_only_shifts_and_mirrors():
+    torch.manual_seed(0)
+    columns = torch.arange(12.0).expand(1, 1, 10, 12)
+    for image in crop_flip(columns.expand(32, -1, -1, -1)):
+        steps = image[0, 0].diff()
+        assert torch.all(steps.abs() == 1)
+        assert torch.equal(image[0], image[0, :1].expand(10, -1))
+
+
+def test_affine_continues_a_constant_image():
+    torch.manual_seed(0)
+    torch.testing.assert_close(
+        affine(torch.full((4, 1, 9, 9), 2.5)), torch.full((4, 1, 9, 9), 2.5)
+    )
+
+
+def test_augmentations_are_found_by_name():
+    assert resolve_augmentation(None, (5,)) is None
+    assert resolve_augmentation(torch.relu, (5,)) is torch.relu
+    assert resolve_augmentation("affine", (1, 8, 8)) is affine
+    with pytest.raises(ValueError, match=r"'mixup' is not known.*'crop_flip'"):
+        resolve_augmentation("mixup", (1, 8, 8))
+    with pytest.raises(ValueError, match="'affine' is for images, but X has 5"):
+        resolve_augmentation("affine", (5,))

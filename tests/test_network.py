@@ -1,0 +1,135 @@
+"""The network's parts, taps and complaints."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from skvmdls.backbones import cnn, mlp
+from skvmdls.network import build_autoencoder, build_network
+
+
+class Shaped(nn.Module):
+    """A user's backbone, with control flow that no tracer follows."""
+
+    def __init__(self, taps=("first", "second", "third")):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.second = nn.Conv2d(4, 6, 3)
+        self.third = nn.Linear(6, 8)
+        self.unused = nn.Linear(1, 1)
+        if taps is not None:
+            self.taps = taps
+        self.calls = []
+
+    def forward(self, x):
+        x = self.first(x)
+        self.calls.append("first")
+        if x.sum().item() > 1e9:
+            x = x * 0
+        x = self.second(x).mean(dim=(2, 3))
+        self.calls.append("second")
+        return self.third(x)
+
+
+def test_forward_gives_a_gaussian_and_ensemble_gives_all_parts():
+    network = build_network(cnn, (3, 12, 9), latent_dim=5).eval()
+    x = torch.randn(4, 3, 12, 9)
+    mu, log_sigma = network(x)
+    assert mu.shape == log_sigma.shape == (4, 5)
+    parts = network.ensemble(x)
+    assert {name: part.shape for name, part in parts.items()} == {
+        name: (4, size) for name, size in network.ensemble_sizes.items()
+    }
+    torch.testing.assert_close(parts["mu"], mu)
+
+
+def test_taps_are_the_stages_outputs_averaged_over_space():
+    network = build_network(cnn, (1, 16, 16), latent_dim=2).eval()
+    x = torch.randn(3, 1, 16, 16)
+    parts = network.ensemble(x)
+    for name, stage in zip(("t1", "t2", "t3"), network.backbone, strict=False):
+        x = stage(x)
+        torch.testing.assert_close(parts[name], x.mean(dim=(2, 3)))
+    torch.testing.assert_close(
+        network.first_tap(torch.randn(3, 1, 16, 16)).shape, (3, 32)
+    )
+
+
+def test_first_tap_equals_the_ensembles_and_stops_there():
+    network = build_network(lambda shape: Shaped(), (1, 8, 8), latent_dim=2).eval()
+    x = torch.randn(3, 1, 8, 8)
+    expected = network.ensemble(x)["t1"]
+    network.backbone.calls.clear()
+    torch.testing.assert_close(network.first_tap(x), expected)
+    assert network.backbone.calls == []
+
+
+def test_initial_sigma_is_small():
+    _, log_sigma = build_network(mlp, (6,), latent_dim=3)(torch.randn(5, 6))
+    torch.testing.assert_close(log_sigma.exp(), torch.full((5, 3), 0.1))
+
+
+def test_a_pickled_network_answers_the_same():
+    network = build_network(mlp, (6,), latent_dim=3).eval()
+    x = torch.randn(5, 6)
+    again = pickle.loads(pickle.dumps(network))
+    for name, part in network.ensemble(x).items():
+        assert torch.equal(again.ensemble(x)[name], part)
+
+
+def test_threads_do_not_see_each_others_taps():
+    network = build_network(mlp, (6,), latent_dim=3).eval()
+    batches = [torch.randn(50 + i, 6) for i in range(64)]
+    expected = [network.ensemble(x)["t1"] for x in batches]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda x: network.ensemble(x)["t1"], batches))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda shape: "resnet", "returned str; expected a torch.nn.Module"),
+        (lambda shape: Shaped(taps=None), r"`taps` is None.*first, second, third"),
+        (lambda shape: Shaped(taps="abc"), r"`taps` is 'abc'"),
+        (lambda shape: Shaped(taps=("first", "second")), "must name its three taps"),
+        (
+            lambda shape: Shaped(taps=("first", "second", "fourth")),
+            r"names the taps \['fourth'\], which are not among its submodules",
+        ),
+        (
+            lambda shape: Shaped(taps=("first", "second", "unused")),
+            r"taps \['unused'\] were not called",
+        ),
+        (lambda shape: cnn(shape)[:-1], "must name its three taps"),
+    ],
+)
+def test_unusable_backbones_are_explained(factory, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(factory, (1, 8, 8), latent_dim=2)
+
+
+def test_a_backbone_that_returns_no_vectors_is_explained():
+    def factory(input_shape):
+        backbone = cnn(input_shape)
+        backbone.head = nn.Identity()
+        return backbone
+
+    with pytest.raises(ValueError, match=r"into \(2, 128, 2, 2\); expected .*\(2, k\)"):
+        build_network(factory, (1, 8, 8), latent_dim=2)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda shape: None, "autoencoder factory .* returned NoneType"),
+        (lambda shape: nn.Flatten(), r"into \(2, 64\); expected the same shape"),
+    ],
+)
+def test_unusable_autoencoders_are_explained(factory, message):
+    with pytest.raises(ValueError, match=message):
+        build_autoencoder(factory, (1, 8, 8))

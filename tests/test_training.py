@@ -1,0 +1,201 @@
+"""The training loops, and the ways in which the paper's recipe is known to fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from skvmdls.backbones import mlp
+from skvmdls.network import build_network
+from skvmdls.training import (
+    NetworkPlan,
+    Plan,
+    seeded,
+    train_autoencoder,
+    train_network,
+)
+
+CPU = torch.device("cpu")
+PLAN = NetworkPlan(
+    epochs=20,
+    learning_rate=2e-3,
+    weight_decay=0.0,
+    batch_size=160,
+    augmentation=None,
+    dtype=torch.float32,
+    verbose=0,
+    classes_per_batch=10,
+    samples_per_class=16,
+    triplet_margin=0.1,
+    distancing_margin=8.0,
+    margin_warmup=0.5,
+    prior_variance=0.1,
+    kl_weight=0.1,
+    kl_warmup=0.5,
+    freeze_epochs=0,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = load_digits(return_X_y=True)
+    X = torch.from_numpy(X).float()
+    return (X - X.mean()) / X.std(), torch.from_numpy(y)
+
+
+def trained(data, plan=PLAN, seed=0):
+    with seeded(seed, CPU):
+        network = build_network(mlp, tuple(data[0].shape[1:]), latent_dim=8)
+        return network, train_network(network, *data, plan, seed)
+
+
+@pytest.fixture(scope="module")
+def usual(data):
+    return trained(data)
+
+
+def test_history_has_a_figure_of_each_kind_for_each_epoch(usual):
+    _, history = usual
+    assert set(history) == {
+        "loss",
+        "triplet",
+        "distancing",
+        "kl",
+        "divergence",
+        "sigma",
+        "accuracy",
+        "separation",
+        "learning_rate",
+    }
+    assert {len(values) for values in history.values()} == {PLAN.epochs}
+    assert np.isfinite(list(history.values())).all()
+
+
+def test_the_divergence_falls_once_kl_is_on(usual):
+    """Regression: with the sign of the paper's eqs. 5-7 it would rise."""
+    _, history = usual
+    divergence = history["divergence"]
+    assert history["kl"][9] == 0 < history["kl"][10]
+    assert divergence[-1] < divergence[10] / 3
+    assert divergence[-1] < divergence[9] / 3
+
+
+def test_classes_separate_without_noise_inflation(usual):
+    """Regression: with sigma in the metric loss, noise satisfies the margins."""
+    _, history = usual
+    assert history["separation"][-1] > 0.7 * np.sqrt(PLAN.distancing_margin)
+    assert history["accuracy"][-1] > 0.98
+    assert max(history["sigma"]) < 2 * np.sqrt(PLAN.prior_variance)
+
+
+def test_kl_alone_shapes_sigma(usual, data):
+    _, history = usual
+    np.testing.assert_allclose(history["sigma"][:10], 0.1, rtol=1e-4)
+    assert history["sigma"][-1] == pytest.approx(np.sqrt(0.1), rel=0.2)
+    _, without = trained(data, dataclasses.replace(PLAN, epochs=4, kl_weight=0.0))
+    np.testing.assert_allclose(without["sigma"], 0.1, rtol=1e-4)
+
+
+def test_kl_waits_for_the_first_class_means(data):
+    _, history = trained(data, dataclasses.replace(PLAN, epochs=3, kl_warmup=0.0))
+    assert history["kl"][0] == 0 < history["kl"][1]
+
+
+def test_the_margin_rises_from_near_zero(data):
+    long, short = (
+        trained(data, dataclasses.replace(PLAN, epochs=2, margin_warmup=share))[1]
+        for share in (1.0, 0.0)
+    )
+    assert long["distancing"][0] < short["distancing"][0] / 2
+
+
+def test_the_same_seed_trains_the_same_network_bit_for_bit(data):
+    plan = dataclasses.replace(PLAN, epochs=2, augmentation=nn.Dropout(0.1))
+    states = [trained(data, plan, seed)[0].state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["mu.weight"], states[2]["mu.weight"])
+
+
+def test_the_callers_random_numbers_go_on_as_if_nothing_had_happened(data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trained(data, dataclasses.replace(PLAN, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_frozen_epochs_leave_the_backbone_as_it_came(data):
+    plan = dataclasses.replace(PLAN, epochs=2, freeze_epochs=2)
+    with seeded(0, CPU):
+        network = build_network(mlp, (64,), latent_dim=8)
+        network.backbone.stage1[0].weight.requires_grad_(False)
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        train_network(network, *data, plan, 0)
+        after = network.state_dict()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {"mu.weight", "mu.bias", "log_sigma.weight", "log_sigma.bias"}
+        train_network(network, *data, dataclasses.replace(plan, freeze_epochs=1), 0)
+    frozen = [n for n, p in network.named_parameters() if not p.requires_grad]
+    assert frozen == ["backbone.stage1.0.weight"]
+    assert not torch.equal(
+        before["backbone.stage2.0.weight"],
+        network.state_dict()["backbone.stage2.0.weight"],
+    )
+
+
+def test_unequal_classes_and_more_classes_than_a_batch_holds(data):
+    X, y = data
+    rows = torch.cat([torch.where(y == c)[0][: 3 + 12 * c] for c in range(10)])
+    plan = dataclasses.replace(
+        PLAN, classes_per_batch=3, epochs=30, margin_warmup=0.3, kl_warmup=0.6
+    )
+    network, _ = trained((X[rows], y[rows]), plan)
+    with torch.no_grad():
+        mu, _ = network(X[rows])
+    means = torch.stack([mu[y[rows] == c].mean(dim=0) for c in range(10)])
+    nearest = torch.cdist(mu, means).argmin(dim=1)
+    assert (nearest == y[rows]).float().mean() > 0.9
+
+
+def test_bfloat16_trains_to_the_same_place(data):
+    _, history = trained(data, dataclasses.replace(PLAN, dtype=torch.bfloat16))
+    assert history["accuracy"][-1] > 0.98
+
+
+def test_progress_shows_loss_separation_and_accuracy(data, capsys):
+    trained(data, dataclasses.replace(PLAN, epochs=1, verbose=1))
+    shown = capsys.readouterr().err
+    for word in ("network", "loss=", "separation=", "accuracy="):
+        assert word in shown
+    trained(data, dataclasses.replace(PLAN, epochs=1))
+    assert capsys.readouterr().err == ""
+
+
+def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
+    plan = dataclasses.replace(PLAN, learning_rate=1e30, epochs=3)
+    with pytest.raises(
+        FloatingPointError, match=r"diverged: .*epoch \d.*learning_rate"
+    ):
+        trained(data, plan)
+
+
+def test_the_autoencoder_learns(data):
+    X, _ = data
+    autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
+    plan = Plan(
+        epochs=10,
+        learning_rate=1e-2,
+        weight_decay=0.0,
+        batch_size=64,
+        augmentation=None,
+        dtype=torch.float32,
+        verbose=0,
+    )
+    history = train_autoencoder(autoencoder, X, plan, seed=0)
+    singular_values = torch.linalg.svdvals(X - X.mean(dim=0))
+    best = singular_values[10:].square().sum().item() / X.numel()
+    assert best < history["loss"][-1] < 1.3 * best
+    assert not autoencoder.training
