@@ -83,15 +83,15 @@ def evaluated(
         truth = np.concatenate([y_known, np.full(len(X_unknown), -1)])
         figures[f"{name} AUROC"] = auroc(is_known, all_scores)
         figures[f"{name} TNR@TPR95"] = tnr_at_tpr(is_known, all_scores)
-        figures[f"{name} macro F1"] = open_set_f1(
-            truth, all_answers, detector.classes_
-        )
+        figures[f"{name} macro F1"] = open_set_f1(truth, all_answers, detector.classes_)
     return figures
 
 
 def print_table(runs: list[dict]) -> None:
     """Print a Markdown table: a row a figure, a column a run."""
-    print("\n| | " + " | ".join(f"{r['detector']}, seed {r['seed']}" for r in runs) + " |")
+    print(
+        "\n| | " + " | ".join(f"{r['detector']}, seed {r['seed']}" for r in runs) + " |"
+    )
     print("|---|" + "---:|" * len(runs))
     for name in [key for key in runs[0] if key not in ("detector", "seed")]:
         digits = 0 if name == "fit seconds" else 4

@@ -93,9 +93,7 @@ def save_figure(
     detector: VMDLSDetector, digits: Bunch, noise: np.ndarray, output: Path
 ) -> None:
     is_known = np.isin(digits.y_test, digits.known)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 5), constrained_layout=True
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
     draw_scores(
         left,
         detector,
@@ -144,7 +142,12 @@ def draw_ensemble(
         chosen = points[digits.y_test == digit].T
         axes.scatter(*chosen, s=8, color=colour, label=f"known {digit}")
     axes.scatter(
-        *points[~is_known].T, s=8, color="black", marker="x", lw=0.6, label="unknown 6-9"
+        *points[~is_known].T,
+        s=8,
+        color="black",
+        marker="x",
+        lw=0.6,
+        label="unknown 6-9",
     )
     axes.set(
         xlabel="t-SNE 1 (no unit)",

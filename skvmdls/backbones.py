@@ -30,6 +30,12 @@ BackboneFactory = Callable[[tuple[int, ...]], nn.Module]
 SMALLEST_IMAGE = 8
 
 
+class Staged(nn.Sequential):
+    """Stages one behind the other, then a head; the taps are after the stages."""
+
+    taps = ("stage1", "stage2", "stage3")
+
+
 def mlp(input_shape: tuple[int, ...]) -> nn.Module:
     """Three batch-normed hidden layers, for tables.
 
@@ -56,7 +62,7 @@ def mlp(input_shape: tuple[int, ...]) -> nn.Module:
     """
     check_table(input_shape, "mlp")
     width = 128
-    backbone = nn.Sequential()
+    backbone = Staged()
     n_inputs = input_shape[0]
     for name in ("stage1", "stage2", "stage3"):
         backbone.add_module(
@@ -67,7 +73,6 @@ def mlp(input_shape: tuple[int, ...]) -> nn.Module:
         )
         n_inputs = width
     backbone.add_module("head", nn.Sequential(nn.Linear(width, width), nn.ReLU()))
-    backbone.taps = ("stage1", "stage2", "stage3")
     return backbone
 
 
@@ -102,7 +107,7 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
     check_image(input_shape, "cnn")
     channels, height, width = input_shape
     grid = (min(4, height // 4), min(4, width // 4))
-    backbone = nn.Sequential()
+    backbone = Staged()
     backbone.add_module("stage1", nn.Sequential(*_convolution(channels, 32)))
     backbone.add_module(
         "stage2",
@@ -120,7 +125,6 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
             nn.ReLU(),
         ),
     )
-    backbone.taps = ("stage1", "stage2", "stage3")
     # Convolutions follow the layout of their weights; this one is the faster.
     return backbone.to(memory_format=torch.channels_last)
 

@@ -47,6 +47,7 @@ from skvmdls.metrics import open_set_f1
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
 from skvmdls.scoring import Measured, ensembles, measure, reconstructions
 from skvmdls.training import (
+    History,
     NetworkPlan,
     Plan,
     seeded,
@@ -214,7 +215,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         self._check_features()
         X, labels = self._check_training_data(X, y)
-        self.history_ = {}
+        self.history_: History = {}
         rng = check_random_state(self.random_state)
         parts = hold_out(labels, self.calibration_fraction, self._weight_share, rng)
         X_train, y_train = X[parts.training], labels[parts.training]
@@ -249,7 +250,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 "the target y is None."
             )
         X = check_inputs(self, X, input_shape=None)
-        y = column_or_1d(y, warn=True)
+        y = np.asarray(column_or_1d(y, warn=True))
         check_consistent_length(X, y)
         check_classification_targets(y)
         self.classes_, labels = check_labels(y)

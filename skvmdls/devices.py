@@ -140,7 +140,7 @@ def scoring_placement(
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """The device itself, or the CPU where it has no float64.
+    """Give the device itself, or the CPU where it has no float64.
 
     Parameters
     ----------

@@ -202,7 +202,9 @@ def fit_gaussians(
         whitening = _pooled_precision_cholesky(pooled, estimator)
         return ClassGaussians(np.stack(means), whitening / scale[:, None], "tied")
     whitenings = [_precision_cholesky(covariance) for covariance in covariances]
-    if too_small := [c for c, w in zip(classes, whitenings, strict=True) if w is None]:
+    too_small = [c for c, w in zip(classes, whitenings, strict=True) if w is None]
+    borrowed = np.empty(())
+    if too_small:
         borrowed = _pooled_precision_cholesky(pooled, estimator)
         warnings.warn(
             f"The covariance of {len(too_small)} of {len(classes)} classes is "
@@ -212,9 +214,9 @@ def fit_gaussians(
             UserWarning,
             stacklevel=2,
         )
-        whitenings = [borrowed if w is None else w for w in whitenings]
+    own_or_borrowed = [borrowed if w is None else w for w in whitenings]
     return ClassGaussians(
-        np.stack(means), np.stack(whitenings) / scale[:, None], "full"
+        np.stack(means), np.stack(own_or_borrowed) / scale[:, None], "full"
     )
 
 
@@ -226,7 +228,7 @@ def _moments(batches: Iterable[np.ndarray]) -> StandardScaler:
 
 
 def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
-    """Standard deviation of each feature about its class's mean, pooled.
+    """Pool the standard deviation of each feature about its class's mean.
 
     Shrinkage pulls a covariance towards a multiple of the identity. In units of this
     scale that treats the parts of the ensemble alike, however large their activations.

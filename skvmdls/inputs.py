@@ -52,14 +52,18 @@ def check_inputs(
     ValueError
         For NaN, infinities, no rows, or a wrong shape.
     """
-    fitting = input_shape is None
     X = X if hasattr(X, "shape") else np.asarray(X)
     is_table = len(X.shape) <= 2
     X = validate_data(
-        estimator, X, reset=fitting, dtype="numeric", allow_nd=True, ensure_2d=is_table
+        estimator,
+        X,
+        reset=input_shape is None,
+        dtype="numeric",
+        allow_nd=True,
+        ensure_2d=is_table,
     )
     if is_table:
-        if not fitting and len(input_shape) != 1:
+        if input_shape is not None and len(input_shape) != 1:
             raise ValueError(
                 f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
                 f"images of shape (channels, height, width) = {input_shape}. Pass X "
@@ -72,7 +76,7 @@ def check_inputs(
             "(n, height, width) or (n, channels, height, width)."
         )
     images = X if X.ndim == 4 else X[:, None]
-    if fitting:
+    if input_shape is None:
         estimator.n_features_in_ = int(np.prod(images.shape[1:]))
     elif images.shape[1:] != input_shape:
         raise ValueError(
@@ -131,7 +135,7 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
-    """The classes, and behind them the label for "unknown", in one array.
+    """Put the label for "unknown" behind the classes, in one array.
 
     Parameters
     ----------

@@ -258,9 +258,9 @@ SCORERS: dict[str, Scorer] = {
 
 def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     check_consistent_length(is_known, scores)
-    is_known = column_or_1d(is_known).astype(bool)
-    scores = column_or_1d(scores)
-    known, unknown = scores[is_known], scores[~is_known]
+    mask = np.asarray(column_or_1d(is_known)).astype(bool)
+    values = np.asarray(column_or_1d(scores))
+    known, unknown = values[mask], values[~mask]
     for name, part in (("known", known), ("unknown", unknown)):
         if len(part) == 0:
             raise ValueError(
@@ -272,11 +272,11 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
 
 def _positions(labels: ArrayLike, classes: np.ndarray) -> np.ndarray:
     """Position of each label in `classes`; ``len(classes)`` for unknown ones."""
-    labels = column_or_1d(labels)
+    values = np.asarray(column_or_1d(labels))
     order = np.argsort(classes)
-    is_known = np.isin(labels, classes)
-    positions = np.full(len(labels), len(classes))
+    is_known = np.isin(values, classes)
+    positions = np.full(len(values), len(classes))
     positions[is_known] = order[
-        np.searchsorted(classes, labels[is_known], sorter=order)
+        np.searchsorted(classes, values[is_known], sorter=order)
     ]
     return positions

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class VariationalNetwork(nn.Module):
     >>> mu, log_sigma = network(torch.zeros(4, 20))
     >>> mu.shape
     torch.Size([4, 8])
-    >>> {name: part.shape[1] for name, part in network.ensemble(torch.zeros(4, 20)).items()}
+    >>> parts = network.ensemble(torch.zeros(4, 20))
+    >>> {name: part.shape[1] for name, part in parts.items()}
     {'t1': 128, 't2': 128, 't3': 128, 'g': 128, 'mu': 8}
     """
 
@@ -61,7 +63,7 @@ class VariationalNetwork(nn.Module):
         nn.init.zeros_(self.log_sigma.weight)
         nn.init.constant_(self.log_sigma.bias, torch.tensor(INITIAL_SIGMA).log().item())
         self.ensemble_sizes: dict[str, int] = {}
-        for name, module_name in zip(ENSEMBLE_PARTS, backbone.taps, strict=False):
+        for name, module_name in zip(ENSEMBLE_PARTS, _taps(backbone), strict=False):
             backbone.get_submodule(module_name).register_forward_hook(_Tap(name))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +150,7 @@ def build_network(
             f"The backbone factory {factory!r} returned {type(backbone).__name__}; "
             "expected a torch.nn.Module."
         )
-    _check_taps(backbone)
+    taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
     backbone.eval()
     with torch.no_grad():
@@ -164,7 +166,7 @@ def build_network(
     with torch.no_grad():
         parts = network.ensemble(example)
     if silent := [name for name in ENSEMBLE_PARTS if name not in parts]:
-        names = [backbone.taps[ENSEMBLE_PARTS.index(name)] for name in silent]
+        names = [taps[ENSEMBLE_PARTS.index(name)] for name in silent]
         raise ValueError(
             f"The backbone's taps {names} were not called in its forward pass. "
             "Name submodules that run, in the order in which they run."
@@ -219,17 +221,16 @@ def build_autoencoder(
     return autoencoder.train()
 
 
-def _check_taps(backbone: nn.Module) -> None:
+def _taps(backbone: nn.Module) -> Sequence[str]:
+    """Names of the three taps, checked."""
     kind = type(backbone).__name__
     submodules = [name for name, _ in backbone.named_modules() if name]
-    taps = getattr(backbone, "taps", None)
-    well_formed = (
-        isinstance(taps, Sequence)
-        and not isinstance(taps, str)
+    taps: Any = getattr(backbone, "taps", None)
+    if not (
+        isinstance(taps, tuple | list)
         and len(taps) == 3
         and all(isinstance(tap, str) for tap in taps)
-    )
-    if not well_formed:
+    ):
         raise ValueError(
             f"The backbone {kind} must name its three taps, but its attribute `taps` "
             f"is {taps!r}. Set `module.taps` to the names of three submodules, in the "
@@ -240,6 +241,7 @@ def _check_taps(backbone: nn.Module) -> None:
             f"The backbone {kind} names the taps {unknown}, which are not among its "
             f"submodules: {', '.join(submodules)}."
         )
+    return taps
 
 
 class _FirstTapReached(Exception):

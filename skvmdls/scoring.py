@@ -27,12 +27,12 @@ class Measured:
     ----------
     class_log_likelihood : ndarray of shape (n, n_classes), float64
         In nats.
-    weight : ndarray of shape (n,), float64, or None
-        Reconstruction weight, if there is an autoencoder.
+    weight : ndarray of shape (n,), float64
+        Reconstruction weight; zero without an autoencoder.
     """
 
     class_log_likelihood: np.ndarray
-    weight: np.ndarray | None
+    weight: np.ndarray
 
     @property
     def log_likelihood(self) -> np.ndarray:
@@ -96,13 +96,12 @@ def measure(
             _joined(parts, features).to(gaussians.means.device)
         )
         likelihoods.append(likelihood.cpu().numpy())
-        if autoencoder is not None:
+        if autoencoder is None:
+            weights.append(np.zeros(len(x)))
+        else:
             weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
             weights.append(weight.cpu().double().numpy())
-    return Measured(
-        np.concatenate(likelihoods),
-        None if autoencoder is None else np.concatenate(weights),
-    )
+    return Measured(np.concatenate(likelihoods), np.concatenate(weights))
 
 
 def reconstruction_weights(

@@ -354,7 +354,7 @@ def _record(
                 "extreme values in X."
             )
         history.setdefault(name, []).append(value)
-    history.setdefault("learning_rate", []).append(schedule.get_last_lr()[0])
+    history.setdefault("learning_rate", []).append(float(schedule.get_last_lr()[0]))
     shown = ("loss", "separation", "accuracy")
     progress.set_postfix(
         {key: f"{figures[key]:.3g}" for key in shown if key in figures}

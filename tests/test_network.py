@@ -105,7 +105,7 @@ def test_threads_do_not_see_each_others_taps():
             lambda shape: Shaped(taps=("first", "second", "unused")),
             r"taps \['unused'\] were not called",
         ),
-        (lambda shape: cnn(shape)[:-1], "must name its three taps"),
+        (lambda shape: nn.Sequential(nn.Flatten()), "must name its three taps"),
     ],
 )
 def test_unusable_backbones_are_explained(factory, message):

@@ -65,6 +65,6 @@ def test_a_perfect_reconstruction_weighs_nothing():
 
 
 def test_measured_names_the_most_likely_class():
-    measured = Measured(np.array([[1.0, 3.0], [5.0, 2.0]]), None)
+    measured = Measured(np.array([[1.0, 3.0], [5.0, 2.0]]), np.zeros(2))
     assert measured.log_likelihood.tolist() == [3.0, 5.0]
     assert measured.most_likely.tolist() == [1, 0]
