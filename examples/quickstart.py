@@ -119,16 +119,14 @@ def draw_scores(
     shortfalls = {name: top - part for name, part in scores.items()}
     edges = np.geomspace(1, max(part.max() for part in shortfalls.values()), 60)
     for name, (_, colour) in groups.items():
-        axes.hist(
-            shortfalls[name], edges, density=False, alpha=0.6, color=colour, label=name
-        )
+        axes.hist(shortfalls[name], edges, alpha=0.6, color=colour, label=name)
     axes.axvline(top - detector.offset_, color="black", ls="--", label="threshold")
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_xlabel("largest score minus score (nats, weighted; log scale)")
     axes.set_ylabel("test images")
     axes.set_title("Scores: accepted right of the threshold")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper right")
 
 
 def draw_ensemble(

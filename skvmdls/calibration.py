@@ -195,7 +195,8 @@ class WeightCalibration:
     Parameters
     ----------
     shift : float
-        Log-likelihood from which on the weight has nothing to penalise.
+        Largest log-likelihood of the held-out points. Above it, where few points ever
+        are, the weight divides instead of multiplying: it lowers every score.
     scale : float
         Weight that counts as one, positive.
     weighting : {"calibrated", "paper"}
@@ -255,5 +256,8 @@ class WeightCalibration:
         relative = weights / self.scale
         if self.weighting == "calibrated":
             relative = np.maximum(1.0, relative)
-        # Above the shift the product would reward a large weight.
-        return np.minimum(log_likelihoods - self.shift, 0) * relative
+        shortfall = log_likelihoods - self.shift
+        # Above the shift a product would reward a large weight.
+        return np.where(
+            shortfall < 0, shortfall * relative, shortfall / np.maximum(relative, 1)
+        )

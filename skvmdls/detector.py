@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skvmdls._docstrings import documented
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import (
@@ -47,7 +48,6 @@ from skvmdls.metrics import open_set_f1
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
 from skvmdls.scoring import Measured, ensembles, measure, reconstructions
 from skvmdls.training import (
-    History,
     NetworkPlan,
     Plan,
     seeded,
@@ -56,6 +56,7 @@ from skvmdls.training import (
 )
 
 
+@documented
 class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     """Open-set classifier without the reconstruction weight (VMDLS_b).
 
@@ -88,7 +89,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
     >>> detector = VMDLSbDetector(max_epochs=10, random_state=0)
     >>> detector.fit(digits.X_train, digits.y_train).predict(digits.X_test).shape
-    (1409,)
+    (1422,)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -143,7 +144,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         classes_per_batch: int | None = None,
         samples_per_class: int = 16,
         max_epochs: int = 20,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
         freeze_epochs: int = 0,
@@ -215,12 +216,13 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         self._check_features()
         X, labels = self._check_training_data(X, y)
-        self.history_: History = {}
         rng = check_random_state(self.random_state)
         parts = hold_out(labels, self.calibration_fraction, self._weight_share, rng)
         X_train, y_train = X[parts.training], labels[parts.training]
         self.standardizer_ = Standardizer().fit(X_train)
-        self._train(self.standardizer_.transform(X_train), y_train, rng)
+        device = resolve_device(self.device)
+        inputs = self.standardizer_.transform(X_train).to(device)
+        self._train(inputs, torch.from_numpy(y_train).to(device), rng)
         self.gaussians_ = fit_gaussians(
             lambda label: self._ensembles(X_train[y_train == label]),
             self.classes_.tolist(),
@@ -258,25 +260,17 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return X, labels
 
     def _train(
-        self, inputs: Tensor, labels: np.ndarray, rng: np.random.RandomState
+        self, inputs: Tensor, labels: Tensor, rng: np.random.RandomState
     ) -> None:
-        """Train what there is to train; the nets are left as they score."""
-        device = resolve_device(self.device)
         factory = resolve_factory(
             self.backbone, BACKBONES, self.input_shape_, "backbone"
         )
-        plan = self._network_plan(device)
+        plan = self._network_plan(inputs.device)
         seed = rng.randint(np.iinfo(np.int32).max)
-        with seeded(seed, device):
+        with seeded(seed, inputs.device):
             network = build_network(factory, self.input_shape_, self.latent_dim)
-            self.history_ |= train_network(
-                network.to(device),
-                inputs.to(device),
-                torch.from_numpy(labels).to(device),
-                plan,
-                seed,
-            )
-        self.network_ = network
+            self.network_ = network.to(inputs.device)
+            self.history_ = train_network(network, inputs, labels, plan, seed)
 
     def _network_plan(self, device: torch.device) -> NetworkPlan:
         n_classes = len(self.classes_)
@@ -539,6 +533,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return tags
 
 
+@documented
 class VMDLSDetector(VMDLSbDetector):
     """Open-set classifier: one of the known labels, or ``-1`` for "never seen".
 
@@ -558,7 +553,7 @@ class VMDLSDetector(VMDLSbDetector):
         A name in :mod:`skvmdls.autoencoder` or a factory ``factory(input_shape) ->
         nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
         ``"mlp"`` for tables and ``"cnn"`` for images.
-    autoencoder_epochs : int, default={autoencoder_epochs}
+    autoencoder_epochs : int, default=10
         Passes over the training data in training the autoencoder. Trained for too
         long, it reconstructs unknown points as well as known ones.
     weighting : {"calibrated", "paper"}, default="calibrated"
@@ -625,7 +620,7 @@ class VMDLSDetector(VMDLSbDetector):
         classes_per_batch: int | None = None,
         samples_per_class: int = 16,
         max_epochs: int = 20,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
         freeze_epochs: int = 0,
@@ -706,23 +701,18 @@ width), float64
         return self._measure(self._check_new(X)).weight
 
     def _train(
-        self, inputs: Tensor, labels: np.ndarray, rng: np.random.RandomState
+        self, inputs: Tensor, labels: Tensor, rng: np.random.RandomState
     ) -> None:
         factory = resolve_factory(
             self.autoencoder, AUTOENCODERS, self.input_shape_, "autoencoder"
         )
         super()._train(inputs, labels, rng)
-        device = resolve_device(self.device)
+        plan = self._autoencoder_plan()
         seed = rng.randint(np.iinfo(np.int32).max)
-        with seeded(seed, device):
+        with seeded(seed, inputs.device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
-            history = train_autoencoder(
-                autoencoder.to(device),
-                inputs.to(device),
-                self._autoencoder_plan(),
-                seed,
-            )
-        self.autoencoder_ = autoencoder
+            self.autoencoder_ = autoencoder.to(inputs.device)
+            history = train_autoencoder(autoencoder, inputs, plan, seed)
         self.history_["reconstruction_loss"] = history["loss"]
 
     def _autoencoder_plan(self) -> Plan:

@@ -149,8 +149,8 @@ def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> labels_with_unknown(np.array([False, True]))
-    array([ 0,  1, -1])
+    >>> labels_with_unknown(np.array([3, 5]))
+    array([ 3,  5, -1])
     >>> labels_with_unknown(np.array(["a", "b"]))
     array(['a', 'b', '-1'], dtype='<U2')
     """

@@ -1,7 +1,9 @@
 """The two detectors: scikit-learn's checks, use, guarantees, and bad input."""
 
+import inspect
 import io
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -199,6 +201,25 @@ def test_too_little_held_out_data_accepts_everything_and_says_so(table):
 
 
 # ---------------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_docstring_states_every_parameter_with_its_default(detector):
+    documented = re.findall(r"^(\w+) : .*default=(.*)$", detector.__doc__, re.MULTILINE)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(detector).parameters.items()
+    }
+    assert {name: eval(default) for name, default in documented} == defaults
+    assert "{" + "parameters}" not in detector.__doc__
+
+
+@pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
+def test_the_docstring_states_every_attribute(fixture, request):
+    detector = request.getfixturevalue(fixture)
+    learned = {name for name in vars(detector) if name.endswith("_")}
+    documented = set(re.findall(r"^(\w+_) : ", type(detector).__doc__, re.MULTILINE))
+    assert documented - {"feature_names_in_"} == learned
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""The examples run, on the least that they can run on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(*command):
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40)
+    images = rng.integers(0, 60, (120, 28, 28), dtype=np.uint8)
+    images[np.arange(120), :, 5 + 5 * labels] = 255
+    np.savez(
+        tmp_path / "mnist.npz",
+        X_train=images,
+        y_train=labels,
+        X_test=images[::2],
+        y_test=labels[::2],
+    )
+    np.savez(tmp_path / "omniglot_small1.npz", X=images[::4])
+    output = tmp_path / "results.json"
+    table = run(
+        EXAMPLES / "mnist_open_set.py",
+        *("--n-train", 120, "--epochs", 2, "--data-home", tmp_path),
+        *("--output", output),
+    )
+    runs = json.loads(output.read_text())
+    assert [r["detector"] for r in runs] == ["VMDLS", "VMDLS_b"]
+    for name in ("Omniglot AUROC", "MNIST-noise macro F1", "NOISE TNR@TPR95"):
+        assert name in table
+        assert all(0 <= r[name] <= 1 for r in runs)
