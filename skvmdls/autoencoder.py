@@ -51,7 +51,7 @@ def mlp(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Convolutional autoencoder with a bottleneck of 32, for images from 8x8 up.
+    """Convolutional autoencoder with a bottleneck of 8, for images from 8x8 up.
 
     Two strided convolutions, a fully connected bottleneck, and the mirror image.
 
@@ -80,7 +80,7 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
     half = [-(-side // 2) for side in size]
     quarter = [-(-side // 2) for side in half]
     n_flat = 32 * quarter[0] * quarter[1]
-    bottleneck = 32
+    bottleneck = 8
     autoencoder = nn.Sequential(
         nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1),
         nn.ReLU(),
