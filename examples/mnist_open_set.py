@@ -34,7 +34,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--data-home", type=Path, default=None)
     parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument(
+        "--show",
+        type=Path,
+        default=None,
+        help="print the table of a JSON file, and end",
+    )
     options = parser.parse_args()
+    if options.show is not None:
+        print(markdown_table(json.loads(options.show.read_text())))
+        return
 
     mnist = load_mnist(options.data_home)
     X_known, y_known = mnist.X_test[: options.n_test], mnist.y_test[: options.n_test]
@@ -60,7 +69,7 @@ def main() -> None:
             )
             if options.output is not None:
                 options.output.write_text(json.dumps(runs, indent=1) + "\n")
-    print_table(runs)
+    print("\n" + markdown_table(runs))
 
 
 def evaluated(
@@ -87,15 +96,18 @@ def evaluated(
     return figures
 
 
-def print_table(runs: list[dict]) -> None:
-    """Print a Markdown table: a row a figure, a column a run."""
-    print(
-        "\n| | " + " | ".join(f"{r['detector']}, seed {r['seed']}" for r in runs) + " |"
+def markdown_table(runs: list[dict]) -> str:
+    """Set out the runs: a row a figure, a column a run."""
+    runs = sorted(
+        runs, key=lambda run: (list(DETECTORS).index(run["detector"]), run["seed"])
     )
-    print("|---|" + "---:|" * len(runs))
+    titles = [f"{run['detector']}, seed {run['seed']}" for run in runs]
+    lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(runs)]
     for name in [key for key in runs[0] if key not in ("detector", "seed")]:
         digits = 0 if name == "fit seconds" else 4
-        print(f"| {name} | " + " | ".join(f"{r[name]:.{digits}f}" for r in runs) + " |")
+        cells = " | ".join(f"{run[name]:.{digits}f}" for run in runs)
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,17 @@ __all__ = [
 
 
 class HeldOut(NamedTuple):
-    """Positions of the rows that train, set the weight, and set the threshold."""
+    """Positions of the rows that train, set the weight, and set the threshold.
+
+    Parameters
+    ----------
+    training, weight, threshold : ndarray of int64, ascending
+
+    Examples
+    --------
+    >>> HeldOut(np.array([0, 3]), np.array([1]), np.array([2])).weight
+    array([1])
+    """
 
     training: np.ndarray
     weight: np.ndarray

@@ -51,6 +51,12 @@ def check_inputs(
     ------
     ValueError
         For NaN, infinities, no rows, or a wrong shape.
+
+    Examples
+    --------
+    >>> from sklearn.base import BaseEstimator
+    >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
+    (5, 1, 8, 8)
     """
     X = X if hasattr(X, "shape") else np.asarray(X)
     is_table = len(X.shape) <= 2

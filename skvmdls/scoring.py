@@ -29,6 +29,12 @@ class Measured:
         In nats.
     weight : ndarray of shape (n,), float64
         Reconstruction weight; zero without an autoencoder.
+
+    Examples
+    --------
+    >>> measured = Measured(np.array([[-3.0, -1.0]]), np.zeros(1))
+    >>> measured.log_likelihood, measured.most_likely
+    (array([-1.]), array([1]))
     """
 
     class_log_likelihood: np.ndarray
@@ -61,6 +67,14 @@ def ensembles(
     Yields
     ------
     features : ndarray of shape (batch, D), dtype of the network
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.network import build_network
+    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
+    >>> [part.shape for part in ensembles(network, [torch.zeros(4, 20)], ("g", "mu"))]
+    [(4, 136)]
     """
     for x in batches:
         yield _joined(network.ensemble(x), features).cpu().numpy()
@@ -88,6 +102,16 @@ def measure(
     Returns
     -------
     measured : Measured
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.network import build_network
+    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
+    >>> gaussians = ClassGaussians(np.zeros((3, 8)), np.ones((3, 8)), "diag")
+    >>> x = torch.zeros(4, 20)
+    >>> measure(network, gaussians, None, [x], ("mu",)).class_log_likelihood.shape
+    (4, 3)
     """
     likelihoods, weights = [], []
     for x in batches:
@@ -121,6 +145,16 @@ def reconstruction_weights(
     Returns
     -------
     weights : Tensor of shape (batch,)
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.network import build_network
+    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
+    >>> x = torch.zeros(4, 20)
+    >>> t1 = network.first_tap(x).detach()
+    >>> reconstruction_weights(network, nn.Identity(), x, t1).detach()
+    tensor([0., 0., 0., 0.])
     """
     return (t1 - network.first_tap(autoencoder(x))).square().sum(dim=1)
 
@@ -137,6 +171,11 @@ def reconstructions(autoencoder: nn.Module, batches: Iterable[Tensor]) -> Tensor
     Returns
     -------
     reconstructions : Tensor of shape (n, *input_shape), on the CPU
+
+    Examples
+    --------
+    >>> reconstructions(nn.Identity(), [torch.zeros(2, 3), torch.zeros(1, 3)]).shape
+    torch.Size([3, 3])
     """
     return torch.cat([autoencoder(x).cpu() for x in batches])
 

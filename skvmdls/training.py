@@ -46,6 +46,15 @@ class Plan:
         What autocast computes in; float32 means none.
     verbose : int
         Whether to show a progress bar.
+
+    Examples
+    --------
+    >>> plan = Plan(
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=16,
+    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ... )
+    >>> plan.epochs
+    2
     """
 
     epochs: int
@@ -75,6 +84,18 @@ class NetworkPlan(Plan):
         Share of the epochs before the KL loss is switched on.
     freeze_epochs : int
         Epochs at the start in which the backbone is left as it came.
+
+    Examples
+    --------
+    >>> plan = NetworkPlan(
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=32,
+    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ...     classes_per_batch=2, samples_per_class=16,
+    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
+    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ... )
+    >>> plan.distancing_margin
+    8.0
     """
 
     classes_per_batch: int
@@ -100,6 +121,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     seed : int
     device : torch.device
         Its generator is seeded along with the CPU's.
+
+    Examples
+    --------
+    >>> with seeded(0, torch.device("cpu")):
+    ...     first = torch.rand(2)
+    >>> with seeded(0, torch.device("cpu")):
+    ...     print(torch.equal(torch.rand(2), first))
+    True
     """
     devices = [device] if device.type != "cpu" else []
     with torch.random.fork_rng(devices, device_type=device.type):
@@ -145,6 +174,23 @@ def train_network(
     ------
     FloatingPointError
         If a term stops being finite.
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.network import build_network
+    >>> plan = NetworkPlan(
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=32,
+    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ...     classes_per_batch=2, samples_per_class=16,
+    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
+    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ... )
+    >>> network = build_network(mlp, (20,), latent_dim=8)
+    >>> labels = torch.arange(2).repeat_interleave(32)
+    >>> history = train_network(network, torch.randn(64, 20), labels, plan, seed=0)
+    >>> len(history["loss"])
+    2
     """
     sampler = BalancedBatchSampler(
         labels,
@@ -223,6 +269,17 @@ def train_autoencoder(
     ------
     FloatingPointError
         If the loss stops being finite.
+
+    Examples
+    --------
+    >>> plan = Plan(
+    ...     epochs=3, learning_rate=1e-3, weight_decay=0.0, batch_size=16,
+    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ... )
+    >>> autoencoder = nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 20))
+    >>> history = train_autoencoder(autoencoder, torch.randn(64, 20), plan, seed=0)
+    >>> len(history["loss"])
+    3
     """
     generator = torch.Generator().manual_seed(seed)
     n_batches = max(1, round(len(inputs) / plan.batch_size))

@@ -1,12 +1,18 @@
 """The code in the README and in docs/ runs, page by page, from top to bottom."""
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 
+import skvmdls
+
 ROOT = Path(__file__).parents[1]
+# Loaders of data that the tests do not have, and types.
+NEED_NO_EXAMPLE = {"load_mnist", "load_omniglot", "BackboneFactory", "History"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -25,3 +31,21 @@ def test_links_within_the_repository_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def public_names():
+    for module_info in pkgutil.iter_modules(skvmdls.__path__):
+        module = importlib.import_module(f"skvmdls.{module_info.name}")
+        for name in getattr(module, "__all__", ()):
+            if callable(getattr(module, name)) and name not in NEED_NO_EXAMPLE:
+                yield f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_everything_public_is_documented_with_an_example_that_runs(name):
+    module, _, attribute = name.rpartition(".")
+    doc = getattr(importlib.import_module(module), attribute).__doc__
+    assert "Parameters\n" in doc or "Attributes\n" in doc
+    assert "Examples\n" in doc
+    assert ">>> " in doc
+    assert "doctest: +SKIP" not in doc

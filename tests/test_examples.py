@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def run(*command):
@@ -40,3 +41,9 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
     for name in ("Omniglot AUROC", "MNIST-noise macro F1", "NOISE TNR@TPR95"):
         assert name in table
         assert all(0 <= r[name] <= 1 for r in runs)
+
+
+def test_the_readmes_table_is_the_stored_run(tmp_path):
+    stored = ROOT / "docs" / "results" / "mnist_open_set.json"
+    table = run(EXAMPLES / "mnist_open_set.py", "--show", stored)
+    assert table.strip() in (ROOT / "README.md").read_text()
