@@ -61,9 +61,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     """Open-set classifier without the reconstruction weight (VMDLS_b).
 
     It answers with the most likely known class where the log-likelihood of the
-    feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. Half the
-    parameters and none of the autoencoder of :class:`VMDLSDetector`, which is the one
-    to prefer unless training or scoring time is scarce.
+    feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. It is
+    :class:`VMDLSDetector` less the autoencoder, and so trains and scores faster.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Which device to compute on, and in which precision."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -96,7 +96,9 @@ def autocast(
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.bfloat16
     """
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def _gains_from_bfloat16(device: torch.device) -> bool:

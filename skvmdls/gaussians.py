@@ -270,11 +270,15 @@ def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
 def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray:
     whitening = _precision_cholesky(pooled)
     if whitening is None:
+        shrinkage = (
+            ""
+            if isinstance(estimator, LedoitWolf)
+            else "covariance_estimator=None (Ledoit-Wolf shrinkage), "
+        )
         raise ValueError(
             f"The covariance of the feature ensemble is singular ({len(pooled)} "
-            f"dimensions, {type(estimator).__name__}). Use covariance_estimator=None "
-            "(Ledoit-Wolf shrinkage), more training points, fewer `features`, or "
-            "covariance_type='diag'; features that are the same for every training "
-            "point cannot be told apart at all."
+            f"dimensions, {type(estimator).__name__}). Use {shrinkage}more training "
+            "points a class (three or more are needed to train on, beside those held "
+            "out), fewer `features`, or covariance_type='diag'."
         )
     return whitening

@@ -130,8 +130,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     ...     print(torch.equal(torch.rand(2), first))
     True
     """
-    devices = [device] if device.type != "cpu" else []
-    with torch.random.fork_rng(devices, device_type=device.type):
+    # Of the accelerators, only CUDA's generators can be put back by fork_rng.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
@@ -389,7 +389,7 @@ def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
 
 
 def _separation(means: Tensor) -> float:
-    return float(torch.pdist(means.double().cpu()).min())
+    return float(torch.pdist(means.cpu().double()).min())
 
 
 def _progress(name: str, plan: Plan) -> tqdm:

@@ -154,6 +154,14 @@ def test_a_singular_estimate_without_shrinkage_is_an_error_that_says_what_to_do(
         fitted(arrays, covariance_type, EmpiricalCovariance())
 
 
+def test_classes_of_two_points_are_too_few_even_for_shrinkage():
+    arrays = [correlated(2, 30, seed) for seed in range(2)]
+    with pytest.raises(ValueError, match=r"LedoitWolf\). Use more training points"):
+        fitted(arrays, "full")
+    likelihood = fitted(arrays, "diag").log_likelihood(torch.zeros(1, 30))
+    assert torch.isfinite(likelihood).all()
+
+
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
 def test_one_class_is_in_memory_at_a_time(covariance_type):
     n_classes, n, n_features = 30, 1000, 10
