@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
+
+# On nets this small, a second thread costs more than it brings.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

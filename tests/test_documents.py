@@ -41,7 +41,7 @@ def public_names():
                 yield f"{module.__name__}.{name}"
 
 
-@pytest.mark.parametrize("name", public_names())
+@pytest.mark.parametrize("name", list(public_names()))
 def test_everything_public_is_documented_with_an_example_that_runs(name):
     module, _, attribute = name.rpartition(".")
     doc = getattr(importlib.import_module(module), attribute).__doc__
