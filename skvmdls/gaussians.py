@@ -201,22 +201,9 @@ def fit_gaussians(
     if covariance_type == "tied":
         whitening = _pooled_precision_cholesky(pooled, estimator)
         return ClassGaussians(np.stack(means), whitening / scale[:, None], "tied")
-    whitenings = [_precision_cholesky(covariance) for covariance in covariances]
-    too_small = [c for c, w in zip(classes, whitenings, strict=True) if w is None]
-    borrowed = np.empty(())
-    if too_small:
-        borrowed = _pooled_precision_cholesky(pooled, estimator)
-        warnings.warn(
-            f"The covariance of {len(too_small)} of {len(classes)} classes is "
-            f"singular ({too_small[:5]}{'...' * (len(too_small) > 5)}): too few or too "
-            "similar points. They take the covariance pooled over all classes. "
-            "covariance_type='tied' does so for every class.",
-            UserWarning,
-            stacklevel=2,
-        )
-    own_or_borrowed = [borrowed if w is None else w for w in whitenings]
+    whitenings = _own_or_pooled_whitenings(covariances, pooled, classes, estimator)
     return ClassGaussians(
-        np.stack(means), np.stack(own_or_borrowed) / scale[:, None], "full"
+        np.stack(means), np.stack(whitenings) / scale[:, None], "full"
     )
 
 
@@ -265,6 +252,30 @@ def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
     return np.ascontiguousarray(
         solve_triangular(lower, np.eye(n_features), lower=True).T
     )
+
+
+def _own_or_pooled_whitenings(
+    covariances: list[np.ndarray],
+    pooled: np.ndarray,
+    classes: Sequence[Any],
+    estimator: Any,
+) -> list[np.ndarray]:
+    own = [_precision_cholesky(covariance) for covariance in covariances]
+    too_small = [
+        c for c, whitening in zip(classes, own, strict=True) if whitening is None
+    ]
+    if not too_small:
+        return [whitening for whitening in own if whitening is not None]
+    borrowed = _pooled_precision_cholesky(pooled, estimator)
+    warnings.warn(
+        f"The covariance of {len(too_small)} of {len(classes)} classes is singular "
+        f"({too_small[:5]}{'...' * (len(too_small) > 5)}): too few or too similar "
+        "points. They take the covariance pooled over all classes. "
+        "covariance_type='tied' does so for every class.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return [borrowed if whitening is None else whitening for whitening in own]
 
 
 def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray:

@@ -146,8 +146,8 @@ def train_network(
     """Train the network with the triplet, distancing and KL losses, in place.
 
     Dinari & Freifeld 2022, section 3.2. The prior of a class in one epoch is centred
-    at the mean of its outputs in the epoch before; the first epoch has none, so KL is
-    off in it whatever the plan.
+    at the mean of its outputs in the epoch before. A class without one, as all are in
+    the first epoch, has no KL loss yet, whatever the plan.
 
     Parameters
     ----------
@@ -167,7 +167,8 @@ def train_network(
         One value an epoch: ``loss`` and its terms ``triplet``, ``distancing`` and
         ``kl`` (weighted, 0 while it is off); ``divergence`` (the unweighted KL);
         ``sigma`` (mean over points and dimensions); ``accuracy`` (share of points
-        nearest to their own class's mean of the epoch before); ``separation``
+        nearest to their own class's mean of the epoch before; chance level in the
+        first, which has none); ``separation``
         (smallest Euclidean distance between two class means); ``learning_rate``.
 
     Raises
@@ -200,17 +201,17 @@ def train_network(
     )
     n_steps = plan.epochs * sampler.n_batches
     margin_steps = max(1.0, plan.margin_warmup * n_steps)
-    first_kl_epoch = max(1.0, plan.kl_warmup * plan.epochs)
     optimizer, schedule = _optimizer(network, plan, n_steps)
     trainable = [p for p in network.backbone.parameters() if p.requires_grad]
-    n_classes = int(labels.max()) + 1
-    prior_means = torch.zeros(n_classes, network.mu.out_features, device=inputs.device)
+    class_means = _ClassMeans(
+        int(labels.max()) + 1, network.mu.out_features, inputs.device
+    )
     history: History = {}
     with _progress("network", plan) as progress:
         for epoch in progress:
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
-            kl_weight = plan.kl_weight if epoch >= first_kl_epoch else 0.0
-            means = _ClassMeans(prior_means)
+            kl_is_on = epoch >= plan.kl_warmup * plan.epochs
+            kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
             for batch in sampler.epoch().to(inputs.device):
                 y = labels[batch]
@@ -220,25 +221,26 @@ def train_network(
                     mu, log_sigma = network(_augmented(inputs[batch], plan))
                 mu, log_sigma = mu.float(), log_sigma.float()
                 outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
-                divergence = kl_loss(
-                    mu, log_sigma, prior_means[y], plan.prior_variance
-                ).mean()
+                divergence = class_means.was_drawn[y] * kl_loss(
+                    mu, log_sigma, class_means.means[y], plan.prior_variance
+                )
+                divergence = divergence.mean()
                 terms["kl"] = kl_weight * divergence
                 loss = terms["triplet"] + terms["distancing"] + terms["kl"]
                 _descend(loss, optimizer, schedule)
-                means.add(outputs, y)
+                class_means.add(outputs, y)
                 averages.add(
                     terms
                     | {
                         "loss": loss,
                         "divergence": divergence,
                         "sigma": log_sigma.exp().mean(),
-                        "accuracy": _share_nearest(mu, y, prior_means),
+                        "accuracy": _share_nearest(mu, y, class_means.means),
                     }
                 )
-            prior_means = means.finish()
+            class_means.finish_epoch()
             figures = averages.finish()
-            figures["separation"] = _separation(prior_means)
+            figures["separation"] = class_means.separation()
             _record(history, figures, schedule, epoch, progress)
     _set_training(network, trainable, frozen=False)
     network.eval()
@@ -316,21 +318,34 @@ def _metric_terms(
 
 
 class _ClassMeans:
-    """Mean output of each class over an epoch, summed on the device."""
+    """Mean output of each class over the last finished epoch that drew it.
 
-    def __init__(self, previous: Tensor) -> None:
-        self.previous = previous
-        self.sums = torch.zeros_like(previous)
-        self.counts = previous.new_zeros(len(previous), 1)
+    Summed on the device. ``was_drawn`` is 0 for a class that no finished epoch drew.
+    """
+
+    def __init__(self, n_classes: int, latent_dim: int, device: torch.device) -> None:
+        self.means = torch.zeros(n_classes, latent_dim, device=device)
+        self.was_drawn = torch.zeros(n_classes, device=device)
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        self.sums = torch.zeros_like(self.means)
+        self.counts = torch.zeros_like(self.was_drawn)
 
     def add(self, outputs: Tensor, labels: Tensor) -> None:
         self.sums.index_add_(0, labels, outputs)
-        self.counts.index_add_(0, labels, outputs.new_ones(len(labels), 1))
+        self.counts.index_add_(0, labels, outputs.new_ones(len(labels)))
 
-    def finish(self) -> Tensor:
-        # A class that no batch drew keeps its mean.
-        fresh = self.sums / self.counts.clamp_min(1)
-        return torch.where(self.counts > 0, fresh, self.previous)
+    def finish_epoch(self) -> None:
+        drawn = self.counts > 0
+        fresh = self.sums / self.counts.clamp_min(1)[:, None]
+        self.means = torch.where(drawn[:, None], fresh, self.means)
+        self.was_drawn = self.was_drawn.logical_or(drawn).to(self.means)
+        self._start_epoch()
+
+    def separation(self) -> float:
+        drawn = self.means[self.was_drawn > 0].cpu().double()
+        return float(torch.pdist(drawn).min())
 
 
 class _Averages:
@@ -386,10 +401,6 @@ def _set_training(
 def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
     nearest = torch.cdist(mu.detach(), means).argmin(dim=1)
     return (nearest == labels).float().mean()
-
-
-def _separation(means: Tensor) -> float:
-    return float(torch.pdist(means.cpu().double()).min())
 
 
 def _progress(name: str, plan: Plan) -> tqdm:

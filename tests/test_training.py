@@ -13,6 +13,7 @@ from skvmdls.network import build_network
 from skvmdls.training import (
     NetworkPlan,
     Plan,
+    _ClassMeans,
     seeded,
     train_autoencoder,
     train_network,
@@ -101,7 +102,24 @@ def test_kl_alone_shapes_sigma(usual, data):
 
 def test_kl_waits_for_the_first_class_means(data):
     _, history = trained(data, dataclasses.replace(PLAN, epochs=3, kl_warmup=0.0))
-    assert history["kl"][0] == 0 < history["kl"][1]
+    assert history["kl"][0] == history["divergence"][0] == 0
+    assert history["kl"][1] == pytest.approx(0.1 * history["divergence"][1])
+    assert history["kl"][1] > 0
+
+
+def test_a_class_that_was_not_drawn_yet_is_not_pulled_to_the_origin():
+    means = _ClassMeans(n_classes=3, latent_dim=2, device=CPU)
+    means.add(
+        torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 2])
+    )
+    means.finish_epoch()
+    assert means.was_drawn.tolist() == [1, 0, 1]
+    assert means.means.tolist() == [[2, 0], [0, 0], [5, 5]]
+    assert means.separation() == pytest.approx(np.hypot(3, 5))
+    means.add(torch.tensor([[4.0, 4.0]]), torch.tensor([1]))
+    means.finish_epoch()
+    assert means.was_drawn.tolist() == [1, 1, 1]
+    assert means.means.tolist() == [[2, 0], [4, 4], [5, 5]]
 
 
 def test_the_margin_rises_from_near_zero(data):
