@@ -79,7 +79,7 @@ def mlp(input_shape: tuple[int, ...]) -> nn.Module:
 def cnn(input_shape: tuple[int, ...]) -> nn.Module:
     """Small batch-normed convolutional net, for images of any size from 8x8 up.
 
-    Five 3x3 convolutions in three stages of 32, 64 and 128 channels, max-pooling after
+    Four 3x3 convolutions in three stages of 32, 64 and 128 channels, max-pooling after
     the first two, then one fully connected layer on a 4x4 grid of averages (fewer
     where the image is small).
 
@@ -164,6 +164,13 @@ def resolve_factory(
     >>> resolve_factory("auto", BACKBONES, (20,), "backbone").__name__
     'mlp'
     """
+    if isinstance(choice, nn.Module):
+        raise ValueError(
+            f"{parameter} is a {type(choice).__name__}, a module; expected a factory: a "
+            "callable that takes the input shape and returns a module. Each fit needs a "
+            f"fresh one: pass {parameter}=make_net with `def make_net(input_shape): "
+            "return module`."
+        )
     if callable(choice):
         return choice
     if choice == "auto":

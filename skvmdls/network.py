@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ class VariationalNetwork(nn.Module):
         nn.init.zeros_(self.log_sigma.weight)
         nn.init.constant_(self.log_sigma.bias, torch.tensor(INITIAL_SIGMA).log().item())
         self.ensemble_sizes: dict[str, int] = {}
+        _remove_taps(backbone)
         for name, module_name in zip(ENSEMBLE_PARTS, _taps(backbone), strict=False):
             backbone.get_submodule(module_name).register_forward_hook(_Tap(name))
 
@@ -144,12 +146,7 @@ def build_network(
     >>> build_network(cnn, (1, 8, 8), latent_dim=2).ensemble_sizes
     {'t1': 32, 't2': 64, 't3': 128, 'g': 128, 'mu': 2}
     """
-    backbone = factory(input_shape)
-    if not isinstance(backbone, nn.Module):
-        raise ValueError(
-            f"The backbone factory {factory!r} returned {type(backbone).__name__}; "
-            "expected a torch.nn.Module."
-        )
+    backbone = _own_module(factory, input_shape, "backbone")
     taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
     backbone.eval()
@@ -203,12 +200,7 @@ def build_autoencoder(
     >>> build_autoencoder(mlp, (20,)).training
     True
     """
-    autoencoder = factory(input_shape)
-    if not isinstance(autoencoder, nn.Module):
-        raise ValueError(
-            f"The autoencoder factory {factory!r} returned "
-            f"{type(autoencoder).__name__}; expected a torch.nn.Module."
-        )
+    autoencoder = _own_module(factory, input_shape, "autoencoder")
     example = torch.zeros(2, *input_shape)
     with torch.no_grad():
         output = autoencoder.eval()(example)
@@ -219,6 +211,20 @@ def build_autoencoder(
             f"{found}; expected the same shape."
         )
     return autoencoder.train()
+
+
+def _own_module(
+    factory: BackboneFactory, input_shape: tuple[int, ...], role: str
+) -> nn.Module:
+    """Build a float32 module that no other detector holds."""
+    module = factory(input_shape)
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"The {role} factory {factory!r} returned {type(module).__name__}; "
+            "expected a torch.nn.Module."
+        )
+    # A factory may hand out one loaded module again and again.
+    return deepcopy(module).cpu().float()
 
 
 def _taps(backbone: nn.Module) -> Sequence[str]:
@@ -270,12 +276,26 @@ class _Tap:
         recording = _recording.get()
         if recording is None:
             return
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"The tap {self.name}, a {type(module).__name__}, gives a "
+                f"{type(output).__name__}; expected a tensor. Tap a submodule whose "
+                "output is one tensor."
+            )
         parts, stop_at = recording
         parts[self.name] = (
             output.flatten(start_dim=2).mean(2) if output.ndim > 2 else output
         )
         if self.name == stop_at:
             raise _FirstTapReached
+
+
+def _remove_taps(backbone: nn.Module) -> None:
+    """Take off the hooks of a network that the backbone was part of before."""
+    for module in backbone.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _Tap):
+                del module._forward_hooks[key]
 
 
 @contextmanager

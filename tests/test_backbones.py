@@ -54,6 +54,11 @@ def test_factories_are_found_by_name_and_by_kind_of_input():
         resolve_factory("rsnet", BACKBONES, (5,), "backbone")
 
 
+def test_a_module_in_place_of_its_factory_is_explained():
+    with pytest.raises(ValueError, match="backbone is a Staged, .*expected a factory"):
+        resolve_factory(mlp((5,)), BACKBONES, (5,), "backbone")
+
+
 def test_default_nets_learn_in_every_layer():
     for factory, shape in ((mlp, (6,)), (cnn, (2, 12, 12))):
         backbone = factory(shape)

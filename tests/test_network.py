@@ -90,6 +90,42 @@ def test_threads_do_not_see_each_others_taps():
         torch.testing.assert_close(one, other)
 
 
+def test_networks_never_share_the_weights_of_a_factory_that_repeats_itself():
+    module = mlp((6,)).double()
+    one, other = (build_network(lambda shape: module, (6,), 3) for _ in range(2))
+    assert one.backbone is not other.backbone is not module
+    ours, theirs = (next(n.backbone.parameters()) for n in (one, other))
+    assert ours.dtype == torch.float32
+    with torch.no_grad():
+        ours.zero_()
+    assert theirs.abs().sum() > 0
+
+    net = nn.Linear(6, 6)
+    assert build_autoencoder(lambda shape: net, (6,)) is not net
+
+
+def test_a_backbone_from_another_network_is_tapped_afresh():
+    fitted = build_network(lambda shape: Shaped(), (1, 8, 8), latent_dim=2).backbone
+    fitted.taps = ("second", "first", "third")
+    network = build_network(lambda shape: fitted, (1, 8, 8), latent_dim=2)
+    assert network.ensemble_sizes["t1"] == 6
+    assert network.ensemble_sizes["t2"] == 4
+
+
+def test_a_tap_that_gives_no_tensor_is_explained():
+    def factory(input_shape):
+        net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.LSTM(6, 4), Last())
+        net.taps = ("0", "1", "2")
+        return net
+
+    class Last(nn.Module):
+        def forward(self, x):
+            return x[0]
+
+    with pytest.raises(ValueError, match="tap t3, a LSTM, gives a tuple; expected a"):
+        build_network(factory, (6,), latent_dim=2)
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
