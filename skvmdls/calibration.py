@@ -109,7 +109,8 @@ def hold_out(
     >>> [len(part) for part in parts]
     [80, 5, 15]
     """
-    n_held_out = max(1, round(fraction * len(labels)))
+    # Every other row at most: of two neighbours in a class, one is left to train on.
+    n_held_out = max(1, min(round(fraction * len(labels)), len(labels) // 2))
     held_out = stratified_sample(labels, n_held_out, rng)
     rows = np.flatnonzero(held_out)
     n_weight = math.ceil(weight_share * n_held_out)
