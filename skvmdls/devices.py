@@ -43,6 +43,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cpu")
     try:
         resolved = torch.device(device)
+        if resolved.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ValueError(

@@ -1,5 +1,6 @@
 """From arrays to tensors: shapes, labels, standardisation, augmentation."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ __all__ = [
 # Beyond this many standard deviations all inputs are equally strange, and further out
 # float32 would overflow inside the net.
 FARTHEST = 1e6
+# Far larger values have squares that a float64 cannot sum.
+LARGEST = 1e150
 CHUNK = 1024
 
 
@@ -73,7 +76,7 @@ def check_inputs(
             raise ValueError(
                 f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
                 f"images of shape (channels, height, width) = {input_shape}. Pass X "
-                "of shape (n, channels, height, width)."
+                "of shape (n, channels, height, width); a single image as X[None]."
             )
         return X
     if X.ndim > 4:
@@ -82,14 +85,25 @@ def check_inputs(
             "(n, height, width) or (n, channels, height, width)."
         )
     images = X if X.ndim == 4 else X[:, None]
+    if 0 in images.shape[1:]:
+        raise ValueError(f"X has shape {X.shape}: its images hold no pixels.")
     if input_shape is None:
         estimator.n_features_in_ = int(np.prod(images.shape[1:]))
     elif images.shape[1:] != input_shape:
         raise ValueError(
             f"X has shape {X.shape}: inputs of shape {images.shape[1:]}, but "
             f"{type(estimator).__name__} was fitted on inputs of shape {input_shape}."
+            f"{_shape_hint(X.shape, input_shape)}"
         )
     return images
+
+
+def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
+    if shape == input_shape:
+        return " Pass a single image as X[None]."
+    if len(input_shape) == 3 and shape[1:] == (*input_shape[1:], input_shape[0]):
+        return " Channels come first: try X.transpose(0, 3, 1, 2)."
+    return ""
 
 
 def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +124,8 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If ``-1`` is among the labels, there are fewer than two classes, or a class
-        has a single sample.
+        If labels are missing, ``-1`` is among them, there are fewer than two classes,
+        or a class has a single sample.
 
     Examples
     --------
@@ -119,6 +133,11 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> encoded
     array([0, 1, 1, 0])
     """
+    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
+        raise ValueError(
+            "y contains missing labels (None or NaN). Drop these rows: an unlabelled "
+            "point cannot be trained on."
+        )
     classes, encoded, counts = np.unique(y, return_inverse=True, return_counts=True)
     if any(label in (-1, "-1") for label in classes.tolist()):
         raise ValueError(
@@ -172,13 +191,15 @@ class Standardizer:
     """Give inputs zero mean and unit variance, feature by feature or per channel.
 
     The statistics come from scikit-learn's :class:`~sklearn.preprocessing.\
-StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
-    Images of dtype uint8 are divided by 255 first, so that bytes and floats in [0, 1]
-    mean the same.
+StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Images of
+    dtype uint8 are divided by 255 first, so that bytes and floats in [0, 1] mean the
+    same.
 
     Attributes
     ----------
     mean_, scale_ : ndarray of shape (features,) or (channels, 1, 1), float64
+    largest_ : float
+        Largest absolute value seen, of bytes after the division.
 
     Examples
     --------
@@ -198,10 +219,23 @@ StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
         Returns
         -------
         self : Standardizer
+
+        Raises
+        ------
+        ValueError
+            If the values are too large for their variance to be computed.
         """
         scaler = StandardScaler()
+        self.largest_ = 0.0
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
+            self.largest_ = max(self.largest_, float(np.abs(values).max()))
+            if self.largest_ > LARGEST:
+                raise ValueError(
+                    f"X holds values as large as {self.largest_:.3g}, too large to be "
+                    f"standardised: their squares overflow. Rescale X to stay below "
+                    f"{LARGEST:.0e}."
+                )
             scaler.partial_fit(np.moveaxis(values, 1, -1).reshape(-1, X.shape[1]))
         per_channel = (-1,) + (1,) * (X.ndim - 2)
         self.mean_ = scaler.mean_.reshape(per_channel)
@@ -209,6 +243,37 @@ StandardScaler`, fed chunk by chunk, so that a memory map is never loaded whole.
         rounding = 1e-12 * np.abs(self.mean_)
         self.scale_ = np.maximum(scaler.scale_.reshape(per_channel), rounding)
         return self
+
+    def warn_of_other_units(self, X: np.ndarray) -> None:
+        """Warn if images look as if they were scaled otherwise than those of `fit`.
+
+        Bytes are divided by 255 and floats are not: to a detector fitted on floats up
+        to 255, bytes are all black; to one fitted on bytes, such floats are glaring.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, features) or (n, channels, height, width)
+            Only the first rows are looked at.
+
+        Warns
+        -----
+        UserWarning
+            Naming the dtype and the largest value of both.
+        """
+        if X.ndim != 4:
+            return
+        largest = float(np.abs(_unit_range(X[:CHUNK])).max())
+        too_large = largest > 16 and self.largest_ <= 1
+        too_small = X.dtype == np.uint8 and self.largest_ > 16
+        if too_large or too_small:
+            warnings.warn(
+                f"X holds {X.dtype} images with values up to {largest:.3g} (uint8 is "
+                "divided by 255), but the detector was fitted on values up to "
+                f"{self.largest_:.3g}. Give images as they were given to fit: uint8, "
+                "or floats of the same range.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardise.

@@ -1,5 +1,7 @@
 """From arrays to tensors."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,10 @@ def test_inputs_are_tables_or_images_with_channels_first(shape, input_shape):
             r"inputs of shape \(3, 8, 8\).*\(1, 8, 8\)",
         ),
         (np.zeros((2, 9, 8)), (1, 8, 8), r"inputs of shape \(1, 9, 8\)"),
+        (np.zeros((8, 8)), (1, 8, 8), r"a single image as X\[None\]"),
+        (np.zeros((3, 8, 8)), (3, 8, 8), r"a single image as X\[None\]"),
+        (np.zeros((2, 8, 8, 3)), (3, 8, 8), r"X.transpose\(0, 3, 1, 2\)"),
+        (np.zeros((2, 0, 8)), None, r"shape \(2, 0, 8\): its images hold no pixels"),
     ],
 )
 def test_bad_inputs_are_explained(X, input_shape, message):
@@ -94,12 +100,45 @@ def test_labels_are_encoded_in_sorted_order():
         ([0.0, 0.0, -1.0, -1.0], "label -1, which stands for 'unknown'"),
         (["a", "a", "-1", "-1"], "label -1, which stands for 'unknown'"),
         ([4, 4, 4], r"1 class, \[4\]; at least 2 classes"),
+        (["a", None, "a", None], "missing labels"),
+        (["a", np.nan, "a", "b"], "missing labels"),
         ([0, 0, 1], r"Classes with one sample in y: \[1\]"),
     ],
 )
 def test_unusable_labels_are_explained(y, message):
+    is_missing = any(label is None or label != label for label in y)
     with pytest.raises(ValueError, match=message):
-        check_labels(np.array(y))
+        check_labels(np.array(y, dtype=object if is_missing else None))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new", "warned"),
+    [
+        ("uint8", "float 255", True),
+        ("float 255", "uint8", True),
+        ("float 1", "float 255", True),
+        ("uint8", "float 1", False),
+        ("float 1", "uint8", False),
+        ("uint8", "uint8", False),
+        ("float 255", "float 1", False),
+    ],
+)
+def test_images_in_other_units_than_at_fit_are_warned_of(fitted, new, warned):
+    """Regression: all of them were rejected without a word."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), dtype=np.uint8)
+    given = {"uint8": images, "float 255": images * 1.0, "float 1": images / 255}
+    standardizer = Standardizer().fit(given[fitted])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        standardizer.warn_of_other_units(given[new])
+    assert ["as they were given to fit" in str(w.message) for w in caught] == (
+        [True] * warned
+    )
+
+
+def test_values_too_large_to_standardise_are_explained():
+    with pytest.raises(ValueError, match=r"as large as 1e\+200.*stay below 1e\+150"):
+        Standardizer().fit(np.array([[1e200], [0.0]]))
 
 
 @pytest.mark.parametrize("shape", [(3000, 4), (1500, 3, 8, 9)])
