@@ -13,10 +13,17 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-__all__ = ["ClassGaussians", "fit_gaussians"]
+__all__ = [
+    "ClassGaussians",
+    "check_class_sizes",
+    "check_covariance_estimator",
+    "fit_gaussians",
+]
 
 # Below this share of what is usual, a feature's spread is taken to be rounding.
 SMALLEST_RELATIVE_SCALE = 1e-3
+# Two points lie on a line, along which no shrinkage can tell noise from spread.
+SMALLEST_CLASS = 3
 
 ClassBatches = Callable[[int], Iterable[np.ndarray]]
 
@@ -124,6 +131,79 @@ class ClassGaussians(nn.Module):
         return diagonal.log().sum(dim=-1)
 
 
+def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:
+    """Raise a ValueError unless the estimator can fit the Gaussians' covariances.
+
+    Tried on a few random numbers, so that it fails before the training, not after it.
+
+    Parameters
+    ----------
+    estimator : estimator of :mod:`sklearn.covariance`, or None
+    covariance_type : {"full", "tied", "diag"}
+
+    Examples
+    --------
+    >>> from sklearn.covariance import OAS
+    >>> check_covariance_estimator(OAS(), "full")
+    """
+    if estimator is None:
+        return
+    if covariance_type == "diag":
+        raise ValueError(
+            f"covariance_estimator={estimator!r} has no effect with "
+            "covariance_type='diag', which takes variances only. Use None, or "
+            "covariance_type='full' or 'tied'."
+        )
+    expected = (
+        f"covariance_estimator={estimator!r} must be an instance of an estimator of "
+        "sklearn.covariance, such as OAS()"
+    )
+    if isinstance(estimator, type):
+        raise ValueError(f"{expected}, but it is a class.")
+    if getattr(estimator, "assume_centered", False):
+        raise ValueError(
+            f"covariance_estimator={estimator!r} assumes centred data, which the "
+            "feature ensemble is not. Use assume_centered=False."
+        )
+    trial = np.random.default_rng(0).normal(size=(50, 2))
+    try:
+        fitted = clone(estimator).fit(trial)
+        shapes = fitted.location_.shape, fitted.covariance_.shape
+    except Exception as error:
+        raise ValueError(
+            f"{expected}; fitted to an array of shape {trial.shape}, it fails with "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if shapes != ((2,), (2, 2)):
+        raise ValueError(
+            f"{expected}; of 2 features, its location_ and covariance_ have the "
+            f"shapes {shapes}."
+        )
+
+
+def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
+    """Raise a ValueError if no class has the points that a covariance needs.
+
+    Parameters
+    ----------
+    class_sizes : ndarray of shape (n_classes,)
+        Training points of each class.
+    covariance_type : {"full", "tied", "diag"}
+
+    Examples
+    --------
+    >>> check_class_sizes(np.array([3, 1]), "full")
+    """
+    needed = 2 if covariance_type == "diag" else SMALLEST_CLASS
+    if max(class_sizes) < needed:
+        hint = "" if covariance_type == "diag" else "covariance_type='diag', or "
+        raise ValueError(
+            f"covariance_type={covariance_type!r} needs a class with at least {needed} "
+            "training points, beside those held out for calibration, but the largest "
+            f"has {max(class_sizes)}. Use {hint}more points a class."
+        )
+
+
 def fit_gaussians(
     class_batches: ClassBatches,
     classes: Sequence[Any],
@@ -157,8 +237,7 @@ def fit_gaussians(
     ------
     ValueError
         If a covariance stays singular: an estimator without shrinkage and fewer points
-        than dimensions, or features that do not vary; or if an estimator is given
-        with ``"diag"``.
+        than dimensions, or features that do not vary.
 
     Warns
     -----
@@ -173,22 +252,12 @@ def fit_gaussians(
     >>> gaussians.means.shape, gaussians.precisions_cholesky.shape
     (torch.Size([2, 3]), torch.Size([2, 3, 3]))
     """
-    if covariance_type == "diag" and covariance_estimator is not None:
-        raise ValueError(
-            f"covariance_estimator={covariance_estimator!r} has no effect with "
-            "covariance_type='diag', which takes variances only. Use None, or "
-            "covariance_type='full' or 'tied'."
-        )
     moments = [_moments(class_batches(label)) for label in range(len(classes))]
     scale = _within_class_scale(moments)
     if covariance_type == "diag":
-        # A channel that is dead within a class must not make the density infinite.
-        deviations = np.sqrt([class_moments.var_ for class_moments in moments])
-        return ClassGaussians(
-            np.stack([class_moments.mean_ for class_moments in moments]),
-            1 / np.maximum(deviations, SMALLEST_RELATIVE_SCALE * scale),
-            "diag",
-        )
+        means = [class_moments.mean_ for class_moments in moments]
+        deviations = _own_or_pooled_deviations(moments, scale, classes)
+        return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
     estimator = LedoitWolf() if covariance_estimator is None else covariance_estimator
     means, covariances = [], []
     for label in range(len(classes)):
@@ -232,6 +301,36 @@ def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
     return np.sqrt(np.maximum(pooled, smallest))
 
 
+def _own_or_pooled_deviations(
+    moments: list[StandardScaler], pooled: np.ndarray, classes: Sequence[Any]
+) -> list[np.ndarray]:
+    is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
+    if any(is_small):
+        _warn_of_borrowing(
+            [c for c, small in zip(classes, is_small, strict=True) if small],
+            len(classes),
+            "too few points",
+        )
+    return [
+        # A channel that is dead within a class must not make the density infinite.
+        pooled
+        if small
+        else np.maximum(np.sqrt(m.var_), SMALLEST_RELATIVE_SCALE * pooled)
+        for m, small in zip(moments, is_small, strict=True)
+    ]
+
+
+def _warn_of_borrowing(borrowers: list[Any], n_classes: int, reason: str) -> None:
+    warnings.warn(
+        f"{len(borrowers)} of {n_classes} classes ({borrowers[:5]}"
+        f"{'...' * (len(borrowers) > 5)}) have no covariance of their own: {reason}. "
+        "They take the one pooled over all classes. covariance_type='tied' does so "
+        "for every class.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _fit_covariance(estimator: Any, features: np.ndarray) -> Any:
     with warnings.catch_warnings():
         # One point has no covariance: the pooled one takes its place.
@@ -267,14 +366,7 @@ def _own_or_pooled_whitenings(
     if not too_small:
         return [whitening for whitening in own if whitening is not None]
     borrowed = _pooled_precision_cholesky(pooled, estimator)
-    warnings.warn(
-        f"The covariance of {len(too_small)} of {len(classes)} classes is singular "
-        f"({too_small[:5]}{'...' * (len(too_small) > 5)}): too few or too similar "
-        "points. They take the covariance pooled over all classes. "
-        "covariance_type='tied' does so for every class.",
-        UserWarning,
-        stacklevel=3,
-    )
+    _warn_of_borrowing(too_small, len(classes), "too few or too similar points")
     return [borrowed if whitening is None else whitening for whitening in own]
 
 
@@ -289,7 +381,6 @@ def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray
         raise ValueError(
             f"The covariance of the feature ensemble is singular ({len(pooled)} "
             f"dimensions, {type(estimator).__name__}). Use {shrinkage}more training "
-            "points a class (three or more are needed to train on, beside those held "
-            "out), fewer `features`, or covariance_type='diag'."
+            "points a class, fewer `features`, or covariance_type='diag'."
         )
     return whitening

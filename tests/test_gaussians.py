@@ -8,9 +8,21 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
+from sklearn.covariance import (
+    OAS,
+    EmpiricalCovariance,
+    GraphicalLassoCV,
+    LedoitWolf,
+    MinCovDet,
+)
+from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import StandardScaler
 
-from skvmdls.gaussians import fit_gaussians
+from skvmdls.gaussians import (
+    check_class_sizes,
+    check_covariance_estimator,
+    fit_gaussians,
+)
 
 
 def correlated(n, n_features, seed, shift=0.0):
@@ -128,13 +140,60 @@ def test_diag_survives_dead_channels():
 
 def test_a_class_too_small_for_a_covariance_borrows_the_pooled_one():
     arrays = [*CLASSES, correlated(1, 5, 4, 8.0), correlated(2, 5, 5, -8.0)]
-    with pytest.warns(UserWarning, match=r"2 of 5 classes is singular \(\[3, 4\]\)"):
+    with pytest.warns(UserWarning, match=r"2 of 5 classes \(\[3, 4\]\) have"):
         full = fitted(arrays, "full")
     tied = fitted(arrays, "tied")
     points = torch.from_numpy(POINTS)
     torch.testing.assert_close(
         full.log_likelihood(points)[:, 3:], tied.log_likelihood(points)[:, 3:]
     )
+
+
+def test_a_class_too_small_for_a_variance_borrows_the_pooled_one():
+    """Regression: one point's variance is zero, and its class's density a spike."""
+    lonely, pair = np.full((1, 5), 3.0), np.full((2, 5), -3.0)
+    with pytest.warns(UserWarning, match=r"2 of 5 classes \(\[3, 4\]\) have"):
+        gaussians = fitted([*CLASSES, lonely, pair], "diag")
+    assert torch.equal(
+        gaussians.precisions_cholesky[3], gaussians.precisions_cholesky[4]
+    )
+    assert gaussians.precisions_cholesky[3].max() < 10
+
+
+@pytest.mark.parametrize(
+    ("sizes", "covariance_type", "message"),
+    [
+        ([2, 2, 1], "full", "at least 3 training points.*largest has 2.*'diag'"),
+        ([2, 2, 1], "tied", "at least 3 training points.*largest has 2.*'diag'"),
+        ([1, 1, 1], "diag", "at least 2 training points.*Use more points a class"),
+    ],
+)
+def test_classes_too_small_for_any_covariance_are_explained(
+    sizes, covariance_type, message
+):
+    with pytest.raises(ValueError, match=message):
+        check_class_sizes(np.array(sizes), covariance_type)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (LedoitWolf, "must be an instance.*it is a class"),
+        (LedoitWolf(assume_centered=True), "Use assume_centered=False"),
+        (StandardScaler(), r"fails with AttributeError: .*location_"),
+        (LinearRegression(), r"an array of shape \(50, 2\), it fails with TypeError"),
+    ],
+)
+def test_estimators_of_something_else_are_found_before_training(estimator, message):
+    with pytest.raises(ValueError, match=message):
+        check_covariance_estimator(estimator, "full")
+
+
+@pytest.mark.parametrize(
+    "estimator", [LedoitWolf(), OAS(), MinCovDet(), GraphicalLassoCV(), None]
+)
+def test_covariance_estimators_of_scikit_learn_pass(estimator):
+    check_covariance_estimator(estimator, "tied")
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
