@@ -32,9 +32,11 @@ covariance_type : {"full", "tied", "diag"}, default="full"
 covariance_estimator : estimator, default=None
     Any estimator of :mod:`sklearn.covariance`; None is Ledoit-Wolf shrinkage.
 contamination : float in [0, 0.5], default=0.05
-    Share of new known points that may be rejected; sets the threshold.
+    Share of new known points that may be rejected; sets the threshold. May be changed
+    on a fitted detector, with `set_params`.
 threshold : float, default=None
-    Threshold on ``score_samples``; overrides `contamination`.
+    Threshold on ``score_samples``; overrides `contamination`. May be changed on a
+    fitted detector.
 calibration_fraction : float in (0, 0.5], default=0.1
     Share of the training data, stratified, that is held out to set the threshold.
 classes_per_batch : int, default=None
@@ -58,8 +60,8 @@ batch_size : int, default=256
 device : str or torch.device, default="auto"
     ``"auto"`` picks CUDA, MPS or the CPU, whatever is there.
 precision : {"auto", "float32", "bfloat16"}, default="auto"
-    What training computes in. ``"auto"`` is bfloat16 where the hardware has
-    instructions for it. Scoring does not use bfloat16.
+    What the net trains in. ``"auto"`` is bfloat16 where the hardware has instructions
+    for it. The autoencoder's training and scoring do not use bfloat16.
 verbose : int, default=0
     1 shows progress bars.
 random_state : int, RandomState or None, default=None
@@ -75,8 +77,11 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
     Names of the columns, if X was a DataFrame.
 input_shape_ : tuple of int
     (features,) or (channels, height, width).
+features_ : tuple of str
+    Parts of the ensemble that the Gaussians were fitted to.
 offset_ : float
-    The threshold: points that score at least this are accepted.
+    The threshold: points that score at least this are accepted. It follows
+    `threshold` and `contamination` as they are now.
 network_ : VariationalNetwork
     The trained net.
 gaussians_ : ClassGaussians

@@ -166,10 +166,9 @@ def resolve_factory(
     """
     if isinstance(choice, nn.Module):
         raise ValueError(
-            f"{parameter} is a {type(choice).__name__}, a module; expected a factory: a "
-            "callable that takes the input shape and returns a module. Each fit needs a "
-            f"fresh one: pass {parameter}=make_net with `def make_net(input_shape): "
-            "return module`."
+            f"{parameter} is a {type(choice).__name__}, a module; expected a factory, "
+            f"a callable that takes the input shape: pass {parameter}=make_net, with "
+            "`def make_net(input_shape): return module`."
         )
     if callable(choice):
         return choice

@@ -1,7 +1,7 @@
 """The two estimators: what `fit` and `predict` do, step by step."""
 
 from collections.abc import Callable, Iterator
-from copy import copy, deepcopy
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,7 +15,13 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -36,7 +42,11 @@ from skvmdls.devices import (
     resolve_precision,
     scoring_placement,
 )
-from skvmdls.gaussians import fit_gaussians
+from skvmdls.gaussians import (
+    check_class_sizes,
+    check_covariance_estimator,
+    fit_gaussians,
+)
 from skvmdls.inputs import (
     Standardizer,
     check_inputs,
@@ -48,8 +58,8 @@ from skvmdls.metrics import open_set_f1
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
 from skvmdls.scoring import Measured, ensembles, measure, reconstructions
 from skvmdls.training import (
+    AutoencoderPlan,
     NetworkPlan,
-    Plan,
     seeded,
     train_autoencoder,
     train_network,
@@ -82,7 +92,6 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from skvmdls import VMDLSbDetector
     >>> from skvmdls.datasets import load_digits
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
@@ -192,7 +201,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             Floats, or uint8 images (scaled by 255).
         y : array-like of shape (n,)
             Labels; at least two classes, with at least two samples each, none of
-            them ``-1``.
+            them ``-1``. One class needs three or more beside those held out, unless
+            `covariance_type` is ``"diag"``.
 
         Returns
         -------
@@ -206,7 +216,10 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         FloatingPointError
             If the training diverges.
         """
-        attempt = copy(self)
+        attempt = object.__new__(type(self))
+        attempt.__dict__.update(
+            {name: value for name, value in vars(self).items() if not _is_fitted(name)}
+        )
         attempt._fit(X, y)
         self.__dict__ = attempt.__dict__
         return self
@@ -214,10 +227,12 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _fit(self, X: ArrayLike, y: ArrayLike) -> None:
         self._validate_params()
         self._check_features()
+        check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
         rng = check_random_state(self.random_state)
         parts = hold_out(labels, self.calibration_fraction, self._weight_share, rng)
         X_train, y_train = X[parts.training], labels[parts.training]
+        check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
         device = resolve_device(self.device)
         inputs = self.standardizer_.transform(X_train).to(device)
@@ -241,6 +256,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 f"features={self.features!r} must name parts of the ensemble, each "
                 f"once: some of {ENSEMBLE_PARTS}."
             )
+        # The Gaussians are of these parts, whatever the parameter says later.
+        self.features_ = tuple(chosen)
 
     def _check_training_data(
         self, X: ArrayLike, y: ArrayLike
@@ -279,7 +296,6 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             epochs=self.max_epochs,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            batch_size=classes_per_batch * self.samples_per_class,
             augmentation=resolve_augmentation(self.augmentation, self.input_shape_),
             dtype=resolve_precision(self.precision, device),
             verbose=self.verbose,
@@ -297,11 +313,28 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
         measured = self._measure(X[parts.threshold])
         self.calibration_scores_ = self._scores(measured)
-        self.offset_ = (
-            conformal_threshold(self.calibration_scores_, self.contamination)
-            if self.threshold is None
-            else float(self.threshold)
+        # Warns of too few points now, not at the first prediction.
+        self._threshold()
+
+    def _threshold(self) -> float:
+        if self.threshold is not None:
+            return float(self.threshold)
+        return conformal_threshold(self.calibration_scores_, self.contamination)
+
+    @property
+    def offset_(self) -> float:
+        """Threshold on the scores, from `threshold` or `contamination` as they are now.
+
+        Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
+        and the held-out scores do not depend on them.
+        """
+        names = ("threshold", "contamination")
+        validate_parameter_constraints(
+            {name: self._parameter_constraints[name] for name in names},
+            {name: getattr(self, name) for name in names},
+            type(self).__name__,
         )
+        return self._threshold()
 
     def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
         """Fit, then predict the same points.
@@ -361,7 +394,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
-        A point's score depends on that point alone, not on the others in X.
+        A point's score depends on that point alone, not on the others in X, up to the
+        rounding of the net's arithmetic (images: float32, about the sixth digit).
 
         Parameters
         ----------
@@ -408,7 +442,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         X = self._check_new(X)
         batches = self._batches(X)
         return measure(
-            self.network_, self.gaussians_, None, batches, self.features
+            self.network_, self.gaussians_, None, batches, self.features_
         ).class_log_likelihood
 
     def p_value(self, X: ArrayLike) -> np.ndarray:
@@ -442,7 +476,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         ensemble : ndarray of shape (n, D)
-            The parts named in `features`, in that order. float32 for images, float64
+            The parts named in `features_`, in that order. float32 for images, float64
             for tables.
         """
         return np.concatenate(list(self._ensembles(self._check_new(X))))
@@ -464,7 +498,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         sizes = self.network_.ensemble_sizes
-        names = [f"{part}_{i}" for part in self.features for i in range(sizes[part])]
+        names = [f"{part}_{i}" for part in self.features_ for i in range(sizes[part])]
         return np.array(names, dtype=object)
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
@@ -486,7 +520,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _check_new(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
-        return check_inputs(self, X, self.input_shape_)
+        X = check_inputs(self, X, self.input_shape_)
+        self.standardizer_.warn_of_other_units(X)
+        return X
 
     def _batches(self, X: np.ndarray) -> Iterator[Tensor]:
         device, dtype = self._placed()
@@ -507,11 +543,11 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return [self.network_]
 
     def _ensembles(self, X: np.ndarray) -> Iterator[np.ndarray]:
-        return ensembles(self.network_, self._batches(X), self.features)
+        return ensembles(self.network_, self._batches(X), self.features_)
 
     def _measure(self, X: np.ndarray) -> Measured:
         return measure(
-            self.network_, self.gaussians_, None, self._batches(X), self.features
+            self.network_, self.gaussians_, None, self._batches(X), self.features_
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
@@ -521,7 +557,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
         return {
-            name: deepcopy(value).cpu() if isinstance(value, nn.Module) else value
+            name: deepcopy(value).cpu()
+            if _is_fitted(name) and isinstance(value, nn.Module)
+            else value
             for name, value in state.items()
         }
 
@@ -579,7 +617,6 @@ class VMDLSDetector(VMDLSbDetector):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from skvmdls import VMDLSDetector
     >>> from skvmdls.datasets import load_digits
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
@@ -714,15 +751,13 @@ width), float64
             history = train_autoencoder(autoencoder, inputs, plan, seed)
         self.history_["reconstruction_loss"] = history["loss"]
 
-    def _autoencoder_plan(self) -> Plan:
-        return Plan(
+    def _autoencoder_plan(self) -> AutoencoderPlan:
+        return AutoencoderPlan(
             epochs=self.autoencoder_epochs,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
-            batch_size=128,
-            augmentation=None,
-            dtype=torch.float32,
             verbose=self.verbose,
+            batch_size=128,
         )
 
     def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
@@ -741,8 +776,13 @@ width), float64
             self.gaussians_,
             self.autoencoder_,
             self._batches(X),
-            self.features,
+            self.features_,
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
         return self.weight_calibration_.apply(measured.log_likelihood, measured.weight)
+
+
+def _is_fitted(attribute: str) -> bool:
+    """Whether a name is, by scikit-learn's convention, that of something learned."""
+    return attribute.endswith("_") and not attribute.startswith("_")

@@ -17,6 +17,7 @@ from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler
 
 __all__ = [
+    "AutoencoderPlan",
     "History",
     "NetworkPlan",
     "Plan",
@@ -39,30 +40,18 @@ class Plan:
         Peak of a one-cycle schedule.
     weight_decay : float
         Decoupled, as in AdamW.
-    batch_size : int
-    augmentation : callable or None
-        Applied to each batch.
-    dtype : torch.dtype
-        What autocast computes in; float32 means none.
     verbose : int
         Whether to show a progress bar.
 
     Examples
     --------
-    >>> plan = Plan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=16,
-    ...     augmentation=None, dtype=torch.float32, verbose=0,
-    ... )
-    >>> plan.epochs
+    >>> Plan(epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0).epochs
     2
     """
 
     epochs: int
     learning_rate: float
     weight_decay: float
-    batch_size: int
-    augmentation: Callable[[Tensor], Tensor] | None
-    dtype: torch.dtype
     verbose: int
 
 
@@ -72,6 +61,10 @@ class NetworkPlan(Plan):
 
     Parameters
     ----------
+    augmentation : callable or None
+        Applied to each batch.
+    dtype : torch.dtype
+        What autocast computes in; float32 means none.
     classes_per_batch, samples_per_class : int
         ``B_C`` and ``B_N``; the batch size is their product.
     triplet_margin, distancing_margin : float
@@ -88,8 +81,8 @@ class NetworkPlan(Plan):
     Examples
     --------
     >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=32,
-    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
+    ...     augmentation=None, dtype=torch.float32,
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
@@ -98,6 +91,8 @@ class NetworkPlan(Plan):
     8.0
     """
 
+    augmentation: Callable[[Tensor], Tensor] | None
+    dtype: torch.dtype
     classes_per_batch: int
     samples_per_class: int
     triplet_margin: float
@@ -107,6 +102,28 @@ class NetworkPlan(Plan):
     kl_weight: float
     kl_warmup: float
     freeze_epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderPlan(Plan):
+    """How the autoencoder is trained: a :class:`Plan` and a batch size.
+
+    It trains in float32, on the points as they are.
+
+    Parameters
+    ----------
+    batch_size : int
+
+    Examples
+    --------
+    >>> plan = AutoencoderPlan(
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=128
+    ... )
+    >>> plan.batch_size
+    128
+    """
+
+    batch_size: int
 
 
 @contextmanager
@@ -181,8 +198,8 @@ def train_network(
     >>> from skvmdls.backbones import mlp
     >>> from skvmdls.network import build_network
     >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, batch_size=32,
-    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
+    ...     augmentation=None, dtype=torch.float32,
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
@@ -248,7 +265,7 @@ def train_network(
 
 
 def train_autoencoder(
-    autoencoder: nn.Module, inputs: Tensor, plan: Plan, seed: int
+    autoencoder: nn.Module, inputs: Tensor, plan: AutoencoderPlan, seed: int
 ) -> History:
     """Train the autoencoder with the squared error, in place.
 
@@ -257,7 +274,7 @@ def train_autoencoder(
     autoencoder : nn.Module
         On the device of `inputs`; left in evaluation mode.
     inputs : Tensor of shape (n_samples, *input_shape), float32
-    plan : Plan
+    plan : AutoencoderPlan
     seed : int
         Of the batches, on the CPU.
 
@@ -274,9 +291,8 @@ def train_autoencoder(
 
     Examples
     --------
-    >>> plan = Plan(
-    ...     epochs=3, learning_rate=1e-3, weight_decay=0.0, batch_size=16,
-    ...     augmentation=None, dtype=torch.float32, verbose=0,
+    >>> plan = AutoencoderPlan(
+    ...     epochs=3, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=16
     ... )
     >>> autoencoder = nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 20))
     >>> history = train_autoencoder(autoencoder, torch.randn(64, 20), plan, seed=0)
@@ -293,10 +309,8 @@ def train_autoencoder(
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             for batch in order.to(inputs.device).tensor_split(n_batches):
-                x = _augmented(inputs[batch], plan)
-                with autocast(inputs.device, plan.dtype):
-                    reconstruction = autoencoder(x)
-                loss = F.mse_loss(reconstruction.float(), x)
+                x = inputs[batch]
+                loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})
             _record(history, averages.finish(), schedule, epoch, progress)
@@ -385,8 +399,21 @@ def _descend(
     schedule.step()
 
 
-def _augmented(batch: Tensor, plan: Plan) -> Tensor:
-    return batch if plan.augmentation is None else plan.augmentation(batch)
+def _augmented(batch: Tensor, plan: NetworkPlan) -> Tensor:
+    if plan.augmentation is None:
+        return batch
+    augmented = plan.augmentation(batch)
+    if not isinstance(augmented, Tensor) or augmented.shape != batch.shape:
+        found = (
+            f"a tensor of shape {tuple(augmented.shape)}"
+            if isinstance(augmented, Tensor)
+            else type(augmented).__name__
+        )
+        raise ValueError(
+            f"augmentation={plan.augmentation!r} turned a batch of shape "
+            f"{tuple(batch.shape)} into {found}; expected a tensor of the same shape."
+        )
+    return augmented
 
 
 def _set_training(

@@ -187,6 +187,44 @@ def test_an_explicit_threshold_overrides_contamination(table):
     assert np.all(high.predict(X) == -1)
 
 
+def test_the_threshold_of_a_fitted_detector_follows_its_parameters(table):
+    X, y = table
+    detector = quick().fit(X, y)
+    scores = detector.calibration_scores_
+    for contamination in (0.2, 0.4):
+        detector.set_params(contamination=contamination)
+        fresh = quick(contamination=contamination).fit(X, y)
+        assert detector.offset_ == fresh.offset_
+        np.testing.assert_array_equal(detector.predict(X), fresh.predict(X))
+    detector.set_params(threshold=scores.max() + 1)
+    assert np.all(detector.predict(X[:1]) == -1)
+    detector.set_params(threshold=None, contamination=7)
+    with pytest.raises(ValueError, match="'contamination' parameter.*Got 7"):
+        detector.predict(X)
+    detector.set_params(contamination=0.001)
+    with pytest.warns(UserWarning, match="calibration points are too few"):
+        assert np.all(detector.predict(X) != -1)
+
+
+def test_features_of_a_fitted_detector_are_those_of_its_gaussians(table):
+    """Regression: predictions took the parameter, whatever the Gaussians were of."""
+    X, y = table
+    detector = quick(features=("g", "mu")).fit(X, y)
+    before = detector.score_samples(X), detector.transform(X)
+    detector.set_params(features=("mu", "g"))
+    np.testing.assert_array_equal(detector.score_samples(X), before[0])
+    np.testing.assert_array_equal(detector.transform(X), before[1])
+    assert detector.features_ == ("g", "mu")
+    assert detector.get_feature_names_out()[0] == "g_0"
+
+
+def test_fitting_leaves_parameters_that_are_modules_alone(digits):
+    """Regression: fit replaced them by copies."""
+    augmentation = nn.Identity()
+    detector = quick(augmentation=augmentation).fit(digits.X_train, digits.y_train)
+    assert detector.augmentation is augmentation
+
+
 def test_no_contamination_rejects_nothing(table):
     X, y = table
     detector = quick(contamination=0).fit(X, y)
@@ -217,7 +255,7 @@ def test_the_docstring_states_every_parameter_with_its_default(detector):
 @pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
 def test_the_docstring_states_every_attribute(fixture, request):
     detector = request.getfixturevalue(fixture)
-    learned = {name for name in vars(detector) if name.endswith("_")}
+    learned = {name for name in vars(detector) if name.endswith("_")} | {"offset_"}
     documented = set(re.findall(r"^(\w+_) : ", type(detector).__doc__, re.MULTILINE))
     assert documented - {"feature_names_in_"} == learned
 
@@ -291,7 +329,7 @@ def test_small_classes_unequal_classes_and_many_classes():
     counts = [2, 3, 5, 60] + [6] * 20
     y = np.repeat(np.arange(len(counts)), counts)
     X = rng.normal(size=(len(y), 30)) + 5 * np.eye(30)[y]
-    with pytest.warns(UserWarning, match="take the covariance pooled"):
+    with pytest.warns(UserWarning, match="take the one pooled"):
         detector = quick(max_epochs=40).fit(X, y)
     assert np.isfinite(detector.class_log_likelihood(X)).all()
     assert np.mean(detector.predict_known(X) == y) > 0.8
@@ -546,12 +584,18 @@ IMAGES = np.random.default_rng(0).normal(size=(12, 1, 8, 8))
             Y_GOOD,
             "covariance_estimator=OAS.*covariance_type='diag'",
         ),
+        ({"covariance_estimator": OAS}, X_GOOD, Y_GOOD, "it is a class"),
+        ({}, X_GOOD[:4], [0, 0, 1, 1], "at least 3 training points"),
         ({"features": ()}, X_GOOD, Y_GOOD, r"features=\(\) must name parts"),
         ({"features": ("mu", "t4")}, X_GOOD, Y_GOOD, r"features=\('mu', 't4'\)"),
         ({"features": ("mu", "mu")}, X_GOOD, Y_GOOD, "each once"),
         ({"augmentation": "mixup"}, X_GOOD, Y_GOOD, "augmentation='mixup'"),
         ({"augmentation": "affine"}, X_GOOD, Y_GOOD, "is for images"),
+        ({"augmentation": lambda x: x[:1]}, X_GOOD, Y_GOOD, "into a tensor of shape"),
+        ({"augmentation": lambda x: x.numpy()}, X_GOOD, Y_GOOD, "into ndarray"),
         ({"device": "toaster"}, X_GOOD, Y_GOOD, "device='toaster'"),
+        ({"device": "meta"}, X_GOOD, Y_GOOD, "device='meta' cannot be used"),
+        ({"backbone": nn.Linear(6, 6)}, X_GOOD, Y_GOOD, "expected a factory"),
         ({"precision": "float8"}, X_GOOD, Y_GOOD, "'precision' parameter"),
     ],
 )

@@ -11,8 +11,8 @@ from torch import nn
 from skvmdls.backbones import mlp
 from skvmdls.network import build_network
 from skvmdls.training import (
+    AutoencoderPlan,
     NetworkPlan,
-    Plan,
     _ClassMeans,
     seeded,
     train_autoencoder,
@@ -24,7 +24,6 @@ PLAN = NetworkPlan(
     epochs=20,
     learning_rate=2e-3,
     weight_decay=0.0,
-    batch_size=160,
     augmentation=None,
     dtype=torch.float32,
     verbose=0,
@@ -203,14 +202,8 @@ def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
 def test_the_autoencoder_learns(data):
     X, _ = data
     autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
-    plan = Plan(
-        epochs=10,
-        learning_rate=1e-2,
-        weight_decay=0.0,
-        batch_size=64,
-        augmentation=None,
-        dtype=torch.float32,
-        verbose=0,
+    plan = AutoencoderPlan(
+        epochs=10, learning_rate=1e-2, weight_decay=0.0, verbose=0, batch_size=64
     )
     history = train_autoencoder(autoencoder, X, plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))
