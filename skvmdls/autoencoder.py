@@ -5,7 +5,6 @@ point and of its reconstruction is the weight of section 3.4 of the paper. A fac
 takes the input shape and returns a module whose output has the shape of its input.
 """
 
-import torch
 from torch import nn
 
 from skvmdls.backbones import BackboneFactory, check_image, check_table
@@ -81,7 +80,7 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
     quarter = [-(-side // 2) for side in half]
     n_flat = 32 * quarter[0] * quarter[1]
     bottleneck = 8
-    autoencoder = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(16, 32, kernel_size=3, stride=2, padding=1),
@@ -97,7 +96,6 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
         nn.Upsample(tuple(size)),
         nn.Conv2d(16, channels, kernel_size=3, padding=1),
     )
-    return autoencoder.to(memory_format=torch.channels_last)
 
 
 AUTOENCODERS: dict[str, BackboneFactory] = {"cnn": cnn, "mlp": mlp}

@@ -16,14 +16,36 @@ A factory is any callable that takes the input shape, (channels, height, width) 
 ...     return module
 >>> len(small_resnet((3, 32, 32)).taps)
 3
+
+:func:`from_module` makes a factory of a module that is there already, pretrained or
+not. An optional attribute ``channel_axis`` says where the taps' channels are, if not at
+axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels).
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models.densenet import DenseNet
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import make_layers
 
-__all__ = ["BACKBONES", "BackboneFactory", "cnn", "mlp", "resolve_factory"]
+__all__ = [
+    "BACKBONES",
+    "BackboneFactory",
+    "ModuleFactory",
+    "cnn",
+    "densenet_bc100",
+    "from_module",
+    "mlp",
+    "plain_cnn",
+    "resnet18",
+    "resnet34",
+    "resolve_factory",
+    "vgg_crosr",
+    "wide_resnet28_10",
+]
 
 BackboneFactory = Callable[[tuple[int, ...]], nn.Module]
 
@@ -125,11 +147,329 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
             nn.ReLU(),
         ),
     )
-    # Convolutions follow the layout of their weights; this one is the faster.
-    return backbone.to(memory_format=torch.channels_last)
+    return backbone
 
 
-BACKBONES: dict[str, BackboneFactory] = {"cnn": cnn, "mlp": mlp}
+def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
+    """Plain convolutional net of Yoshihashi et al. [1]_, batch-normed.
+
+    Five 3x3 convolutions of 100 channels, max-pooling after the second, fourth and
+    fifth, and a fully connected layer of 500.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        ``g`` of 500; taps of 100 after each max-pooling.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    References
+    ----------
+    .. [1] R. Yoshihashi et al., "Classification-Reconstruction Learning for Open-Set
+       Recognition", CVPR 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> plain_cnn((1, 28, 28))(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 500])
+    """
+    check_image(input_shape, "plain_cnn")
+    layers: list[str | int] = [100, 100, "M", 100, 100, "M", 100, "M"]
+    return _plain(input_shape, layers, hidden=[500])
+
+
+def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
+    """VGG net of Yoshihashi et al. [1]_, batch-normed.
+
+    3x3 convolutions of 64, 128 | 256, 256 | 256, 256, 256, 256 channels, max-pooling
+    after each group, and two fully connected layers of 1024.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        ``g`` of 1024; taps of 128, 256 and 256 after each max-pooling.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    References
+    ----------
+    .. [1] R. Yoshihashi et al., "Classification-Reconstruction Learning for Open-Set
+       Recognition", CVPR 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> vgg_crosr((3, 32, 32))(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1024])
+    """
+    check_image(input_shape, "vgg_crosr")
+    layers: list[str | int] = [64, 128, "M", 256, 256, "M", *[256] * 4, "M"]
+    return _plain(input_shape, layers, hidden=[1024, 1024])
+
+
+def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
+    """ResNet18 [1]_ with the stem for small images: 3x3, stride 1, no max-pooling.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        ``g`` of 512, averaged over space; taps of 64, 128 and 256 after the first
+        three of the four stages.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    References
+    ----------
+    .. [1] K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
+
+    Examples
+    --------
+    >>> import torch
+    >>> resnet18((1, 28, 28)).eval()(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 512])
+    """
+    check_image(input_shape, "resnet18")
+    return _resnet(input_shape, [2, 2, 2, 2])
+
+
+def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
+    """ResNet34 with the stem for small images: 3x3, stride 1, no max-pooling.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        Sizes as of :func:`resnet18`.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    Examples
+    --------
+    >>> resnet34((3, 32, 32)).taps
+    ('layer1', 'layer2', 'layer3')
+    """
+    check_image(input_shape, "resnet34")
+    return _resnet(input_shape, [3, 4, 6, 3])
+
+
+def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
+    """DenseNet-BC [1]_ of 100 layers and growth 12, for small images.
+
+    Three blocks of 16 bottleneck layers, behind a 3x3 convolution.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        ``g`` of 342, averaged over space; taps of 108 and 150 after the transitions
+        and of 342 after the last block.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    References
+    ----------
+    .. [1] G. Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
+
+    Examples
+    --------
+    >>> densenet_bc100((3, 32, 32)).taps[0]
+    'features.transition1'
+    """
+    check_image(input_shape, "densenet_bc100")
+    n_stem = 24
+    backbone: Any = DenseNet(12, (16, 16, 16), num_init_features=n_stem)
+    backbone.features.conv0 = _scaled_convolution(input_shape[0], n_stem)
+    # Each dense layer begins with its own norm and activation.
+    for name in ("norm0", "relu0", "pool0"):
+        setattr(backbone.features, name, nn.Identity())
+    backbone.classifier = nn.Identity()
+    names = ("transition1", "transition2", "denseblock3")
+    backbone.taps = tuple(f"features.{name}" for name in names)
+    return backbone
+
+
+def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
+    """WideResNet [1]_ of 28 layers, 10 times as wide as a ResNet, for small images.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    backbone : nn.Module
+        ``g`` of 640, averaged over space; taps of 160, 320 and 640 after the groups.
+
+    Raises
+    ------
+    ValueError
+        If `input_shape` is not that of an image, or the image is too small.
+
+    References
+    ----------
+    .. [1] S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016.
+
+    Examples
+    --------
+    >>> wide_resnet28_10((3, 32, 32)).taps
+    ('stage1', 'stage2', 'stage3')
+    """
+    check_image(input_shape, "wide_resnet28_10")
+    n_blocks, width = 4, 160
+    backbone = Staged()
+    n_inputs = 16
+    backbone.add_module("stem", _scaled_convolution(input_shape[0], n_inputs))
+    for number, stride in enumerate((1, 2, 2)):
+        n_outputs = width * 2**number
+        group = nn.Sequential(
+            _PreActivationBlock(n_inputs, n_outputs, stride),
+            *[_PreActivationBlock(n_outputs, n_outputs) for _ in range(n_blocks - 1)],
+        )
+        backbone.add_module(f"stage{number + 1}", group)
+        n_inputs = n_outputs
+    head = [nn.BatchNorm2d(n_inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    backbone.add_module("head", nn.Sequential(*head))
+    return backbone
+
+
+class ModuleFactory:
+    """Backbone factory that hands out one module; made by :func:`from_module`.
+
+    Every network is built on a copy of the module, which itself never changes. Copies
+    and clones of the factory share it.
+
+    Parameters
+    ----------
+    module : nn.Module
+        With its taps named.
+
+    Examples
+    --------
+    >>> factory = from_module(mlp((20,)), ("stage1", "stage2", "stage3"))
+    >>> factory
+    from_module(Staged, taps=('stage1', 'stage2', 'stage3'))
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, input_shape: tuple[int, ...]) -> nn.Module:
+        """Give the module, whatever the input shape."""
+        return self.module
+
+    def __deepcopy__(self, memo: Any) -> "ModuleFactory":
+        return self
+
+    def __repr__(self) -> str:
+        return f"from_module({type(self.module).__name__}, taps={self.module.taps})"
+
+
+def from_module(
+    module: nn.Module,
+    taps: Sequence[str],
+    *,
+    classifier: str | None = None,
+    channel_axis: int = 1,
+) -> ModuleFactory:
+    """Make a backbone factory of any module, with the weights it has.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it is: the factory keeps a copy, on the CPU.
+    taps : sequence of three str
+        Names of submodules, as in ``module.named_modules()``, in the order in which
+        they run.
+    classifier : str, default=None
+        Name of the submodule to take off, so that the output is what was fed to it:
+        ``"fc"`` of torchvision's ResNets, ``"classifier"`` of its DenseNets,
+        ``"heads"`` of its vision transformers.
+    channel_axis : int, default=1
+        Axis of the channels in the taps' outputs: -1 where they come last, as in
+        transformers. All others but the first are averaged over.
+
+    Returns
+    -------
+    factory : ModuleFactory
+        Goes in as ``backbone=...``; pickles if the module does.
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a submodule.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> from skvmdls import VMDLSDetector
+    >>> factory = from_module(
+    ...     resnet18(), taps=("layer1", "layer2", "layer3"), classifier="fc"
+    ... )
+    >>> detector = VMDLSDetector(backbone=factory, freeze_epochs=2)
+    """
+    submodules = [name for name, _ in module.named_modules() if name]
+    asked = [*taps] + ([] if classifier is None else [classifier])
+    if unknown := [name for name in asked if name not in submodules]:
+        raise ValueError(
+            f"{type(module).__name__} has no submodules named {unknown}. It has: "
+            f"{', '.join(submodules)}."
+        )
+    own: Any = deepcopy(module).cpu()
+    if classifier is not None:
+        parent, _, name = classifier.rpartition(".")
+        setattr(own.get_submodule(parent), name, nn.Identity())
+    own.taps = tuple(taps)
+    own.channel_axis = channel_axis
+    return ModuleFactory(own)
+
+
+BACKBONES: dict[str, BackboneFactory] = {
+    factory.__name__: factory
+    for factory in (
+        cnn,
+        densenet_bc100,
+        mlp,
+        plain_cnn,
+        resnet18,
+        resnet34,
+        vgg_crosr,
+        wide_resnet28_10,
+    )
+}
 
 
 def resolve_factory(
@@ -232,3 +572,78 @@ def _convolution(n_inputs: int, n_outputs: int) -> list[nn.Module]:
         nn.BatchNorm2d(n_outputs),
         nn.ReLU(),
     ]
+
+
+def _scaled_convolution(
+    n_inputs: int, n_outputs: int, stride: int = 1, kernel_size: int = 3
+) -> nn.Conv2d:
+    """Convolve without a bias, initialised as in torchvision's ResNets."""
+    convolution = nn.Conv2d(
+        n_inputs,
+        n_outputs,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=False,
+    )
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+def _resnet(input_shape: tuple[int, ...], blocks: list[int]) -> nn.Module:
+    backbone: Any = ResNet(BasicBlock, blocks)
+    backbone.conv1 = _scaled_convolution(input_shape[0], 64)
+    backbone.maxpool = nn.Identity()
+    backbone.fc = nn.Identity()
+    backbone.taps = ("layer1", "layer2", "layer3")
+    return backbone
+
+
+def _plain(
+    input_shape: tuple[int, ...], layers: list[str | int], hidden: list[int]
+) -> nn.Module:
+    """Convolutions as in VGG, with taps after the three max-poolings, then a head."""
+    channels, height, width = input_shape
+    features = make_layers(layers, batch_norm=True)
+    features[0] = nn.Conv2d(channels, features[0].out_channels, 3, padding=1)
+    n_inputs = int(layers[-2]) * (height // 8) * (width // 8)
+    head: list[nn.Module] = [nn.Flatten()]
+    for n_outputs in hidden:
+        head += [nn.Linear(n_inputs, n_outputs), nn.ReLU()]
+        n_inputs = n_outputs
+    backbone: Any = nn.Sequential()
+    backbone.add_module("features", features)
+    backbone.add_module("head", nn.Sequential(*head))
+    backbone.taps = tuple(
+        f"features.{place}"
+        for place, layer in enumerate(features)
+        if isinstance(layer, nn.MaxPool2d)
+    )
+    return backbone
+
+
+class _PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each behind its norm and activation, and a shortcut.
+
+    The blocks of torchvision's ResNets have norm and activation behind convolutions.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(n_inputs), nn.ReLU())
+        self.residual = nn.Sequential(
+            _scaled_convolution(n_inputs, n_outputs, stride),
+            nn.BatchNorm2d(n_outputs),
+            nn.ReLU(),
+            _scaled_convolution(n_outputs, n_outputs),
+        )
+        self.projection = (
+            None
+            if n_inputs == n_outputs
+            else _scaled_convolution(n_inputs, n_outputs, stride, kernel_size=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activation(x)
+        shortcut = x if self.projection is None else self.projection(active)
+        return shortcut + self.residual(active)

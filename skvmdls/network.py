@@ -65,8 +65,10 @@ class VariationalNetwork(nn.Module):
         nn.init.constant_(self.log_sigma.bias, torch.tensor(INITIAL_SIGMA).log().item())
         self.ensemble_sizes: dict[str, int] = {}
         _remove_taps(backbone)
+        channel_axis = getattr(backbone, "channel_axis", 1)
         for name, module_name in zip(ENSEMBLE_PARTS, _taps(backbone), strict=False):
-            backbone.get_submodule(module_name).register_forward_hook(_Tap(name))
+            tap = _Tap(name, channel_axis)
+            backbone.get_submodule(module_name).register_forward_hook(tap)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters of each point's Gaussian.
@@ -150,8 +152,14 @@ def build_network(
     taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
     backbone.eval()
-    with torch.no_grad():
-        g = backbone(example)
+    try:
+        with torch.no_grad():
+            g = backbone(example)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The backbone {type(backbone).__name__} cannot take a batch of shape "
+            f"{tuple(example.shape)}: {error}"
+        ) from error
     if not isinstance(g, Tensor) or g.ndim != 2 or len(g) != 2:
         found = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
         raise ValueError(
@@ -223,8 +231,9 @@ def _own_module(
             f"The {role} factory {factory!r} returned {type(module).__name__}; "
             "expected a torch.nn.Module."
         )
-    # A factory may hand out one loaded module again and again.
-    return deepcopy(module).cpu().float()
+    # A factory may hand out one loaded module again and again. Convolutions follow the
+    # layout of their weights, and this layout is the fastest.
+    return deepcopy(module).cpu().float().to(memory_format=torch.channels_last)
 
 
 def _taps(backbone: nn.Module) -> Sequence[str]:
@@ -269,8 +278,9 @@ class _Tap:
     pickles nor switches between training and evaluation as a plain module does.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, channel_axis: int) -> None:
         self.name = name
+        self.channel_axis = channel_axis
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         recording = _recording.get()
@@ -283,9 +293,9 @@ class _Tap:
                 "output is one tensor."
             )
         parts, stop_at = recording
-        parts[self.name] = (
-            output.flatten(start_dim=2).mean(2) if output.ndim > 2 else output
-        )
+        if output.ndim > 2:
+            output = output.movedim(self.channel_axis, 1).flatten(start_dim=2).mean(2)
+        parts[self.name] = output
         if self.name == stop_at:
             raise _FirstTapReached
 
