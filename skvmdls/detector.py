@@ -37,6 +37,7 @@ from skvmdls.calibration import (
     hold_out,
 )
 from skvmdls.devices import (
+    fits_on,
     float64_device,
     resolve_device,
     resolve_precision,
@@ -215,6 +216,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             which and why.
         FloatingPointError
             If the training diverges.
+        MemoryError
+            If a batch is too large for the device.
         """
         attempt = object.__new__(type(self))
         attempt.__dict__.update(
@@ -235,8 +238,11 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
         device = resolve_device(self.device)
-        inputs = self.standardizer_.transform(X_train).to(device)
-        self._train(inputs, torch.from_numpy(y_train).to(device), rng)
+        inputs = self.standardizer_.transform(X_train)
+        targets = torch.from_numpy(y_train)
+        if fits_on(inputs, device):
+            inputs, targets = inputs.to(device), targets.to(device)
+        self._train(inputs, targets, device, rng)
         self.gaussians_ = fit_gaussians(
             lambda label: self._ensembles(X_train[y_train == label]),
             self.classes_.tolist(),
@@ -276,16 +282,20 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return X, labels
 
     def _train(
-        self, inputs: Tensor, labels: Tensor, rng: np.random.RandomState
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        rng: np.random.RandomState,
     ) -> None:
         factory = resolve_factory(
             self.backbone, BACKBONES, self.input_shape_, "backbone"
         )
-        plan = self._network_plan(inputs.device)
+        plan = self._network_plan(device)
         seed = rng.randint(np.iinfo(np.int32).max)
-        with seeded(seed, inputs.device):
+        with seeded(seed, device):
             network = build_network(factory, self.input_shape_, self.latent_dim)
-            self.network_ = network.to(inputs.device)
+            self.network_ = network.to(device)
             self.history_ = train_network(network, inputs, labels, plan, seed)
 
     def _network_plan(self, device: torch.device) -> NetworkPlan:
@@ -737,17 +747,21 @@ width), float64
         return self._measure(self._check_new(X)).weight
 
     def _train(
-        self, inputs: Tensor, labels: Tensor, rng: np.random.RandomState
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        rng: np.random.RandomState,
     ) -> None:
         factory = resolve_factory(
             self.autoencoder, AUTOENCODERS, self.input_shape_, "autoencoder"
         )
-        super()._train(inputs, labels, rng)
+        super()._train(inputs, labels, device, rng)
         plan = self._autoencoder_plan()
         seed = rng.randint(np.iinfo(np.int32).max)
-        with seeded(seed, inputs.device):
+        with seeded(seed, device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
-            self.autoencoder_ = autoencoder.to(inputs.device)
+            self.autoencoder_ = autoencoder.to(device)
             history = train_autoencoder(autoencoder, inputs, plan, seed)
         self.history_["reconstruction_loss"] = history["loss"]
 

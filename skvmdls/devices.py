@@ -1,15 +1,21 @@
 """Which device to compute on, and in which precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "autocast",
+    "fits_on",
     "float64_device",
+    "is_out_of_memory",
+    "out_of_memory_explained",
     "resolve_device",
     "resolve_precision",
     "scoring_placement",
+    "sent",
 ]
 
 
@@ -160,3 +166,102 @@ def float64_device(device: torch.device) -> torch.device:
     device(type='cpu')
     """
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def fits_on(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a tensor would leave half of a GPU's free memory to the training.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    device : torch.device
+        Devices other than CUDA share the machine's memory: there everything fits.
+
+    Returns
+    -------
+    fits : bool
+
+    Examples
+    --------
+    >>> fits_on(torch.zeros(2, 3), torch.device("cpu"))
+    True
+    """
+    if device.type != "cuda":
+        return True
+    n_free, _ = torch.cuda.mem_get_info(device)
+    return tensor.nbytes <= n_free / 2
+
+
+def sent(batch: Tensor, device: torch.device) -> Tensor:
+    """Bring a batch to the device, through pinned memory if it is not there already.
+
+    Parameters
+    ----------
+    batch : Tensor
+    device : torch.device
+
+    Returns
+    -------
+    batch : Tensor
+
+    Examples
+    --------
+    >>> batch = torch.zeros(2, 3)
+    >>> sent(batch, torch.device("cpu")) is batch
+    True
+    """
+    if batch.device.type == device.type:
+        return batch
+    return batch.pin_memory().to(device, non_blocking=True)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, of whatever kind, had no memory left.
+
+    Parameters
+    ----------
+    error : RuntimeError
+
+    Returns
+    -------
+    is_out_of_memory : bool
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: ...)"))
+    True
+    """
+    texts = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        text in str(error) for text in texts
+    )
+
+
+@contextmanager
+def out_of_memory_explained(advice: str) -> Iterator[None]:
+    """Turn a device's lack of memory into an error that says what to do.
+
+    Parameters
+    ----------
+    advice : str
+        What takes less memory.
+
+    Raises
+    ------
+    MemoryError
+        In place of torch's error, which stays attached as its cause.
+
+    Examples
+    --------
+    >>> with out_of_memory_explained("Use a smaller net."):
+    ...     raise RuntimeError("CUDA out of memory. Tried to allocate ...")
+    Traceback (most recent call last):
+        ...
+    MemoryError: The device ran out of memory. Use a smaller net.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(f"The device ran out of memory. {advice}") from error

@@ -200,7 +200,8 @@ def build_autoencoder(
     Raises
     ------
     ValueError
-        If the factory does not return a module, or the shape is not kept.
+        If the factory does not return a module, there is nothing to train, or the
+        shape is not kept.
 
     Examples
     --------
@@ -209,6 +210,10 @@ def build_autoencoder(
     True
     """
     autoencoder = _own_module(factory, input_shape, "autoencoder")
+    if not any(parameter.requires_grad for parameter in autoencoder.parameters()):
+        raise ValueError(
+            f"The autoencoder {type(autoencoder).__name__} has no parameters to train."
+        )
     example = torch.zeros(2, *input_shape)
     with torch.no_grad():
         output = autoencoder.eval()(example)

@@ -1,22 +1,27 @@
 """From batches of inputs to features, likelihoods and weights: forward passes only."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvmdls.devices import is_out_of_memory
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.network import VariationalNetwork
 
 __all__ = [
     "Measured",
     "ensembles",
+    "map_batches",
     "measure",
     "reconstruction_weights",
     "reconstructions",
 ]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,11 @@ def ensembles(
     >>> [part.shape for part in ensembles(network, [torch.zeros(4, 20)], ("g", "mu"))]
     [(4, 136)]
     """
-    for x in batches:
-        yield _joined(network.ensemble(x), features).cpu().numpy()
+
+    def ensemble(x: Tensor) -> np.ndarray:
+        return _joined(network.ensemble(x), features).cpu().numpy()
+
+    yield from map_batches(ensemble, batches)
 
 
 @torch.inference_mode()
@@ -113,19 +121,19 @@ def measure(
     >>> measure(network, gaussians, None, [x], ("mu",)).class_log_likelihood.shape
     (4, 3)
     """
-    likelihoods, weights = [], []
-    for x in batches:
+
+    def likelihoods_and_weights(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         parts = network.ensemble(x)
         likelihood = gaussians.log_likelihood(
             _joined(parts, features).to(gaussians.means.device)
         )
-        likelihoods.append(likelihood.cpu().numpy())
         if autoencoder is None:
-            weights.append(np.zeros(len(x)))
-        else:
-            weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
-            weights.append(weight.cpu().double().numpy())
-    return Measured(np.concatenate(likelihoods), np.concatenate(weights))
+            return likelihood.cpu().numpy(), np.zeros(len(x))
+        weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
+        return likelihood.cpu().numpy(), weight.cpu().double().numpy()
+
+    measured = zip(*map_batches(likelihoods_and_weights, batches), strict=True)
+    return Measured(*map(np.concatenate, measured))
 
 
 def reconstruction_weights(
@@ -177,7 +185,64 @@ def reconstructions(autoencoder: nn.Module, batches: Iterable[Tensor]) -> Tensor
     >>> reconstructions(nn.Identity(), [torch.zeros(2, 3), torch.zeros(1, 3)]).shape
     torch.Size([3, 3])
     """
-    return torch.cat([autoencoder(x).cpu() for x in batches])
+    return torch.cat(list(map_batches(lambda x: autoencoder(x).cpu(), batches)))
+
+
+def map_batches(
+    function: Callable[[Tensor], Result], batches: Iterable[Tensor]
+) -> Iterator[Result]:
+    """Apply a function to each batch, in halves once the device runs out of memory.
+
+    Parameters
+    ----------
+    function : callable
+        Of a batch; row by row, so that halves together give what the whole would.
+    batches : iterable of Tensor
+
+    Yields
+    ------
+    result
+        Of each batch or, where memory was short, of each of its parts, in order.
+
+    Raises
+    ------
+    MemoryError
+        If not even a single row fits.
+
+    Examples
+    --------
+    >>> list(map_batches(len, [torch.zeros(3, 2), torch.zeros(1, 2)]))
+    [3, 1]
+    """
+    largest = None
+    for batch in batches:
+        waiting = list(batch.split(largest or len(batch)))
+        while waiting:
+            part = waiting.pop(0)
+            result = _unless_out_of_memory(function, part)
+            if result is not None:
+                yield result
+                continue
+            if len(part) == 1:
+                raise MemoryError(
+                    "The device ran out of memory scoring a single row of shape "
+                    f"{tuple(part.shape[1:])}. Free memory, or use device='cpu'."
+                )
+            largest = len(part) // 2
+            waiting = list(torch.cat([part, *waiting]).split(largest))
+
+
+def _unless_out_of_memory(
+    function: Callable[[Tensor], Result], batch: Tensor
+) -> Result | None:
+    try:
+        return function(batch)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Beyond the handler, the error holds on to no tensors any more.
+    torch.cuda.empty_cache()
+    return None
 
 
 def _joined(parts: dict[str, Tensor], features: Sequence[str]) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from skvmdls.devices import autocast
+from skvmdls.devices import autocast, out_of_memory_explained, sent
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler
@@ -169,10 +169,12 @@ def train_network(
     Parameters
     ----------
     network : VariationalNetwork
-        On the device of `inputs`; left in evaluation mode.
+        Left in evaluation mode.
     inputs : Tensor of shape (n_samples, *input_shape), float32
+        On the device of the network; or on the CPU, if they are too large for that:
+        then each batch is sent there.
     labels : Tensor of shape (n_samples,), int64
-        From 0 to ``n_classes - 1``, each present; on the same device.
+        From 0 to ``n_classes - 1``, each present; on the device of `inputs`.
     plan : NetworkPlan
     seed : int
         Of the batches, on the CPU. Noise and augmentation draw from torch's global
@@ -192,6 +194,8 @@ def train_network(
     ------
     FloatingPointError
         If a term stops being finite.
+    MemoryError
+        If a batch is too large for the device.
 
     Examples
     --------
@@ -220,22 +224,26 @@ def train_network(
     margin_steps = max(1.0, plan.margin_warmup * n_steps)
     optimizer, schedule = _optimizer(network, plan, n_steps)
     trainable = [p for p in network.backbone.parameters() if p.requires_grad]
-    class_means = _ClassMeans(
-        int(labels.max()) + 1, network.mu.out_features, inputs.device
-    )
+    device = network.mu.weight.device
+    class_means = _ClassMeans(int(labels.max()) + 1, network.mu.out_features, device)
     history: History = {}
-    with _progress("network", plan) as progress:
+    advice = (
+        f"A batch holds classes_per_batch={sampler.classes_per_batch} classes with "
+        f"samples_per_class={sampler.samples_per_class} points each: lower one of "
+        "them, or take a smaller backbone."
+    )
+    with out_of_memory_explained(advice), _progress("network", plan) as progress:
         for epoch in progress:
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
             kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
             for batch in sampler.epoch().to(inputs.device):
-                y = labels[batch]
+                x, y = sent(inputs[batch], device), sent(labels[batch], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
-                with autocast(inputs.device, plan.dtype):
-                    mu, log_sigma = network(_augmented(inputs[batch], plan))
+                with autocast(device, plan.dtype):
+                    mu, log_sigma = network(_augmented(x, plan))
                 mu, log_sigma = mu.float(), log_sigma.float()
                 outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
                 divergence = class_means.was_drawn[y] * kl_loss(
@@ -272,8 +280,9 @@ def train_autoencoder(
     Parameters
     ----------
     autoencoder : nn.Module
-        On the device of `inputs`; left in evaluation mode.
+        Left in evaluation mode.
     inputs : Tensor of shape (n_samples, *input_shape), float32
+        As for :func:`train_network`.
     plan : AutoencoderPlan
     seed : int
         Of the batches, on the CPU.
@@ -288,6 +297,8 @@ def train_autoencoder(
     ------
     FloatingPointError
         If the loss stops being finite.
+    MemoryError
+        If a batch is too large for the device.
 
     Examples
     --------
@@ -302,14 +313,16 @@ def train_autoencoder(
     generator = torch.Generator().manual_seed(seed)
     n_batches = max(1, round(len(inputs) / plan.batch_size))
     optimizer, schedule = _optimizer(autoencoder, plan, plan.epochs * n_batches)
+    device = next(autoencoder.parameters()).device
     history: History = {}
     autoencoder.train()
-    with _progress("autoencoder", plan) as progress:
+    advice = "Take a smaller autoencoder."
+    with out_of_memory_explained(advice), _progress("autoencoder", plan) as progress:
         for epoch in progress:
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             for batch in order.to(inputs.device).tensor_split(n_batches):
-                x = inputs[batch]
+                x = sent(inputs[batch], device)
                 loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})
@@ -381,8 +394,13 @@ class _Averages:
 def _optimizer(
     net: nn.Module, plan: Plan, n_steps: int
 ) -> tuple[torch.optim.Optimizer, OneCycleLR]:
+    parameters = list(net.parameters())
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        parameters,
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        # One kernel for all parameters; on the CPU it is no faster than the default.
+        fused=parameters[0].device.type == "cuda",
     )
     schedule = OneCycleLR(
         optimizer, plan.learning_rate, total_steps=n_steps, cycle_momentum=False

@@ -504,6 +504,15 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
         assert not getattr(detector, name).is_home
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
+    X, y = table
+    usual = quick(device="cuda").fit(X, y).score_samples(X)
+    monkeypatch.setattr("skvmdls.detector.fits_on", lambda tensor, device: False)
+    streamed = quick(device="cuda").fit(X, y).score_samples(X)
+    np.testing.assert_allclose(streamed, usual, rtol=1e-4)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to come from")
 def test_a_detector_fitted_on_cuda_scores_on_the_cpu(table):
     X, y = table
@@ -610,6 +619,20 @@ def test_bad_fits_are_explained_and_an_earlier_fit_stays(
     fitted.set_params(**usual)
     np.testing.assert_array_equal(fitted.score_samples(table[0]), before)
     assert fitted.n_features_in_ == 6
+
+
+def test_out_of_memory_in_training_names_the_batch_and_keeps_the_earlier_fit(table):
+    def hungry(batch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    detector = quick().fit(*table)
+    before = detector.score_samples(table[0])
+    detector.set_params(augmentation=hungry)
+    with pytest.raises(
+        MemoryError, match=r"classes_per_batch=3 classes with samples_per_class=16"
+    ):
+        detector.fit(*table)
+    np.testing.assert_array_equal(detector.score_samples(table[0]), before)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import torch
 
 from skvmdls.devices import (
     autocast,
+    fits_on,
     float64_device,
+    out_of_memory_explained,
     resolve_device,
     resolve_precision,
     scoring_placement,
@@ -37,6 +39,34 @@ def test_a_named_precision_is_taken_at_its_word():
     assert resolve_precision("bfloat16", CPU) == torch.bfloat16
     with autocast(CPU, torch.float32):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_data_may_take_half_of_a_gpus_free_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 10**9))
+    cuda = torch.device("cuda")
+    assert fits_on(torch.zeros(100), cuda)
+    assert not fits_on(torch.zeros(101), cuda)
+    assert fits_on(torch.zeros(101), CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_a_lack_of_memory_is_told_on_every_device(error):
+    with (
+        pytest.raises(MemoryError, match="Buy more") as caught,
+        out_of_memory_explained("Buy more."),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+    other = RuntimeError("other")
+    with pytest.raises(RuntimeError, match="other"), out_of_memory_explained("Buy."):
+        raise other
 
 
 def test_tables_score_in_float64_wherever_there_is_one():

@@ -163,7 +163,11 @@ def test_a_backbone_that_returns_no_vectors_is_explained():
     ("factory", "message"),
     [
         (lambda shape: None, "autoencoder factory .* returned NoneType"),
-        (lambda shape: nn.Flatten(), r"into \(2, 64\); expected the same shape"),
+        (lambda shape: nn.Identity(), "has no parameters to train"),
+        (
+            lambda shape: nn.Sequential(nn.Flatten(), nn.Linear(64, 64)),
+            r"into \(2, 64\); expected the same shape",
+        ),
     ],
 )
 def test_unusable_autoencoders_are_explained(factory, message):

@@ -1,6 +1,7 @@
 """Forward passes over batches."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ from skvmdls.network import build_network
 from skvmdls.scoring import (
     Measured,
     ensembles,
+    map_batches,
     measure,
     reconstruction_weights,
     reconstructions,
@@ -53,6 +55,56 @@ def test_measure_agrees_with_doing_it_step_by_step():
     torch.testing.assert_close(
         reconstructions(autoencoder, batches()), rebuilt, rtol=1e-4, atol=1e-5
     )
+
+
+def small_memory(function, limit):
+    calls = []
+
+    def limited(batch):
+        calls.append(len(batch))
+        if len(batch) > limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return function(batch)
+
+    return limited, calls
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on():
+    X = torch.arange(34.0).reshape(17, 2)
+    function, calls = small_memory(lambda x: x * 2, limit=3)
+    found = torch.cat(list(map_batches(function, X.split(10))))
+    assert torch.equal(found, X * 2)
+    # 10 fails, 5 fails; the smaller size is kept for what follows.
+    assert calls == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+
+
+def test_not_even_a_row_fits():
+    function, calls = small_memory(lambda x: x, limit=0)
+    with pytest.raises(MemoryError, match=r"single row of shape \(2,\).*device='cpu'"):
+        list(map_batches(function, [torch.zeros(4, 2)]))
+    assert calls == [4, 2, 1]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def broken(batch):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        list(map_batches(broken, [torch.zeros(4, 2)]))
+
+
+def test_scores_in_halves_are_those_of_whole_batches():
+    network, autoencoder = nets()
+    features = list(ensembles(network, batches(), FEATURES))
+    gaussians = fit_gaussians(lambda label: features, "ab", "full")
+    usual = measure(network, gaussians, autoencoder, batches(), FEATURES)
+    network.ensemble, calls = small_memory(network.ensemble, limit=4)
+    halved = measure(network, gaussians, autoencoder, batches(), FEATURES)
+    assert max(calls[1:]) <= 3
+    np.testing.assert_allclose(
+        halved.class_log_likelihood, usual.class_log_likelihood, rtol=1e-5
+    )
+    np.testing.assert_allclose(halved.weight, usual.weight, rtol=1e-3)
 
 
 def test_a_perfect_reconstruction_weighs_nothing():
