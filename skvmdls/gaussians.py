@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from sklearn.base import clone
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -56,6 +56,8 @@ class ClassGaussians(nn.Module):
 
     means: Tensor
     precisions_cholesky: Tensor
+    centre: Tensor
+    white_means: Tensor
 
     def __init__(
         self,
@@ -69,6 +71,12 @@ class ClassGaussians(nn.Module):
         self.register_buffer(
             "precisions_cholesky", torch.from_numpy(precisions_cholesky)
         )
+        if covariance_type == "tied":
+            # The same for all points: about their centre, rounding is least.
+            self.register_buffer("centre", self.means.mean(dim=0))
+            self.register_buffer(
+                "white_means", (self.means - self.centre) @ self.precisions_cholesky
+            )
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """``log N(t; class c)`` of each row for each class.
@@ -104,13 +112,11 @@ class ClassGaussians(nn.Module):
         )
 
     def _tied_distances(self, t: Tensor) -> Tensor:
-        centre = self.means.mean(dim=0)
-        white = (t - centre) @ self.precisions_cholesky
-        white_means = (self.means - centre) @ self.precisions_cholesky
+        white = (t - self.centre) @ self.precisions_cholesky
         return (
             white.square().sum(dim=1, keepdim=True)
-            - 2 * white @ white_means.T
-            + white_means.square().sum(dim=1)
+            - 2 * white @ self.white_means.T
+            + self.white_means.square().sum(dim=1)
         ).clamp_min(0)
 
     def _diag_distances(self, t: Tensor) -> Tensor:
@@ -210,13 +216,15 @@ def fit_gaussians(
     covariance_type: str,
     covariance_estimator: Any = None,
 ) -> ClassGaussians:
-    """Fit a Gaussian to each class's features, one class in memory at a time.
+    """Fit a Gaussian to each class's features, which stream by.
 
     A first pass takes running moments, which is all that ``"diag"`` needs. For
-    ``"full"`` and ``"tied"``, a second pass hands a covariance estimator the features
-    of one class at a time, in units of their pooled within-class standard deviation;
-    ``"tied"`` averages the class covariances by the classes' sizes, as scikit-learn's
-    linear discriminant analysis does.
+    ``"full"`` and ``"tied"``, a second pass estimates the covariance of one class at a
+    time, in units of the features' pooled within-class standard deviation; ``"tied"``
+    averages the class covariances by the classes' sizes, as scikit-learn's linear
+    discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
+    memory that does not grow with the number of points; an estimator that is given gets
+    the points of one class at a time.
 
     Parameters
     ----------
@@ -258,21 +266,25 @@ def fit_gaussians(
         means = [class_moments.mean_ for class_moments in moments]
         deviations = _own_or_pooled_deviations(moments, scale, classes)
         return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
-    estimator = LedoitWolf() if covariance_estimator is None else covariance_estimator
-    means, covariances = [], []
-    for label in range(len(classes)):
-        features = np.concatenate(list(class_batches(label))) / scale
-        fitted = _fit_covariance(estimator, features)
-        means.append(fitted.location_ * scale)
-        covariances.append(fitted.covariance_)
-    sizes = [class_moments.n_samples_seen_ for class_moments in moments]
-    pooled = np.average(covariances, axis=0, weights=sizes)
+    means, whitenings = [], []
+    pooled = np.zeros((len(scale), len(scale)))
+    n_samples = sum(class_moments.n_samples_seen_ for class_moments in moments)
+    for label, class_moments in enumerate(moments):
+        scaled = (features / scale for features in class_batches(label))
+        if covariance_estimator is None:
+            mean, covariance = _ledoit_wolf(scaled, class_moments.mean_ / scale)
+        else:
+            mean, covariance = _estimated(covariance_estimator, scaled)
+        means.append(mean * scale)
+        pooled += class_moments.n_samples_seen_ / n_samples * covariance
+        if covariance_type == "full":
+            whitenings.append(_precision_cholesky(covariance))
     if covariance_type == "tied":
-        whitening = _pooled_precision_cholesky(pooled, estimator)
+        whitening = _pooled_precision_cholesky(pooled, covariance_estimator)
         return ClassGaussians(np.stack(means), whitening / scale[:, None], "tied")
-    whitenings = _own_or_pooled_whitenings(covariances, pooled, classes, estimator)
+    own_or_pooled = _own_or_pooled(whitenings, pooled, classes, covariance_estimator)
     return ClassGaussians(
-        np.stack(means), np.stack(whitenings) / scale[:, None], "full"
+        np.stack(means), np.stack(own_or_pooled) / scale[:, None], "full"
     )
 
 
@@ -331,11 +343,41 @@ def _warn_of_borrowing(borrowers: list[Any], n_classes: int, reason: str) -> Non
     )
 
 
-def _fit_covariance(estimator: Any, features: np.ndarray) -> Any:
+def _ledoit_wolf(
+    batches: Iterable[np.ndarray], mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance as of :class:`~sklearn.covariance.LedoitWolf`, streamed.
+
+    Ledoit & Wolf 2004, section 3.3: beside the empirical covariance, the shrinkage
+    needs only the sum of the points' fourth powers of the distance to their mean.
+    """
+    n_samples, fourth_powers = 0, 0.0
+    scatter = np.zeros((len(mean), len(mean)))
+    for features in batches:
+        centred = features - mean
+        scatter += centred.T @ centred
+        fourth_powers += np.square(np.square(centred).sum(axis=1)).sum()
+        n_samples += len(features)
+    empirical = scatter / n_samples
+    square_norm = np.square(empirical).sum()
+    variance_of_entries = (fourth_powers / n_samples - square_norm) / n_samples
+    distance_to_target = square_norm - np.trace(empirical) ** 2 / len(mean)
+    shrinkage = (
+        min(max(variance_of_entries / distance_to_target, 0.0), 1.0)
+        if distance_to_target > 0
+        else 0.0
+    )
+    return mean, shrunk_covariance(empirical, shrinkage)
+
+
+def _estimated(
+    estimator: Any, batches: Iterable[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     with warnings.catch_warnings():
         # One point has no covariance: the pooled one takes its place.
         warnings.filterwarnings("ignore", message="Only one sample available")
-        return clone(estimator).fit(features)
+        fitted = clone(estimator).fit(np.concatenate(list(batches)))
+    return fitted.location_, fitted.covariance_
 
 
 def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
@@ -353,13 +395,12 @@ def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
     )
 
 
-def _own_or_pooled_whitenings(
-    covariances: list[np.ndarray],
+def _own_or_pooled(
+    own: list[np.ndarray | None],
     pooled: np.ndarray,
     classes: Sequence[Any],
     estimator: Any,
 ) -> list[np.ndarray]:
-    own = [_precision_cholesky(covariance) for covariance in covariances]
     too_small = [
         c for c, whitening in zip(classes, own, strict=True) if whitening is None
     ]
@@ -373,14 +414,17 @@ def _own_or_pooled_whitenings(
 def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray:
     whitening = _precision_cholesky(pooled)
     if whitening is None:
-        shrinkage = (
-            ""
-            if isinstance(estimator, LedoitWolf)
-            else "covariance_estimator=None (Ledoit-Wolf shrinkage), "
+        name, shrinkage = (
+            ("LedoitWolf", "")
+            if estimator is None
+            else (
+                type(estimator).__name__,
+                "covariance_estimator=None (Ledoit-Wolf shrinkage), ",
+            )
         )
         raise ValueError(
             f"The covariance of the feature ensemble is singular ({len(pooled)} "
-            f"dimensions, {type(estimator).__name__}). Use {shrinkage}more training "
+            f"dimensions, {name}). Use {shrinkage}more training "
             "points a class, fewer `features`, or covariance_type='diag'."
         )
     return whitening

@@ -217,37 +217,50 @@ def test_classes_of_two_points_are_too_few_even_for_shrinkage():
     arrays = [correlated(2, 30, seed) for seed in range(2)]
     with pytest.raises(ValueError, match=r"LedoitWolf\). Use more training points"):
         fitted(arrays, "full")
-    likelihood = fitted(arrays, "diag").log_likelihood(torch.zeros(1, 30))
+    with pytest.warns(UserWarning, match="too few points"):
+        likelihood = fitted(arrays, "diag").log_likelihood(torch.zeros(1, 30))
     assert torch.isfinite(likelihood).all()
 
 
-@pytest.mark.parametrize("covariance_type", ["full", "tied"])
-def test_one_class_is_in_memory_at_a_time(covariance_type):
-    n_classes, n, n_features = 30, 1000, 10
+@pytest.mark.parametrize(
+    ("n", "n_features"), [(200, 4), (40, 30), (10, 60), (3, 20), (2, 5)]
+)
+def test_streamed_shrinkage_is_scikit_learns(n, n_features):
+    """One class and its mirror image, so that the pooled deviation is the class's."""
+    X = correlated(n, n_features, seed=n)
+    scale = X.std(axis=0)
+    expected = LedoitWolf().fit(X / scale).covariance_ * np.outer(scale, scale)
+    arrays = [X, -X]
+    if n == 2:
+        with pytest.raises(ValueError, match="singular"):
+            fitted(arrays, "tied")
+        return
+    factor = fitted(arrays, "tied").precisions_cholesky.numpy()
+    np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(expected), rtol=1e-7)
 
+
+def peak_memory(n_batches, covariance_type, estimator, n_classes=3):
     def class_batches(label):
         rng = np.random.default_rng(label)
-        for _ in range(n // 100):
-            yield rng.normal(label, 1, size=(100, n_features))
+        for _ in range(n_batches):
+            yield rng.normal(label, 1, size=(100, 20))
 
     tracemalloc.start()
-    fit_gaussians(class_batches, range(n_classes), covariance_type)
+    fit_gaussians(class_batches, range(n_classes), covariance_type, estimator)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < n_classes * n * n_features * 8 / 2
+    return peak
 
 
-def test_diag_keeps_only_moments():
-    def class_batches(label):
-        rng = np.random.default_rng(label)
-        for _ in range(200):
-            yield rng.normal(label, 1, size=(100, 10))
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_memory_does_not_grow_with_the_number_of_points(covariance_type):
+    few, many = (peak_memory(n, covariance_type, None) for n in (5, 100))
+    assert many < 1.1 * few
 
-    tracemalloc.start()
-    fit_gaussians(class_batches, range(2), "diag")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 200 * 100 * 10 * 8 / 5
+
+def test_a_given_estimator_has_one_class_in_memory_at_a_time():
+    few, many = (peak_memory(20, "tied", OAS(), n) for n in (2, 20))
+    assert many < 1.5 * few
 
 
 def test_fitting_leaves_the_given_estimator_untouched():
