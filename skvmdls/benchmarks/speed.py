@@ -1,0 +1,470 @@
+"""What training, fitting and scoring cost, each as a ratio measured in one run.
+
+The rooms under test are called as the detector calls them. Competing functions take
+turns, so that what else the machine does falls on all of them alike; the figure is the
+median over the turns. Memory is the growth of a fresh process's high-water mark.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.backbones import BACKBONES
+from skvmdls.devices import autocast, resolve_precision
+from skvmdls.gaussians import ClassGaussians, fit_gaussians
+from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
+from skvmdls.network import build_network
+from skvmdls.sampling import BalancedBatchSampler
+from skvmdls.training import NetworkPlan, seeded, train_network
+
+__all__ = ["alternate", "extra_memory", "speed"]
+
+Row = dict[str, Any]
+
+CPU = torch.device("cpu")
+N_CLASSES = 10
+SAMPLES_PER_CLASS = 16
+BATCH = N_CLASSES * SAMPLES_PER_CLASS
+EPOCHS_OF_A_FIT = 20
+IMAGES = {"cnn": (1, 28, 28), "plain_cnn": (1, 28, 28), "resnet18": (3, 32, 32)}
+
+
+def speed(quick: bool) -> Iterator[Row]:
+    """Measure everything, row by row, on the CPU.
+
+    Parameters
+    ----------
+    quick : bool
+        One turn on little data, to see that it runs: its figures are rough.
+
+    Yields
+    ------
+    row : dict
+        ``measure``, ``peer`` (what is compared with), ``ours`` and ``theirs`` (medians,
+        in ``unit``), ``ratio`` of the medians, ``spread`` (smallest and largest ratio
+        of single turns), ``target``.
+
+    Examples
+    --------
+    >>> next(speed(quick=True))["peer"]
+    'pytorch-metric-learning, all triplets'
+    """
+    turns, n_batches = (1, 1) if quick else (5, 5)
+    for batch, target in ((160, "<= 1/5"), (400, "<= 1/30")):
+        yield _metric_loss(batch, turns, target)
+    yield _metric_loss_memory(100 if quick else 400, "<= 1/10")
+    yield _metric_loss_limit(200 if quick else 1000, "< 1024")
+    for backbone in ("plain_cnn", "resnet18"):
+        yield _epoch(backbone, turns, n_batches, "<= 1.05")
+    for backbone in ("plain_cnn", "resnet18"):
+        yield _precision(backbone, turns, n_batches)
+    for detector, target in ((VMDLSbDetector, "<= 1.10"), (VMDLSDetector, "<= 1.4")):
+        yield _fit(detector, 1 if quick else 3, 200 if quick else 2000, target)
+    yield from _scores(turns, n=64 if quick else 512)
+    yield _tied_scores(turns, 100 if quick else 1000)
+    yield _gaussian_memory(2_000 if quick else 20_000)
+
+
+def alternate(
+    functions: dict[str, Callable[[], Any]], turns: int
+) -> dict[str, np.ndarray]:
+    """Time functions in turns, after one turn that does not count.
+
+    Parameters
+    ----------
+    functions : dict of str to callable
+    turns : int
+
+    Returns
+    -------
+    seconds : dict of str to ndarray of shape (turns,)
+
+    Examples
+    --------
+    >>> seconds = alternate({"a": lambda: None, "b": lambda: None}, turns=3)
+    >>> {name: times.shape for name, times in seconds.items()}
+    {'a': (3,), 'b': (3,)}
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(turns + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(times) for name, times in seconds.items()}
+
+
+def extra_memory(function: Callable[[], Any]) -> float:
+    """Memory that a call takes at its peak beyond what the process held before.
+
+    Measured in a process of its own; needs Linux.
+
+    Parameters
+    ----------
+    function : callable
+        Must pickle.
+
+    Returns
+    -------
+    mebibytes : float
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> extra_memory(partial(bytearray, 50 * 2**20)) > 45
+    True
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_growth, (function,))
+
+
+def _peak_growth(function: Callable[[], Any]) -> float:
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmHWM")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}.")
+
+
+def _row(
+    measure: str,
+    peer: str,
+    seconds: dict[str, np.ndarray],
+    target: str | None,
+    unit: str = "s",
+) -> Row:
+    ours, theirs = seconds["ours"], seconds["theirs"]
+    ratios = ours / theirs
+    return {
+        "measure": measure,
+        "peer": peer,
+        "ours": float(np.median(ours)),
+        "theirs": float(np.median(theirs)),
+        "unit": unit,
+        "ratio": float(np.median(ours) / np.median(theirs)),
+        "spread": [float(ratios.min()), float(ratios.max())],
+        "target": target,
+    }
+
+
+def _images(backbone: str, n: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % N_CLASSES
+    images = torch.randn(n, *IMAGES[backbone], generator=generator)
+    images += labels.view(-1, 1, 1, 1) / N_CLASSES
+    return images, labels
+
+
+# -- The metric loss --------------------------------------------------------------
+
+
+def _metric_loss(batch: int, turns: int, target: str) -> Row:
+    return _row(
+        f"triplet and distancing loss, forward and backward, batch {batch}",
+        "pytorch-metric-learning, all triplets",
+        alternate(
+            {
+                "ours": partial(_our_metric_loss, batch),
+                "theirs": partial(_their_metric_loss, batch),
+            },
+            turns,
+        ),
+        target,
+    )
+
+
+def _metric_loss_memory(batch: int, target: str) -> Row:
+    functions = {"ours": _our_metric_loss, "theirs": _their_metric_loss}
+    memory = {
+        name: np.array([extra_memory(partial(_after_a_small_one, function, batch))])
+        for name, function in functions.items()
+    }
+    return _row(
+        f"its extra memory, batch {batch}",
+        "pytorch-metric-learning, all triplets",
+        memory,
+        target,
+        unit="MiB",
+    )
+
+
+def _metric_loss_limit(batch: int, target: str) -> Row:
+    memory = extra_memory(partial(_after_a_small_one, _our_metric_loss, batch))
+    return {
+        "measure": f"its extra memory, batch {batch}",
+        "peer": None,
+        "ours": memory,
+        "theirs": None,
+        "unit": "MiB",
+        "ratio": None,
+        "spread": None,
+        "target": target,
+    }
+
+
+def _outputs(batch: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(batch, 32, generator=generator).requires_grad_()
+    return outputs, torch.arange(batch) % N_CLASSES
+
+
+def _our_metric_loss(batch: int) -> None:
+    outputs, labels = _outputs(batch)
+    distances = squared_distances(outputs)
+    loss = triplet_loss(distances, labels, 0.1).mean()
+    loss = loss + distancing_loss(distances, labels, 32.0).mean()
+    loss.backward()
+
+
+def _their_metric_loss(batch: int) -> None:
+    """Only the triplet loss: the library has no distancing loss."""
+    from pytorch_metric_learning.distances import LpDistance
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.reducers import MeanReducer
+
+    outputs, labels = _outputs(batch)
+    criterion = TripletMarginLoss(
+        margin=0.1,
+        distance=LpDistance(normalize_embeddings=False, power=2),
+        reducer=MeanReducer(),
+    )
+    criterion(outputs, labels).backward()
+
+
+def _after_a_small_one(function: Callable[[int], None], batch: int) -> None:
+    """Let imports and thread pools take their memory first."""
+    function(20)
+    Path("/proc/self/clear_refs").write_text("5")
+    function(batch)
+
+
+# -- Training ---------------------------------------------------------------------
+
+
+def _epoch(backbone: str, turns: int, n_batches: int, target: str) -> Row:
+    data = _images(backbone, n_batches * BATCH)
+    seconds = alternate(
+        {
+            "ours": partial(_train_ours, backbone, *data, torch.float32),
+            "theirs": partial(_train_softmax, backbone, *data, torch.float32),
+        },
+        turns,
+    )
+    return _row(
+        f"one epoch of {backbone}, batch {BATCH}, float32: our losses",
+        "cross-entropy",
+        seconds,
+        target,
+    )
+
+
+def _precision(backbone: str, turns: int, n_batches: int) -> Row:
+    data = _images(backbone, n_batches * BATCH)
+    auto = resolve_precision("auto", CPU)
+    seconds = alternate(
+        {
+            "ours": partial(_train_ours, backbone, *data, auto),
+            "theirs": partial(_train_ours, backbone, *data, torch.float32),
+        },
+        turns,
+    )
+    return _row(
+        f"one epoch of {backbone}, batch {BATCH}: precision='auto' ({auto})",
+        "float32",
+        {name: n_batches * BATCH / times for name, times in seconds.items()},
+        None,
+        unit="images/s",
+    )
+
+
+def _train_ours(
+    backbone: str, images: Tensor, labels: Tensor, dtype: torch.dtype
+) -> None:
+    plan = NetworkPlan(
+        epochs=1,
+        learning_rate=1e-3,
+        weight_decay=1e-2,
+        verbose=0,
+        augmentation=None,
+        dtype=dtype,
+        classes_per_batch=N_CLASSES,
+        samples_per_class=SAMPLES_PER_CLASS,
+        triplet_margin=0.1,
+        distancing_margin=32.0,
+        margin_warmup=0.5,
+        prior_variance=0.1,
+        kl_weight=0.1,
+        kl_warmup=0.0,
+        freeze_epochs=0,
+    )
+    with seeded(0, CPU):
+        network = build_network(BACKBONES[backbone], tuple(images.shape[1:]), 32)
+        train_network(network, images, labels, plan, seed=0)
+
+
+def _train_softmax(
+    backbone: str,
+    images: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype,
+    epochs: int = 1,
+) -> None:
+    """Train with the same batches, optimiser and schedule, but with cross-entropy."""
+    generator = torch.Generator().manual_seed(0)
+    sampler = BalancedBatchSampler(labels, N_CLASSES, SAMPLES_PER_CLASS, generator)
+    network = build_network(BACKBONES[backbone], tuple(images.shape[1:]), N_CLASSES)
+    classifier = nn.Sequential(network.backbone, network.mu)
+    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1e-3, total_steps=epochs * sampler.n_batches
+    )
+    for _ in range(epochs):
+        for batch in sampler.epoch():
+            with autocast(CPU, dtype):
+                logits = classifier(images[batch])
+            optimizer.zero_grad()
+            F.cross_entropy(logits.float(), labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row:
+    images, labels = _images("cnn", n)
+    n_trained = round(0.9 * n)
+    estimator = detector(max_epochs=EPOCHS_OF_A_FIT, device="cpu", random_state=0)
+    X, y = images.numpy(), labels.numpy()
+    train_softmax = partial(
+        _train_softmax,
+        "cnn",
+        images[:n_trained],
+        labels[:n_trained],
+        resolve_precision("auto", CPU),
+        epochs=EPOCHS_OF_A_FIT,
+    )
+    return _row(
+        f"whole fit of {detector.__name__}, cnn, {n} images, {EPOCHS_OF_A_FIT} epochs",
+        "the softmax net's training alone",
+        alternate(
+            {"ours": lambda: estimator.fit(X, y), "theirs": train_softmax}, turns
+        ),
+        target,
+    )
+
+
+# -- Scoring ----------------------------------------------------------------------
+
+
+def _scores(turns: int, n: int) -> Iterator[Row]:
+    from pytorch_ood.detector import ODIN
+
+    images, labels = _images("resnet18", max(n, 300))
+    X, y = images.numpy(), labels.numpy()
+    detectors = {
+        detector: detector(
+            backbone="resnet18", max_epochs=1, device="cpu", random_state=0
+        ).fit(X[:300], y[:300])
+        for detector in (VMDLSbDetector, VMDLSDetector)
+    }
+    backbone = detectors[VMDLSDetector].network_.backbone
+    classifier = nn.Sequential(backbone, nn.Linear(512, N_CLASSES)).eval()
+    odin = ODIN(classifier)
+    X, batches = X[:n], images[:n].split(256)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in batches:
+            backbone(batch)
+
+    def odin_scores() -> None:
+        for batch in batches:
+            odin.predict(batch)
+
+    seconds = alternate(
+        {
+            "VMDLSbDetector": lambda: detectors[VMDLSbDetector].score_samples(X),
+            "VMDLSDetector": lambda: detectors[VMDLSDetector].score_samples(X),
+            "forward": forward,
+            "ODIN": odin_scores,
+        },
+        turns,
+    )
+    for ours, theirs, target in (
+        ("VMDLSbDetector", "forward", "<= 1.10"),
+        ("VMDLSDetector", "forward", "<= 1.5"),
+        ("VMDLSDetector", "ODIN", "<= 1/2"),
+    ):
+        peer = {"forward": "the bare forward pass", "ODIN": "pytorch-ood's ODIN"}
+        yield _row(
+            f"score_samples of {ours}, resnet18, {n} images of 3x32x32",
+            peer[theirs],
+            {"ours": seconds[ours], "theirs": seconds[theirs]},
+            target,
+        )
+
+
+# -- The Gaussians ----------------------------------------------------------------
+
+
+def _tied_scores(turns: int, n_classes: int) -> Row:
+    n, n_features = 10 * n_classes, 3 * n_classes // 2
+    rng = np.random.default_rng(0)
+    whitening = np.triu(rng.normal(size=(n_features, n_features)))
+    np.fill_diagonal(whitening, 1 + np.abs(whitening.diagonal()))
+    means = rng.normal(size=(n_classes, n_features))
+    gaussians = ClassGaussians(means, whitening, "tied")
+    points = torch.from_numpy(rng.normal(size=(n, n_features)))
+    square, tall = gaussians.precisions_cholesky, gaussians.means.T
+
+    def products() -> None:
+        points @ square
+        points @ tall
+
+    return _row(
+        f"tied covariance, {n_classes} classes x {n_features} dimensions: likelihoods "
+        f"of {n} points",
+        "the two matrix products that it needs",
+        alternate(
+            {"ours": lambda: gaussians.log_likelihood(points), "theirs": products},
+            turns,
+        ),
+        "<= 1.5",
+    )
+
+
+def _gaussian_memory(n: int) -> Row:
+    memory = {
+        name: np.array([extra_memory(partial(_fit_streamed, n_points))])
+        for name, n_points in (("ours", 10 * n), ("theirs", n))
+    }
+    return _row(
+        f"extra memory of fitting the Gaussians to {10 * n} points of 800 dimensions",
+        f"{n} points",
+        memory,
+        "<= 1.10",
+        unit="MiB",
+    )
+
+
+def _fit_streamed(n_points: int) -> None:
+    def class_batches(label: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(label)
+        for _ in range(n_points // N_CLASSES // 200):
+            yield rng.normal(size=(200, 800)).astype(np.float32)
+
+    fit_gaussians(class_batches, range(N_CLASSES), "full")
