@@ -1,19 +1,26 @@
 """How good an open-set classifier is: AUROC, TNR@TPR, open-set F1, and scorers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
 __all__ = [
     "SCORERS",
+    "ThresholdCurve",
+    "acceptance_rate",
+    "accepted_accuracy",
     "auroc",
     "closed_set_accuracy",
     "get_scorer",
     "open_set_f1",
+    "threshold_curve",
+    "threshold_curve_from_predictions",
     "tnr_at_tpr",
 ]
 
@@ -147,13 +154,282 @@ def closed_set_accuracy(
     >>> closed_set_accuracy([0, 1, 7], [0, 0, 1], classes=[0, 1])
     0.5
     """
-    check_consistent_length(y_true, y_known)
+    true, answered = _known_rows(y_true, y_known, classes)
+    return float(np.mean(true == answered))
+
+
+def acceptance_rate(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> float:
+    """Share of the points of known classes that are accepted, whatever their label.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        True labels; those not in `classes` are left out.
+    y_pred : array-like of shape (n,)
+        Answers of ``predict``.
+    classes : array-like of shape (C,)
+        The known classes.
+
+    Returns
+    -------
+    rate : float
+        In [0, 1]. With the conformal threshold about ``1 - contamination``.
+
+    Raises
+    ------
+    ValueError
+        If no point is of a known class.
+
+    Examples
+    --------
+    >>> acceptance_rate([0, 0, 1, 7], [0, 1, -1, 0], classes=[0, 1])
+    0.6666666666666666
+    """
+    _, predicted = _known_rows(y_true, y_pred, classes)
+    return float(np.mean(predicted < len(np.asarray(classes))))
+
+
+def accepted_accuracy(
+    y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike
+) -> float:
+    """Accuracy on those points of known classes that are accepted.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        True labels; those not in `classes` are left out.
+    y_pred : array-like of shape (n,)
+        Answers of ``predict``.
+    classes : array-like of shape (C,)
+        The known classes.
+
+    Returns
+    -------
+    accuracy : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If no point of a known class is accepted.
+
+    Examples
+    --------
+    >>> accepted_accuracy([0, 0, 1, 7], [0, 1, -1, 0], classes=[0, 1])
+    0.5
+    """
+    true, predicted = _known_rows(y_true, y_pred, classes)
+    accepted = predicted < len(np.asarray(classes))
+    if not accepted.any():
+        raise ValueError(
+            f"None of the {len(true)} points of known classes is accepted, so there is "
+            "no accuracy of accepted points. Lower the threshold."
+        )
+    return float(np.mean(true[accepted] == predicted[accepted]))
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """What each threshold lambda would do to given points.
+
+    Accepted are the points that score at least the threshold.
+
+    Parameters
+    ----------
+    thresholds : ndarray of shape (m,)
+        Rising: every distinct score, and one more that rejects every point.
+    known_acceptance : ndarray of shape (m,)
+        Share of the points of known classes that is accepted.
+    unknown_acceptance : ndarray of shape (m,) or None
+        Share of the unknown points that is accepted. None if there are none.
+    accepted_accuracy : ndarray of shape (m,)
+        Accuracy on the accepted points of known classes; nan where there are none.
+    macro_f1 : ndarray of shape (m,)
+        :func:`open_set_f1` of the answers at this threshold.
+
+    Examples
+    --------
+    >>> curve = threshold_curve_from_predictions(
+    ...     ["a", "b", "b", "zebra"], ["a", "b", "a", "a"], [4.0, 3.0, 1.0, 2.0],
+    ...     classes=["a", "b"],
+    ... )
+    >>> curve.thresholds[:4], curve.known_acceptance[:4].round(2)
+    (array([1., 2., 3., 4.]), array([1.  , 0.67, 0.67, 0.33]))
+    >>> cost = curve.cost(false_rejection=1, false_acceptance=5, wrong_label=2)
+    >>> float(curve.thresholds[cost.argmin()])
+    3.0
+    """
+
+    thresholds: np.ndarray
+    known_acceptance: np.ndarray
+    unknown_acceptance: np.ndarray | None
+    accepted_accuracy: np.ndarray
+    macro_f1: np.ndarray
+
+    def cost(
+        self,
+        *,
+        false_rejection: float,
+        wrong_label: float,
+        false_acceptance: float = 0.0,
+        unknown_share: float = 0.5,
+    ) -> np.ndarray:
+        """Mean cost of an answer at each threshold.
+
+        Parameters
+        ----------
+        false_rejection : float
+            Cost of rejecting a point of a known class, whatever its label would be.
+        wrong_label : float
+            Cost of accepting a point of a known class with another class's label.
+        false_acceptance : float, default=0
+            Cost of accepting an unknown point.
+        unknown_share : float in [0, 1], default=0.5
+            Share of unknown points where the detector will be used, which is not that
+            of the points of this curve. Counts only if `false_acceptance` does.
+
+        Returns
+        -------
+        cost : ndarray of shape (m,)
+            For each of ``thresholds``; for each known point if `false_acceptance` is
+            0, and for each point of either kind otherwise.
+
+        Raises
+        ------
+        ValueError
+            If unknown points have a cost, but the curve was made without any; or if
+            `unknown_share` is out of range.
+        """
+        wrong = self.known_acceptance * np.nan_to_num(1 - self.accepted_accuracy)
+        known_cost = false_rejection * (1 - self.known_acceptance) + wrong_label * wrong
+        if false_acceptance == 0:
+            return known_cost
+        if not 0 <= unknown_share <= 1:
+            raise ValueError(f"unknown_share must be in [0, 1], got {unknown_share}.")
+        if self.unknown_acceptance is None:
+            raise ValueError(
+                "false_acceptance is a cost of unknown points, but the curve was made "
+                "without any. Leave it out, or make the curve of points some of which "
+                "are unknown (skvmdls.model_selection.LeaveClassesOut)."
+            )
+        unknown_cost = false_acceptance * self.unknown_acceptance
+        return (1 - unknown_share) * known_cost + unknown_share * unknown_cost
+
+
+def threshold_curve(estimator: Any, X: Any, y: ArrayLike) -> ThresholdCurve:
+    """Measure a fitted detector at every threshold: acceptance, accuracy, macro F1.
+
+    Parameters
+    ----------
+    estimator : fitted detector
+        Or a ``Pipeline`` that ends in one, or a search that found one.
+    X : array-like
+        Points that the detector was not fitted on.
+    y : array-like of shape (n,)
+        True labels; those not in ``classes_`` count as unknown.
+
+    Returns
+    -------
+    curve : ThresholdCurve
+
+    Raises
+    ------
+    ValueError
+        If no point is of a known class.
+
+    Examples
+    --------
+    >>> from skvmdls import VMDLSbDetector
+    >>> from skvmdls.datasets import load_digits
+    >>> digits = load_digits(known=(0, 1, 2), random_state=0)
+    >>> detector = VMDLSbDetector(max_epochs=2, random_state=0)
+    >>> detector = detector.fit(digits.X_train, digits.y_train)
+    >>> curve = threshold_curve(detector, digits.X_test, digits.y_test)
+    >>> highest = curve.thresholds[curve.known_acceptance >= 0.9].max()
+    >>> answers = detector.set_params(threshold=highest).predict(digits.X_test)
+    >>> acceptance_rate(digits.y_test, answers, detector.classes_) >= 0.9
+    True
+    """
+    detector, X = _detector_and_inputs(estimator, X)
+    return threshold_curve_from_predictions(
+        y, detector.predict_known(X), detector.score_samples(X), detector.classes_
+    )
+
+
+def threshold_curve_from_predictions(
+    y_true: ArrayLike, y_known: ArrayLike, scores: ArrayLike, classes: ArrayLike
+) -> ThresholdCurve:
+    """Measure given answers at every threshold: acceptance, accuracy, macro F1.
+
+    Takes O(n log n) time.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        True labels; those not in `classes` count as unknown.
+    y_known : array-like of shape (n,)
+        Answers of ``predict_known``.
+    scores : array-like of shape (n,)
+        Answers of ``score_samples``.
+    classes : array-like of shape (C,)
+        The known classes.
+
+    Returns
+    -------
+    curve : ThresholdCurve
+
+    Raises
+    ------
+    ValueError
+        If no point is of a known class.
+
+    Examples
+    --------
+    >>> curve = threshold_curve_from_predictions(
+    ...     [0, 1, 7], [0, 1, 1], [3.0, 2.0, 1.0], classes=[0, 1]
+    ... )
+    >>> curve.unknown_acceptance
+    array([1., 0., 0., 0.])
+    """
+    check_consistent_length(y_true, y_known, scores)
     classes = np.asarray(classes)
-    true, answered = (_positions(labels, classes) for labels in (y_true, y_known))
+    values = np.asarray(column_or_1d(scores), dtype=np.float64)
+    # From the best accepted point to the worst: each threshold accepts a first part.
+    order = np.argsort(-values, kind="stable")
+    values = values[order]
+    true, answered = (
+        _positions(labels, classes)[order] for labels in (y_true, y_known)
+    )
     is_known = true < len(classes)
-    if not is_known.any():
+    n_known, n_unknown = int(is_known.sum()), int((~is_known).sum())
+    if n_known == 0:
         raise ValueError("y_true holds no point of a known class.")
-    return float(np.mean(true[is_known] == answered[is_known]))
+
+    # How many of the first 0, 1, ... n points are known, and have their own label.
+    known, right = (
+        np.concatenate([[0], np.cumsum(part)]) for part in (is_known, true == answered)
+    )
+    accepted = np.arange(len(values) + 1)
+    rejected, unknown = len(values) - accepted, accepted - known
+    # "Unknown" is a class of its own: its F1, and whether it appears at all.
+    total_f1, n_present = _f1_of_first_parts(true, answered, len(classes))
+    appears = rejected + n_unknown > 0
+    total_f1 += 2 * (n_unknown - unknown) / np.maximum(rejected + n_unknown, 1)
+    macro_f1 = total_f1 / (n_present + appears)
+
+    # Points of equal score are accepted together: only the last of them ends a part.
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
+    parts = np.concatenate([[0], ends])[::-1]
+    above_all = np.nextafter(values[0], np.inf)
+    with np.errstate(invalid="ignore"):
+        accuracy = right[parts] / known[parts]
+    return ThresholdCurve(
+        thresholds=np.append(values[parts[:-1] - 1], above_all),
+        known_acceptance=known[parts] / n_known,
+        unknown_acceptance=unknown[parts] / n_unknown if n_unknown else None,
+        accepted_accuracy=accuracy,
+        macro_f1=macro_f1[parts],
+    )
 
 
 def get_scorer(name: str) -> Scorer:
@@ -165,13 +441,19 @@ def get_scorer(name: str) -> Scorer:
 
     Parameters
     ----------
-    name : {"auroc", "closed_set_accuracy", "open_set_f1", "tnr_at_tpr95"}
+    name : str
+        ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
+        be in the test part, as :class:`skvmdls.model_selection.LeaveClassesOut` sees
+        to. ``"open_set_f1"``: with or without unknown points.
+        ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
+        ``"neg_acceptance_rate_error"``: known points only.
 
     Returns
     -------
     scorer : callable
-        Takes (detector, X, y); labels of y that the detector does not know count as
-        unknown.
+        Takes (estimator, X, y), where the estimator is a detector, a ``Pipeline``
+        that ends in one, or a search over either; labels of y that the detector does
+        not know count as unknown.
 
     Raises
     ------
@@ -188,72 +470,165 @@ def get_scorer(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def auroc_scorer(detector: Any, X: Any, y: Any) -> float:
+def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
     """:func:`auroc` of a detector's ``score_samples``.
 
     Parameters
     ----------
-    detector : fitted detector
+    estimator : fitted detector, Pipeline or search
     X, y : test points, some of classes that the detector does not know
 
     Returns
     -------
     auroc : float
     """
+    detector, X = _detector_and_inputs(estimator, X)
     return auroc(np.isin(y, detector.classes_), detector.score_samples(X))
 
 
-def tnr_at_tpr95_scorer(detector: Any, X: Any, y: Any) -> float:
+def tnr_at_tpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
     """:func:`tnr_at_tpr` at 95 % of a detector's ``score_samples``.
 
     Parameters
     ----------
-    detector : fitted detector
+    estimator : fitted detector, Pipeline or search
     X, y : test points, some of classes that the detector does not know
 
     Returns
     -------
     tnr : float
     """
+    detector, X = _detector_and_inputs(estimator, X)
     return tnr_at_tpr(np.isin(y, detector.classes_), detector.score_samples(X))
 
 
-def open_set_f1_scorer(detector: Any, X: Any, y: Any) -> float:
+def open_set_f1_scorer(estimator: Any, X: Any, y: Any) -> float:
     """:func:`open_set_f1` of a detector's ``predict``.
 
     Parameters
     ----------
-    detector : fitted detector
+    estimator : fitted detector, Pipeline or search
     X, y : test points, possibly of classes that the detector does not know
 
     Returns
     -------
     f1 : float
     """
+    detector, X = _detector_and_inputs(estimator, X)
     return open_set_f1(y, detector.predict(X), detector.classes_)
 
 
-def closed_set_accuracy_scorer(detector: Any, X: Any, y: Any) -> float:
+def closed_set_accuracy_scorer(estimator: Any, X: Any, y: Any) -> float:
     """:func:`closed_set_accuracy` of a detector's ``predict_known``.
 
     Parameters
     ----------
-    detector : fitted detector
+    estimator : fitted detector, Pipeline or search
     X, y : test points, possibly of classes that the detector does not know
 
     Returns
     -------
     accuracy : float
     """
+    detector, X = _detector_and_inputs(estimator, X)
     return closed_set_accuracy(y, detector.predict_known(X), detector.classes_)
 
 
+def accepted_accuracy_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """:func:`accepted_accuracy` of a detector's ``predict``.
+
+    Parameters
+    ----------
+    estimator : fitted detector, Pipeline or search
+    X, y : test points, possibly of classes that the detector does not know
+
+    Returns
+    -------
+    accuracy : float
+    """
+    detector, X = _detector_and_inputs(estimator, X)
+    return accepted_accuracy(y, detector.predict(X), detector.classes_)
+
+
+def neg_acceptance_rate_error_scorer(estimator: Any, X: Any, y: Any) -> float:
+    """How far the :func:`acceptance_rate` is from ``1 - contamination``, negated.
+
+    Parameters
+    ----------
+    estimator : fitted detector, Pipeline or search
+        Its `contamination` is the nominal rate even where `threshold` overrides it,
+        so that a search over thresholds can look for that rate.
+    X, y : test points, possibly of classes that the detector does not know
+
+    Returns
+    -------
+    error : float
+        At most 0, which is best.
+    """
+    detector, X = _detector_and_inputs(estimator, X)
+    rate = acceptance_rate(y, detector.predict(X), detector.classes_)
+    return -abs(rate - (1 - detector.contamination))
+
+
 SCORERS: dict[str, Scorer] = {
+    "accepted_accuracy": accepted_accuracy_scorer,
     "auroc": auroc_scorer,
     "closed_set_accuracy": closed_set_accuracy_scorer,
+    "neg_acceptance_rate_error": neg_acceptance_rate_error_scorer,
     "open_set_f1": open_set_f1_scorer,
     "tnr_at_tpr95": tnr_at_tpr95_scorer,
 }
+
+
+def _detector_and_inputs(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Reach through searches and pipelines to the detector, and to what it is given."""
+    if hasattr(estimator, "best_estimator_"):
+        return _detector_and_inputs(estimator.best_estimator_, X)
+    if isinstance(estimator, Pipeline):
+        X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+        return _detector_and_inputs(estimator[-1], X)
+    return estimator, X
+
+
+def _known_rows(
+    y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of true and predicted labels, of the points of known classes."""
+    check_consistent_length(y_true, y_pred)
+    classes = np.asarray(classes)
+    true, predicted = (_positions(labels, classes) for labels in (y_true, y_pred))
+    is_known = true < len(classes)
+    if not is_known.any():
+        raise ValueError("y_true holds no point of a known class.")
+    return true[is_known], predicted[is_known]
+
+
+def _f1_of_first_parts(
+    true: np.ndarray, answered: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the known classes' F1 if the first 0, 1, ... n points are accepted.
+
+    And the number of known classes that appear, in the truth or in the answers.
+    Accepting one more point changes the F1 of one class only: the one answered.
+    """
+    n = len(true)
+    support = np.bincount(true, minlength=n_classes + 1)[:n_classes]
+    by_class = np.argsort(answered, kind="stable")
+    group = answered[by_class]
+    starts = np.searchsorted(group, group)
+    right = np.concatenate([[0], np.cumsum((true == answered)[by_class])])
+    n_answered = np.arange(n) - starts + 1
+    f1 = 2 * (right[1:] - right[starts]) / (n_answered + support[group])
+    is_first = n_answered == 1
+    gain = np.empty(n)
+    gain[by_class] = f1 - np.where(is_first, 0.0, np.append(0.0, f1[:-1]))
+    is_new = np.empty(n, dtype=bool)
+    is_new[by_class] = is_first & (support[group] == 0)
+    n_present = np.count_nonzero(support) + np.cumsum(is_new)
+    return (
+        np.append(0.0, np.cumsum(gain)),
+        np.append(np.count_nonzero(support), n_present),
+    )
 
 
 def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +640,9 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
         if len(part) == 0:
             raise ValueError(
                 f"There are no {name} points: telling known from unknown apart can "
-                "only be measured where both are present."
+                "only be measured where both are present. Unknown are the labels that "
+                "the detector was not fitted on; for test parts that hold some, see "
+                "skvmdls.model_selection.LeaveClassesOut."
             )
     return known, unknown
 

@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
-from sklearn.model_selection import cross_validate
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skvmdls import VMDLSbDetector
 from skvmdls.metrics import (
     SCORERS,
+    acceptance_rate,
+    accepted_accuracy,
     auroc,
     closed_set_accuracy,
     get_scorer,
     open_set_f1,
+    threshold_curve,
+    threshold_curve_from_predictions,
     tnr_at_tpr,
 )
 
@@ -101,3 +107,161 @@ def test_all_scorers_at_once_in_cross_validation(table):
     )
     assert set(results) >= {f"test_{name}" for name in SCORERS}
     assert results["test_auroc"] > 0.9
+
+
+def test_acceptance_and_its_accuracy_are_counted_on_known_points():
+    y_true = ["a", "a", "b", "b", "zebra", "zebra"]
+    y_pred = ["a", "b", "b", "-1", "a", "-1"]
+    assert acceptance_rate(y_true, y_pred, ["a", "b"]) == 3 / 4
+    assert accepted_accuracy(y_true, y_pred, ["a", "b"]) == 2 / 3
+    with pytest.raises(ValueError, match="None of the 2 points .* is accepted"):
+        accepted_accuracy([0, 1, 7], [-1, -1, 0], [0, 1])
+    for measure in (acceptance_rate, accepted_accuracy):
+        with pytest.raises(ValueError, match="no point of a known class"):
+            measure([7], [0], [0, 1])
+
+
+def test_the_scorers_of_known_points_follow_the_detector(vmdls_b, digits, is_known):
+    X, y = digits.X_test, digits.y_test
+    answers = vmdls_b.predict(X)[is_known]
+    accepted = answers != -1
+    error = get_scorer("neg_acceptance_rate_error")(vmdls_b, X, y)
+    assert error == pytest.approx(-abs(accepted.mean() - 0.95))
+    assert get_scorer("accepted_accuracy")(vmdls_b, X, y) == np.mean(
+        answers[accepted] == y[is_known][accepted]
+    )
+
+
+def as_table(images):
+    return images.reshape(len(images), -1)
+
+
+def as_images(table):
+    return table.reshape(-1, 8, 8)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_scorers_reach_a_detector_at_the_end_of_a_pipeline(name, vmdls_b, digits):
+    X, y = digits.X_test[::3], digits.y_test[::3]
+    scorer = get_scorer(name)
+    alone = scorer(vmdls_b, X, y)
+    to_images = FunctionTransformer(as_images)
+    assert scorer(Pipeline([("detector", vmdls_b)]), X, y) == alone
+    pipeline = make_pipeline(to_images, vmdls_b)
+    assert scorer(pipeline, as_table(X), y) == alone
+    nested = make_pipeline(FunctionTransformer(), "passthrough", pipeline)
+    assert scorer(nested, as_table(X), y) == alone
+
+
+def test_scorers_reach_the_best_estimator_of_a_search(table):
+    X, y = table
+    search = GridSearchCV(
+        make_pipeline(
+            FunctionTransformer(), VMDLSbDetector(contamination=0.5, random_state=0)
+        ),
+        {"vmdlsbdetector__max_epochs": [2]},
+        scoring={name: SCORERS[name] for name in ("accepted_accuracy", "open_set_f1")},
+        refit="accepted_accuracy",
+        cv=StratifiedKFold(2),
+        error_score="raise",
+    ).fit(X, y)
+    for scorer in (get_scorer("closed_set_accuracy"), get_scorer("open_set_f1")):
+        assert scorer(search, X, y) == scorer(search.best_estimator_[-1], X, y)
+
+
+def test_a_scorer_without_unknown_points_says_where_to_get_them(vmdls_b, digits):
+    y = digits.y_train
+    for name in ("auroc", "tnr_at_tpr95"):
+        with pytest.raises(ValueError, match="no unknown points.*LeaveClassesOut"):
+            get_scorer(name)(vmdls_b, digits.X_train[:20], y[:20])
+
+
+def curve_by_trying_every_threshold(y_true, y_known, scores, classes):
+    is_known = np.isin(y_true, classes)
+    thresholds = [*np.unique(scores), np.nextafter(scores.max(), np.inf)]
+    rows = []
+    for threshold in thresholds:
+        accepted = scores >= threshold
+        both = accepted & is_known
+        rows.append(
+            (
+                threshold,
+                accepted[is_known].mean(),
+                accepted[~is_known].mean() if (~is_known).any() else np.nan,
+                np.mean(y_true[both] == y_known[both]) if both.any() else np.nan,
+                open_set_f1(y_true, np.where(accepted, y_known, -1), classes),
+            )
+        )
+    return np.transpose(rows)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+@pytest.mark.parametrize("labels", [(0, 1, 2, 3, 8, 9), (0, 1, 2, 3), (2, 9), (1,)])
+def test_threshold_curve_equals_trying_every_threshold(labels, decimals):
+    rng = np.random.default_rng(0)
+    classes = np.array([3, 0, 2, 1])
+    for n in (1, 2, 60):
+        y_true = rng.choice(labels, n)
+        if not np.isin(y_true, classes).any():
+            y_true[0] = 2
+        y_known = np.where(rng.random(n) < 0.6, y_true % 4, rng.integers(0, 4, n))
+        scores = rng.normal(size=n).round(decimals)
+        curve = threshold_curve_from_predictions(y_true, y_known, scores, classes)
+        slow = curve_by_trying_every_threshold(y_true, y_known, scores, classes)
+        unknown = curve.unknown_acceptance
+        assert (unknown is None) == bool(np.isin(y_true, classes).all())
+        fast = (
+            curve.thresholds,
+            curve.known_acceptance,
+            np.full(len(curve.thresholds), np.nan) if unknown is None else unknown,
+            curve.accepted_accuracy,
+            curve.macro_f1,
+        )
+        np.testing.assert_allclose(np.array(fast), slow, rtol=1e-12)
+
+
+def test_threshold_curve_says_what_set_params_then_does(vmdls_b, digits, is_known):
+    X, y = digits.X_test, digits.y_test
+    curve = threshold_curve(make_pipeline(FunctionTransformer(), vmdls_b), X, y)
+    scores = vmdls_b.score_samples(X)
+    known = vmdls_b.predict_known(X)
+    for i in (0, len(curve.thresholds) // 2, -1):
+        answers = np.where(scores >= curve.thresholds[i], known, -1)
+        assert curve.macro_f1[i] == pytest.approx(open_set_f1(y, answers, digits.known))
+        assert curve.known_acceptance[i] == np.mean(answers[is_known] != -1)
+        assert curve.unknown_acceptance[i] == np.mean(answers[~is_known] != -1)
+
+
+def test_cost_equals_adding_up_the_points():
+    rng = np.random.default_rng(1)
+    y_true, y_known = rng.integers(0, 5, 80), rng.integers(0, 3, 80)
+    scores = rng.normal(size=80).round(1)
+    curve = threshold_curve_from_predictions(y_true, y_known, scores, [0, 1, 2])
+    is_known = y_true < 3
+    costs = curve.cost(
+        false_rejection=2, wrong_label=3, false_acceptance=7, unknown_share=0.1
+    )
+    for threshold, cost in zip(curve.thresholds, costs, strict=True):
+        accepted = scores >= threshold
+        each = np.where(
+            is_known,
+            np.where(accepted, 3 * (y_true != y_known), 2),
+            np.where(accepted, 7, 0),
+        )
+        by_hand = 0.9 * each[is_known].mean() + 0.1 * each[~is_known].mean()
+        assert cost == pytest.approx(by_hand)
+
+
+def test_cost_of_unknown_points_needs_some():
+    curve = threshold_curve_from_predictions([0, 1], [0, 0], [1.0, 2.0], [0, 1])
+    np.testing.assert_allclose(
+        curve.cost(false_rejection=1, wrong_label=3), [1.5, 2.0, 1.0]
+    )
+    with pytest.raises(ValueError, match="without any.*LeaveClassesOut"):
+        curve.cost(false_rejection=1, wrong_label=1, false_acceptance=1)
+    with pytest.raises(ValueError, match=r"unknown_share must be in \[0, 1\], got 20"):
+        curve.cost(
+            false_rejection=1, wrong_label=1, false_acceptance=1, unknown_share=20
+        )
+    with pytest.raises(ValueError, match="no point of a known class"):
+        threshold_curve_from_predictions([7], [0], [1.0], [0, 1])

@@ -1,0 +1,218 @@
+"""Splits for tuning without unknown data: known classes play the unknown ones."""
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import check_random_state, column_or_1d, indexable
+
+__all__ = ["LeaveClassesOut"]
+
+
+class LeaveClassesOut(BaseCrossValidator):
+    """Cross-validation in which some known classes play the unknown ones.
+
+    Each split leaves `n_unknown` classes out of its training part. Its test part is a
+    stratified share of all rows, those of the left-out classes included: a detector
+    that was fitted on the training part has never seen their classes. The rows of
+    left-out classes that are not in the test part are not used in that split.
+
+    So unknown points make up ``n_unknown / n_classes`` of a test part if the classes
+    are equally large. AUROC and TNR@TPR do not depend on this share; macro F1 and
+    accuracy do.
+
+    Test parts of successive splits do not overlap as long as ``n_splits * test_size
+    <= 1``. Where this product is 1, as by default, every row is tested exactly once,
+    and ``cross_val_predict`` works too.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of splits.
+    n_unknown : int or float, default=0.3
+        Classes left out of each split, as a number or as a share of the classes
+        (rounded, at least one). At least two classes must stay. Over the splits,
+        any two classes are left out equally often, or one of them once more.
+    test_size : float in (0, 1), default=0.2
+        Share of the rows of each class in the test part, rounded up or down.
+    random_state : int, RandomState or None, default=None
+        Chooses the classes and the rows. With an int, every call of :meth:`split`
+        gives the same splits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.repeat(["cat", "dog", "eel", "fox"], 10)
+    >>> cv = LeaveClassesOut(n_splits=5, n_unknown=1, random_state=0)
+    >>> for train, test in cv.split(np.zeros((40, 2)), y):
+    ...     print(np.setdiff1d(y, y[train]), len(train), len(test))
+    ['eel'] 24 8
+    ['fox'] 24 8
+    ['dog'] 24 8
+    ['cat'] 24 8
+    ['eel'] 24 8
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        n_unknown: int | float = 0.3,
+        test_size: float = 0.2,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.n_unknown = n_unknown
+        self.test_size = test_size
+        self.random_state = random_state
+
+    def get_n_splits(
+        self,
+        X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> int:
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X, y, groups : ignored
+            For scikit-learn's API.
+
+        Returns
+        -------
+        n_splits : int
+        """
+        return self.n_splits
+
+    def split(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate the positions of training and test rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Only its length counts.
+        y : array-like of shape (n,)
+            Labels, of at least three classes.
+        groups : ignored
+            For scikit-learn's API.
+
+        Yields
+        ------
+        train, test : ndarray of int64, ascending
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, `y` is missing or has too few classes, or
+            a class too few rows.
+        """
+        if y is None:
+            raise ValueError(
+                "LeaveClassesOut needs y: it leaves out some of its labels."
+            )
+        if groups is not None:
+            warnings.warn("LeaveClassesOut ignores groups.", UserWarning, stacklevel=2)
+        X, y = indexable(X, y)
+        classes, labels, counts = np.unique(
+            column_or_1d(y), return_inverse=True, return_counts=True
+        )
+        self._check_settings()
+        n_unknown = self._n_left_out(len(classes))
+        self._check_class_sizes(classes, counts)
+        rng = check_random_state(self.random_state)
+        position = _position_in_class(labels, counts, rng)
+        # A part of a row of each class that is rounded away in one split counts in
+        # the next; the start differs from class to class, so that not all classes
+        # round up in the same split.
+        start = rng.uniform(size=len(classes))
+        times_left_out = np.zeros(len(classes), dtype=int)
+        for i in range(self.n_splits):
+            ties = rng.permutation(len(classes))
+            left_out = np.lexsort((ties, times_left_out))[:n_unknown]
+            times_left_out[left_out] += 1
+            is_left_out = np.zeros(len(classes), dtype=bool)
+            is_left_out[left_out] = True
+            first, last = (
+                np.floor(share * counts + start + 1e-9).astype(int)
+                for share in (i * self.test_size, (i + 1) * self.test_size)
+            )
+            steps = (position - first[labels]) % counts[labels]
+            is_test = steps < (last - first)[labels]
+            for name, part in (
+                ("left-out", is_left_out[labels]),
+                ("known", ~is_left_out[labels]),
+            ):
+                if not (is_test & part).any():
+                    raise ValueError(
+                        f"test_size={self.test_size} of classes of {counts.min()} to "
+                        f"{counts.max()} rows leaves no row of a {name} class in the "
+                        f"test part of split {i}. Raise test_size, or give more rows."
+                    )
+            yield (
+                np.flatnonzero(~is_test & ~is_left_out[labels]),
+                np.flatnonzero(is_test),
+            )
+
+    def _check_settings(self) -> None:
+        if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
+            raise ValueError(
+                f"n_splits must be an integer of at least 1, got {self.n_splits!r}."
+            )
+        if not isinstance(self.test_size, Real) or not 0 < self.test_size < 1:
+            raise ValueError(
+                "test_size must be a share of the rows, between 0 and 1, got "
+                f"{self.test_size!r}."
+            )
+
+    def _n_left_out(self, n_classes: int) -> int:
+        if n_classes < 3:
+            raise ValueError(
+                f"y has {n_classes} classes; LeaveClassesOut needs at least 3: one to "
+                "leave out and two to train on."
+            )
+        if isinstance(self.n_unknown, Integral) and self.n_unknown >= 1:
+            n_unknown = int(self.n_unknown)
+        elif isinstance(self.n_unknown, Real) and 0 < self.n_unknown < 1:
+            n_unknown = max(1, round(self.n_unknown * n_classes))
+        else:
+            raise ValueError(
+                "n_unknown must be a number of classes, at least 1, or a share of "
+                f"them, between 0 and 1, got {self.n_unknown!r}."
+            )
+        if n_unknown > n_classes - 2:
+            raise ValueError(
+                f"n_unknown={self.n_unknown!r} leaves out {n_unknown} of {n_classes} "
+                f"classes; at most {n_classes - 2} may be, since two must stay to "
+                "train on."
+            )
+        return n_unknown
+
+    def _check_class_sizes(self, classes: np.ndarray, counts: np.ndarray) -> None:
+        n_train = counts - np.ceil(self.test_size * counts - 1e-9)
+        if n_train.min() < 1:
+            smallest = n_train.argmin()
+            raise ValueError(
+                f"Class {classes[smallest]} has {counts[smallest]} row(s): with "
+                f"test_size={self.test_size} none may be left to train on. Lower "
+                "test_size, or give more rows of this class, or none."
+            )
+
+
+def _position_in_class(
+    labels: np.ndarray, counts: np.ndarray, rng: np.random.RandomState
+) -> np.ndarray:
+    """Give each row a random place in its class, from 0."""
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    position = np.empty(len(labels), dtype=int)
+    position[by_class] = np.concatenate([np.arange(count) for count in counts])
+    return position

@@ -1,0 +1,190 @@
+"""The splitter: what it promises of classes and rows, and its use in scikit-learn."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import (
+    GridSearchCV,
+    check_cv,
+    cross_val_predict,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvmdls import VMDLSbDetector
+from skvmdls.metrics import SCORERS, get_scorer
+from skvmdls.model_selection import LeaveClassesOut
+
+RNG = np.random.default_rng(0)
+UNEVEN = RNG.permutation(np.repeat(np.arange(7), [100, 40, 11, 5, 23, 64, 30]))
+
+
+def splits(y, **settings):
+    return list(LeaveClassesOut(**settings).split(np.zeros((len(y), 1)), y))
+
+
+def left_out(y, train):
+    return np.setdiff1d(y, y[train])
+
+
+@pytest.mark.parametrize("n_unknown", [1, 2, 5, 0.01, 0.3, 0.7])
+@pytest.mark.parametrize("test_size", [0.2, 1 / 3, 0.5, 0.7])
+def test_left_out_classes_are_only_in_the_test_part(n_unknown, test_size):
+    expected = n_unknown if n_unknown >= 1 else max(1, round(n_unknown * 7))
+    for train, test in splits(
+        UNEVEN, n_unknown=n_unknown, test_size=test_size, random_state=0
+    ):
+        unknown = left_out(UNEVEN, train)
+        assert len(unknown) == expected
+        assert np.isin(unknown, UNEVEN[test]).any()
+        assert np.isin(UNEVEN[train], UNEVEN[test]).any()
+        assert not np.intersect1d(train, test).size
+        unused = np.setdiff1d(np.arange(len(UNEVEN)), np.union1d(train, test))
+        assert np.isin(UNEVEN[unused], unknown).all()
+
+
+@pytest.mark.parametrize("test_size", [0.1, 0.2, 1 / 3, 0.5, 0.7])
+def test_test_part_is_stratified(test_size):
+    share = test_size * np.bincount(UNEVEN)
+    for _, test in splits(UNEVEN, test_size=test_size, random_state=0):
+        drawn = np.bincount(UNEVEN[test], minlength=7)
+        assert np.all(np.abs(drawn - share) < 1 + 1e-9)
+
+
+@pytest.mark.parametrize("n_splits", [1, 4, 5, 7, 14])
+@pytest.mark.parametrize("n_unknown", [1, 2, 3])
+def test_classes_are_left_out_about_equally_often(n_splits, n_unknown):
+    for seed in range(5):
+        times = Counter(dict.fromkeys(range(7), 0))
+        for train, _ in splits(
+            UNEVEN, n_splits=n_splits, n_unknown=n_unknown, random_state=seed
+        ):
+            times.update(left_out(UNEVEN, train).tolist())
+        assert max(times.values()) - min(times.values()) <= 1
+
+
+@pytest.mark.parametrize("n_splits", [2, 3, 5, 6, 7, 10])
+def test_test_parts_are_a_partition_where_sizes_sum_to_one(n_splits):
+    parts = splits(UNEVEN, n_splits=n_splits, test_size=1 / n_splits, random_state=0)
+    rows = np.sort(np.concatenate([test for _, test in parts]))
+    np.testing.assert_array_equal(rows, np.arange(len(UNEVEN)))
+
+
+def test_every_row_has_the_same_chance_to_be_tested():
+    y = np.repeat([0, 1, 2], [12, 7, 5])
+    chances = np.zeros(len(y))
+    for seed in range(2000):
+        ((_, test),) = splits(y, n_splits=1, test_size=0.25, random_state=seed)
+        chances[test] += 1 / 2000
+    np.testing.assert_allclose(chances, 0.25, atol=0.05)
+
+
+def test_an_int_repeats_the_splits_and_other_seeds_differ():
+    first, again, other = (
+        [np.concatenate(part) for part in splits(UNEVEN, random_state=seed)]
+        for seed in (0, 0, 1)
+    )
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+def test_labels_may_be_of_any_type_and_only_their_equality_counts():
+    names = np.array(["ant", "bee", "cat", "dog", "eel", "fox", "gnu"])[UNEVEN]
+    for of_ints, of_names in zip(
+        splits(UNEVEN, random_state=0), splits(names, random_state=0), strict=True
+    ):
+        assert all(map(np.array_equal, of_ints, of_names))
+
+
+def test_it_is_a_splitter_of_scikit_learn():
+    cv = LeaveClassesOut(n_splits=4, n_unknown=2, random_state=0)
+    assert check_cv(cv) is cv
+    assert cv.get_n_splits() == 4
+    assert repr(cv) == (
+        "LeaveClassesOut(n_splits=4, n_unknown=2, random_state=0, test_size=0.2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_unknown": 6}, "leaves out 6 of 7 classes; at most 5"),
+        ({"n_unknown": 0.9}, "n_unknown=0.9 leaves out 6 of 7 classes"),
+        ({"n_unknown": 0}, "n_unknown must be .* got 0"),
+        ({"n_unknown": 1.5}, "n_unknown must be .* got 1.5"),
+        ({"n_splits": 0}, "n_splits must be .* got 0"),
+        ({"test_size": 5}, "test_size must be a share .* got 5"),
+        ({"test_size": 0.0}, "test_size must be a share .* got 0.0"),
+        ({"test_size": 0.9}, r"Class 3 has 5 row\(s\).*Lower test_size"),
+    ],
+)
+def test_bad_settings_are_explained(settings, message):
+    with pytest.raises(ValueError, match=message):
+        splits(UNEVEN, **settings)
+
+
+def test_bad_labels_are_explained():
+    with pytest.raises(ValueError, match="y has 2 classes.*at least 3"):
+        splits(np.repeat([0, 1], 20))
+    with pytest.raises(ValueError, match="needs y"):
+        next(LeaveClassesOut().split(np.zeros((9, 1))))
+    with pytest.raises(ValueError, match="no row of a left-out class"):
+        splits(np.repeat([0, 1, 2], 3), test_size=0.1, n_splits=9)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        next(LeaveClassesOut().split(np.zeros((9, 1)), UNEVEN))
+    with pytest.warns(UserWarning, match="ignores groups"):
+        next(LeaveClassesOut().split(UNEVEN, UNEVEN, groups=UNEVEN))
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Five separated blobs, as (X, y) with string labels."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(5), 40)
+    X = rng.normal(size=(200, 8)) + 5 * np.eye(8)[y]
+    return X, np.array(["ant", "bee", "cat", "dog", "eel"])[y]
+
+
+DETECTOR = VMDLSbDetector(
+    max_epochs=5, contamination=0.1, calibration_fraction=0.2, random_state=0
+)
+
+
+def test_all_scorers_see_the_left_out_classes_as_unknown(blobs):
+    results = cross_validate(
+        DETECTOR,
+        *blobs,
+        cv=LeaveClassesOut(n_splits=2, random_state=0),
+        scoring=SCORERS,
+        error_score="raise",
+    )
+    assert all(np.isfinite(results[f"test_{name}"]).all() for name in SCORERS)
+    assert results["test_auroc"].mean() > 0.9
+
+
+def test_grid_search_tunes_a_pipeline_without_unknown_data(blobs):
+    pipeline = make_pipeline(StandardScaler(), clone(DETECTOR))
+    search = GridSearchCV(
+        pipeline,
+        {"vmdlsbdetector__learning_rate": [1e-3, 1e-8]},
+        cv=LeaveClassesOut(n_splits=2, random_state=0),
+        scoring=get_scorer("auroc"),
+        error_score="raise",
+    ).fit(*blobs)
+    assert search.best_score_ > 0.9
+    # The winner is refitted on all classes.
+    assert len(search.best_estimator_.classes_) == 5
+
+
+def test_cross_val_predict_answers_every_row_once(blobs):
+    X, y = blobs
+    cv = LeaveClassesOut(n_splits=3, test_size=1 / 3, random_state=0)
+    answers = cross_val_predict(DETECTOR, X, y, cv=cv)
+    for train, test in cv.split(X, y):
+        assert not np.isin(answers[test], left_out(y, train)).any()
+    assert np.mean(answers == "-1") > 0.2
+    with pytest.raises(ValueError, match="only works for partitions"):
+        cross_val_predict(DETECTOR, X, y, cv=LeaveClassesOut(3, test_size=0.2))
