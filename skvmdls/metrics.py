@@ -19,6 +19,7 @@ __all__ = [
     "closed_set_accuracy",
     "get_scorer",
     "open_set_f1",
+    "oscr",
     "threshold_curve",
     "threshold_curve_from_predictions",
     "tnr_at_tpr",
@@ -226,6 +227,62 @@ def accepted_accuracy(
             "no accuracy of accepted points. Lower the threshold."
         )
     return float(np.mean(true[accepted] == predicted[accepted]))
+
+
+def oscr(
+    y_true: ArrayLike, y_known: ArrayLike, scores: ArrayLike, classes: ArrayLike
+) -> float:
+    """Area under the open-set classification rate curve [1]_.
+
+    The curve sets the share of known points that are accepted with their own label
+    against the share of unknown points that are accepted, over all thresholds: it joins
+    closed-set accuracy and the telling apart of known and unknown, and is at most
+    either. With one score for both tasks, as here, the area is the OpenAUC [2]_ too:
+    the chance that a known point is rightly labelled and scores above an unknown one.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        True labels; those not in `classes` count as unknown.
+    y_known : array-like of shape (n,)
+        Answers of ``predict_known``.
+    scores : array-like of shape (n,)
+        Answers of ``score_samples``; ties count a half.
+    classes : array-like of shape (C,)
+        The known classes.
+
+    Returns
+    -------
+    area : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there are no known or no unknown points.
+
+    References
+    ----------
+    .. [1] A. Dhamija, M. Guenther and T. Boult, "Reducing Network Agnostophobia",
+       NeurIPS 2018.
+    .. [2] Z. Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition",
+       NeurIPS 2022.
+
+    Examples
+    --------
+    >>> oscr([0, 1, 7], [0, 0, 1], [3.0, 2.0, 1.0], classes=[0, 1])
+    0.5
+    """
+    check_consistent_length(y_true, y_known, scores)
+    true, answered = (_positions(labels, classes) for labels in (y_true, y_known))
+    is_known = true < len(np.asarray(classes))
+    known, unknown = _split(is_known, scores)
+    below, up_to = (
+        np.searchsorted(np.sort(unknown), known, side=side)
+        for side in ("left", "right")
+    )
+    ranked_above = (below + up_to) / (2 * len(unknown))
+    return float(np.mean(ranked_above * (true == answered)[is_known]))
 
 
 @dataclass(frozen=True)

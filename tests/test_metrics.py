@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from sklearn.metrics import f1_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -16,6 +17,7 @@ from skvmdls.metrics import (
     closed_set_accuracy,
     get_scorer,
     open_set_f1,
+    oscr,
     threshold_curve,
     threshold_curve_from_predictions,
     tnr_at_tpr,
@@ -265,3 +267,40 @@ def test_cost_of_unknown_points_needs_some():
         )
     with pytest.raises(ValueError, match="no point of a known class"):
         threshold_curve_from_predictions([7], [0], [1.0], [0, 1])
+
+
+def test_oscr_is_the_area_under_its_curve():
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 5, 200)  # 3 and 4 are unknown
+    y_known = np.where(rng.random(200) < 0.8, y_true % 3, rng.integers(0, 3, 200))
+    scores = (rng.normal(size=200) + (y_true < 3)).round(1)
+    is_known = y_true < 3
+    pairs = [
+        (one == answer) * (1.0 * (s > u) + 0.5 * (s == u))
+        for one, answer, s in zip(
+            y_true[is_known], y_known[is_known], scores[is_known], strict=True
+        )
+        for u in scores[~is_known]
+    ]
+    area = oscr(y_true, y_known, scores, classes=[0, 1, 2])
+    assert area == pytest.approx(np.mean(pairs))
+    thresholds = np.append(np.unique(scores), np.inf)
+    right = [
+        np.mean((y_known == y_true)[is_known] & (scores[is_known] >= t))
+        for t in thresholds
+    ]
+    false = [np.mean(scores[~is_known] >= t) for t in thresholds]
+    assert area == pytest.approx(-trapezoid(right, false))
+
+
+def test_oscr_is_bounded_by_accuracy_and_auroc():
+    rng = np.random.default_rng(1)
+    y_true, scores = rng.integers(0, 4, 300), rng.normal(size=300)
+    y_known = rng.integers(0, 3, 300)
+    area = oscr(y_true, y_known, scores, classes=[0, 1, 2])
+    assert area <= closed_set_accuracy(y_true, y_known, [0, 1, 2])
+    assert area <= auroc(y_true < 3, scores)
+    perfect = oscr(y_true, y_true, scores, classes=[0, 1, 2])
+    assert perfect == pytest.approx(auroc(y_true < 3, scores))
+    with pytest.raises(ValueError, match="no unknown points"):
+        oscr([0, 1], [0, 1], [1.0, 2.0], classes=[0, 1])
