@@ -274,8 +274,9 @@ def oscr(
     0.5
     """
     check_consistent_length(y_true, y_known, scores)
+    classes = np.asarray(classes)
     true, answered = (_positions(labels, classes) for labels in (y_true, y_known))
-    is_known = true < len(np.asarray(classes))
+    is_known = true < len(classes)
     known, unknown = _split(is_known, scores)
     below, up_to = (
         np.searchsorted(np.sort(unknown), known, side=side)

@@ -1,0 +1,330 @@
+"""One task, all methods: train, set the thresholds, score, measure."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from skvmdls import VMDLSDetector
+from skvmdls.backbones import BACKBONES, resolve_factory
+from skvmdls.benchmarks.peers import (
+    PEERS,
+    SoftmaxNet,
+    fit_peer,
+    peer_scores,
+    train_softmax,
+)
+from skvmdls.calibration import HeldOut, conformal_threshold, hold_out
+from skvmdls.devices import resolve_device, resolve_precision
+from skvmdls.inputs import resolve_augmentation
+from skvmdls.metrics import (
+    auroc,
+    closed_set_accuracy,
+    open_set_f1,
+    oscr,
+    threshold_curve_from_predictions,
+    tnr_at_tpr,
+)
+from skvmdls.training import seeded
+
+__all__ = ["OURS", "Task", "run", "set_figures"]
+
+OURS = ("VMDLS", "VMDLS_b")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Known classes to learn, and sets of unknown points to tell them from.
+
+    Parameters
+    ----------
+    X_train, y_train : ndarray
+        Known classes only.
+    X_known, y_known : ndarray
+        Test points of the known classes.
+    unknown : dict of str to ndarray
+        Sets of test points of no known class.
+    settings : dict
+        Parameters of the detectors.
+    seed : int
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(40, 6)), np.arange(40) % 2
+    >>> Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1}, seed=0).seed
+    0
+    """
+
+    X_train: np.ndarray
+    y_train: np.ndarray
+    X_known: np.ndarray
+    y_known: np.ndarray
+    unknown: dict[str, np.ndarray]
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What one method says of held-out, known and unknown points."""
+
+    held_out: np.ndarray
+    known: np.ndarray
+    unknown: dict[str, np.ndarray]
+    answers: np.ndarray
+    unknown_answers: dict[str, np.ndarray]
+    seconds: dict[str, float | None]
+
+
+def run(task: Task, peers: tuple[str, ...] = PEERS) -> dict[str, Any]:
+    """Run both detectors and the peers on a task.
+
+    VMDLS_b is read off the fitted VMDLS detector: with one seed they train the same net
+    and fit the same Gaussians. A peer that fails is recorded with its error.
+
+    Parameters
+    ----------
+    task : Task
+    peers : tuple of str, default=PEERS
+
+    Returns
+    -------
+    figures : dict of str to dict
+        Of each method: ``fit seconds``, ``microseconds a point``, ``closed-set
+        accuracy``, ``acceptance``, and under ``sets`` the :func:`set_figures` of each
+        unknown set; or ``error``.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(120) % 3
+    >>> X = rng.normal(size=(120, 6)) + 4 * np.eye(6)[y]
+    >>> task = Task(X, y, X, y, {"far": X + 9}, {"max_epochs": 2})
+    >>> sorted(run(task, peers=("Energy",)))
+    ['Energy', 'VMDLS', 'VMDLS_b']
+    """
+    started = time.perf_counter()
+    detector = VMDLSDetector(**task.settings, verbose=1, random_state=task.seed)
+    detector.fit(task.X_train, task.y_train)
+    fit_seconds = time.perf_counter() - started
+    scored = _ours(task, detector, fit_seconds)
+    figures = {
+        name: _figures(task, detector, method) for name, method in scored.items()
+    }
+    for name, method in _theirs(task, detector, peers):
+        figures[name] = (
+            {"error": method}
+            if isinstance(method, str)
+            else _figures(task, detector, method)
+        )
+    return figures
+
+
+def set_figures(
+    y_known: np.ndarray,
+    classes: np.ndarray,
+    answers: tuple[np.ndarray, np.ndarray],
+    scores: tuple[np.ndarray, np.ndarray],
+    held_out: np.ndarray,
+) -> dict[str, float]:
+    """How well a method tells one set of unknown points from the known ones.
+
+    Parameters
+    ----------
+    y_known : ndarray of shape (n,)
+        True labels of the known test points.
+    classes : ndarray
+    answers, scores : pairs of ndarrays
+        Of the known and of the unknown points; the answers never reject.
+    held_out : ndarray
+        Scores of held-out known points: both thresholds are conformal quantiles of it.
+
+    Returns
+    -------
+    figures : dict of str to float
+        ``AUROC``, ``TNR@TPR95``, ``OSCR``; macro ``F1`` at contamination 0.05, ``F1 at
+        99 %`` at 0.01; and ``best F1``, at the threshold that is best for this very
+        set: no method can know it, so it only bounds what a threshold could do.
+
+    Examples
+    --------
+    >>> known, unknown = np.arange(100.0), np.arange(100.0) - 200
+    >>> labels = np.arange(100) % 2
+    >>> figures = set_figures(
+    ...     labels, np.arange(2), (labels, labels), (known, unknown), known
+    ... )
+    >>> figures["AUROC"], figures["best F1"]
+    (1.0, 1.0)
+    """
+    n_known, n_unknown = map(len, scores)
+    truth = np.concatenate([y_known, np.full(n_unknown, -1)])
+    answered, values = np.concatenate(answers), np.concatenate(scores)
+    is_known = np.repeat([True, False], [n_known, n_unknown])
+    curve = threshold_curve_from_predictions(truth, answered, values, classes)
+
+    def f1(contamination: float) -> float:
+        accepted = values >= conformal_threshold(held_out, contamination)
+        return open_set_f1(truth, np.where(accepted, answered, -1), classes)
+
+    return {
+        "AUROC": auroc(is_known, values),
+        "TNR@TPR95": tnr_at_tpr(is_known, values),
+        "OSCR": oscr(truth, answered, values, classes),
+        "F1": f1(0.05),
+        "F1 at 99 %": f1(0.01),
+        "best F1": float(curve.macro_f1.max()),
+    }
+
+
+def _figures(task: Task, detector: VMDLSDetector, scored: _Scored) -> dict[str, Any]:
+    classes = detector.classes_
+    threshold = conformal_threshold(scored.held_out, 0.05)
+    return {
+        **scored.seconds,
+        "closed-set accuracy": closed_set_accuracy(
+            task.y_known, scored.answers, classes
+        ),
+        "acceptance": float(np.mean(scored.known >= threshold)),
+        "sets": {
+            name: set_figures(
+                task.y_known,
+                classes,
+                (scored.answers, scored.unknown_answers[name]),
+                (scored.known, scored.unknown[name]),
+                scored.held_out,
+            )
+            for name in task.unknown
+        },
+    }
+
+
+def _n_points(task: Task) -> int:
+    return len(task.X_known) + sum(map(len, task.unknown.values()))
+
+
+def _split(task: Task, detector: VMDLSDetector) -> HeldOut:
+    """Repeat the split that `fit` made, which draws from the seed first of all."""
+    labels = np.searchsorted(detector.classes_, task.y_train)
+    rng = check_random_state(task.seed)
+    return hold_out(labels, detector.calibration_fraction, 0.0, rng)
+
+
+def _ours(
+    task: Task, detector: VMDLSDetector, fit_seconds: float
+) -> dict[str, _Scored]:
+    held_out = task.X_train[_split(task, detector).threshold]
+    points = {"held out": held_out, "known": task.X_known, **task.unknown}
+    likelihoods = {name: detector.class_log_likelihood(X) for name, X in points.items()}
+    answers = {
+        name: detector.classes_[likelihood.argmax(axis=1)]
+        for name, likelihood in likelihoods.items()
+    }
+    started = time.perf_counter()
+    weighted = {
+        name: detector.score_samples(X)
+        for name, X in points.items()
+        if name != "held out"
+    }
+    a_point = 1e6 * (time.perf_counter() - started) / _n_points(task)
+    weighted["held out"] = detector.calibration_scores_
+    plain = {name: likelihood.max(axis=1) for name, likelihood in likelihoods.items()}
+    seconds: dict[str, dict[str, float | None]] = {
+        "VMDLS": {"fit seconds": fit_seconds, "microseconds a point": a_point},
+        "VMDLS_b": {"fit seconds": None, "microseconds a point": None},
+    }
+    return {
+        method: _Scored(
+            scores["held out"],
+            scores["known"],
+            {name: scores[name] for name in task.unknown},
+            answers["known"],
+            {name: answers[name] for name in task.unknown},
+            seconds[method],
+        )
+        for method, scores in (("VMDLS", weighted), ("VMDLS_b", plain))
+    }
+
+
+def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
+    """Yield each peer's name with what it says, or with its error."""
+    if not peers:
+        return
+    parts = _split(task, detector)
+    device = resolve_device(detector.device)
+    standardized = detector.standardizer_.transform
+    inputs = standardized(task.X_train[parts.training]).to(device)
+    labels = torch.from_numpy(
+        np.searchsorted(detector.classes_, task.y_train[parts.training])
+    ).to(device)
+    started = time.perf_counter()
+    net = _softmax_net(detector, inputs, labels, task.seed)
+    train_seconds = time.perf_counter() - started
+    points = {
+        "held out": task.X_train[parts.threshold],
+        "known": task.X_known,
+        **task.unknown,
+    }
+    batches = {
+        name: standardized(X).to(device).split(256) for name, X in points.items()
+    }
+    with torch.no_grad():
+        answers = {
+            name: detector.classes_[
+                torch.cat([net(x).argmax(dim=1) for x in parts]).cpu().numpy()
+            ]
+            for name, parts in batches.items()
+        }
+    for peer in peers:
+        try:
+            started = time.perf_counter()
+            fitted = fit_peer(peer, net, inputs, labels)
+            fit_seconds = train_seconds + time.perf_counter() - started
+            held_out = peer_scores(fitted, batches["held out"])
+            started = time.perf_counter()
+            scores = {
+                name: peer_scores(fitted, batches[name])
+                for name in ("known", *task.unknown)
+            }
+            a_point = 1e6 * (time.perf_counter() - started) / _n_points(task)
+            if not all(np.isfinite(part).all() for part in scores.values()):
+                raise FloatingPointError("its scores are not finite")
+        except Exception as error:
+            yield peer, f"{type(error).__name__}: {error}"
+            continue
+        yield (
+            peer,
+            _Scored(
+                held_out,
+                scores["known"],
+                {name: scores[name] for name in task.unknown},
+                answers["known"],
+                {name: answers[name] for name in task.unknown},
+                {"fit seconds": fit_seconds, "microseconds a point": a_point},
+            ),
+        )
+
+
+def _softmax_net(
+    detector: VMDLSDetector, inputs: torch.Tensor, labels: torch.Tensor, seed: int
+) -> SoftmaxNet:
+    input_shape = detector.input_shape_
+    factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
+    n_classes = len(detector.classes_)
+    with seeded(seed, inputs.device):
+        net = SoftmaxNet(factory, input_shape, n_classes).to(inputs.device)
+        train_softmax(
+            net,
+            inputs,
+            labels,
+            epochs=detector.max_epochs,
+            batch_size=min(n_classes, detector.classes_per_batch or 10)
+            * detector.samples_per_class,
+            learning_rate=detector.learning_rate,
+            weight_decay=detector.weight_decay,
+            augmentation=resolve_augmentation(detector.augmentation, input_shape),
+            dtype=resolve_precision(detector.precision, inputs.device),
+        )
+    return net

@@ -1,0 +1,120 @@
+"""Results on disk: one JSON file a benchmark, whole after every finished part."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Record", "surroundings"]
+
+PACKAGES = (
+    "skvmdls",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "numpy",
+    "pytorch-ood",
+    "pytorch-metric-learning",
+)
+
+
+class Record:
+    """Parts of a benchmark, each stored as soon as it is there.
+
+    A file of the same settings is continued, so that an interrupted run keeps what it
+    finished; one of other settings is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file.
+    settings : dict
+        What decides the results, of JSON's types.
+
+    Attributes
+    ----------
+    parts : dict of str to dict
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> record = Record(folder / "a.json", {"epochs": 2})
+    >>> record.add("seed 0", {"auroc": 0.9})
+    >>> "seed 0" in Record(folder / "a.json", {"epochs": 2}).parts
+    True
+    >>> Record(folder / "a.json", {"epochs": 3}).parts
+    {}
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.settings = json.loads(json.dumps(settings))
+        self.parts: dict[str, Any] = {}
+        if path.exists():
+            stored = json.loads(path.read_text())
+            if stored["settings"] == self.settings:
+                self.parts = stored["parts"]
+
+    def add(self, name: str, part: dict[str, Any]) -> None:
+        """Store a part; the file is replaced as a whole, never left half-written.
+
+        Parameters
+        ----------
+        name : str
+        part : dict
+            Of JSON's types.
+        """
+        self.parts[name] = part | {"surroundings": surroundings()}
+        content = {"settings": self.settings, "parts": self.parts}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(unfinished, self.path)
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions and hardware that a measurement ran on.
+
+    Returns
+    -------
+    surroundings : dict
+        ``versions``, ``commit``, ``processor``, ``threads`` and ``gpu``.
+
+    Examples
+    --------
+    >>> sorted(surroundings())
+    ['commit', 'gpu', 'processor', 'threads', 'versions']
+    """
+    return {
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
