@@ -56,7 +56,7 @@ def test_coverage_keeps_to_the_bound(example, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("example", "part"),
-    [("threshold_coverage", "coverage")],
+    [("tune_without_ood", None), ("threshold_coverage", "coverage")],
     indirect=["example"],
 )
 def test_the_guides_tables_are_the_stored_runs(example, part):
