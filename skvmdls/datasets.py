@@ -1,24 +1,31 @@
-"""Data for open-set experiments: digits, MNIST, Omniglot, and noise.
+"""Data for open-set experiments: digits, MNIST, Omniglot, CIFAR-10, and noise.
 
-MNIST and Omniglot are looked for as local archives (``mnist.npz`` and
-``omniglot_small1.npz``) in the data folder, and fetched there by torchvision otherwise.
+MNIST, Omniglot and CIFAR-10 are looked for as local archives (``mnist.npz``,
+``omniglot_small1.npz``, ``cifar10_jpeg.tar.xz``) in the data folder, and fetched there
+by torchvision otherwise.
 The data folder is the argument `data_home`, else the environment variable
 ``SKVMDLS_DATA_HOME``, else ``~/skvmdls_data``.
 """
 
 import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from sklearn import datasets as sklearn_datasets
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
 from torchvision import datasets as torchvision_datasets
+from torchvision.io import decode_jpeg
 
 __all__ = [
     "get_data_home",
+    "load_cifar10",
     "load_digits",
+    "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",
     "mnist_noise",
@@ -190,6 +197,93 @@ def load_omniglot(
             small = image.convert("L").resize((28, 28), resample=2)
             images.append(255 - np.asarray(small, dtype=np.uint8))
     return np.stack(images)
+
+
+def load_cifar10(
+    data_home: str | os.PathLike[str] | None = None, *, download: bool = True
+) -> Bunch:
+    """CIFAR-10, 50,000 training and 10,000 test images.
+
+    Parameters
+    ----------
+    data_home : path, optional
+        Folder with ``cifar10_jpeg.tar.xz`` (a lossy copy, unpacked in memory in about a
+        minute), or to download to (see :func:`get_data_home`).
+    download : bool, default=True
+        Whether to fetch what is not there.
+
+    Returns
+    -------
+    cifar10 : Bunch
+        ``X_train``, ``X_test`` of shape (n, 3, 32, 32), uint8; ``y_train``, ``y_test``
+        of shape (n,), the classes' names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data is neither there nor to be had.
+    """
+    folder = get_data_home(data_home)
+    archive = folder / "cifar10_jpeg.tar.xz"
+    if archive.exists():
+        names, images = _images_in(archive)
+        places = np.array([name.split("/")[:2] for name in names])
+        is_train = places[:, 0] == "train"
+        return Bunch(
+            X_train=images[is_train],
+            y_train=places[is_train, 1],
+            X_test=images[~is_train],
+            y_test=places[~is_train, 1],
+        )
+    parts = {}
+    for suffix, train in (("train", True), ("test", False)):
+        dataset: Any = _fetch("CIFAR10", folder, download, train=train)
+        parts[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
+        parts[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
+    return Bunch(**parts)
+
+
+def load_imagenet_resize(
+    data_home: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+    """ImageNet-resize: 10,000 Tiny-ImageNet test images at 32x32.
+
+    Parameters
+    ----------
+    data_home : path, optional
+        Folder with ``imagenet_resize_jpeg.tar.xz`` (see :func:`get_data_home`).
+
+    Returns
+    -------
+    X : ndarray of shape (10000, 3, 32, 32), uint8
+
+    Raises
+    ------
+    FileNotFoundError
+        If the archive is not there: nothing fetches it.
+    """
+    archive = get_data_home(data_home) / "imagenet_resize_jpeg.tar.xz"
+    if not archive.exists():
+        raise FileNotFoundError(
+            f"{archive} was not found, and cannot be fetched. Name a folder that has "
+            "it with data_home=... or SKVMDLS_DATA_HOME."
+        )
+    return _images_in(archive)[1]
+
+
+def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
+    """Decode the images of an archive, in the order of their names."""
+    images = {}
+    with tarfile.open(archive) as members:
+        for member in members:
+            if member.isfile() and member.name.endswith(".jpg"):
+                encoded = members.extractfile(member)
+                assert encoded is not None
+                pixels = np.frombuffer(encoded.read(), dtype=np.uint8)
+                image = decode_jpeg(torch.from_numpy(pixels.copy()))
+                images[member.name.removeprefix("./")] = image.numpy()
+    names = sorted(images)
+    return names, np.stack([images[name] for name in names])
 
 
 def _fetch(

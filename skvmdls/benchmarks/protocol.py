@@ -19,7 +19,7 @@ from skvmdls.benchmarks.peers import (
 )
 from skvmdls.calibration import HeldOut, conformal_threshold, hold_out
 from skvmdls.devices import resolve_device, resolve_precision
-from skvmdls.inputs import resolve_augmentation
+from skvmdls.inputs import check_inputs, resolve_augmentation
 from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,
@@ -151,12 +151,12 @@ def set_figures(
 
     Examples
     --------
-    >>> known, unknown = np.arange(100.0), np.arange(100.0) - 200
-    >>> labels = np.arange(100) % 2
+    >>> known, unknown = np.arange(200.0), np.arange(200.0) - 300
+    >>> labels = np.arange(200) % 2
     >>> figures = set_figures(
     ...     labels, np.arange(2), (labels, labels), (known, unknown), known
     ... )
-    >>> figures["AUROC"], figures["best F1"]
+    >>> figures["AUROC"], round(figures["best F1"], 3)
     (1.0, 1.0)
     """
     n_known, n_unknown = map(len, scores)
@@ -254,7 +254,11 @@ def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
         return
     parts = _split(task, detector)
     device = resolve_device(detector.device)
-    standardized = detector.standardizer_.transform
+
+    def standardized(X: np.ndarray) -> torch.Tensor:
+        X = check_inputs(detector, X, detector.input_shape_)
+        return detector.standardizer_.transform(X)
+
     inputs = standardized(task.X_train[parts.training]).to(device)
     labels = torch.from_numpy(
         np.searchsorted(detector.classes_, task.y_train[parts.training])

@@ -1,0 +1,113 @@
+"""Command line: ``python -m skvmdls.benchmarks NAME``."""
+
+import argparse
+import ast
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from skvmdls.benchmarks.experiments import EXPERIMENTS, Options
+from skvmdls.benchmarks.peers import PEERS
+from skvmdls.benchmarks.protocol import run
+from skvmdls.benchmarks.records import Record
+from skvmdls.benchmarks.report import performance_page, results_page
+from skvmdls.benchmarks.speed import speed
+
+RESULTS = Path("docs/results")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what the command line names."""
+    options = _parser().parse_args(arguments)
+    if options.name == "report":
+        pages = {"results.md": results_page, "performance.md": performance_page}
+        for name, page in pages.items():
+            (options.output.parent / name).write_text(page(options.output))
+            print(options.output.parent / name)
+    elif options.name == "speed":
+        _run_speed(options)
+    else:
+        _run_experiment(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m skvmdls.benchmarks",
+        description="Run one of the paper's experiments beside live peers, or measure "
+        "the speed, or make the pages in docs/ from what is stored.",
+    )
+    parser.add_argument("name", choices=[*EXPERIMENTS, "speed", "report"])
+    parser.add_argument("--preset", choices=["quick", "paper"], default="quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="speed: once, on little data"
+    )
+    parser.add_argument("--data-home", type=Path, default=None)
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help="folder of the JSON files"
+    )
+    parser.add_argument("--seeds", type=int, help="instead of the preset's")
+    parser.add_argument("--n-train", type=int, help="instead of the preset's")
+    parser.add_argument("--n-test", type=int, help="instead of the preset's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="a parameter of the detectors, instead of the preset's",
+    )
+    parser.add_argument("--label", default="", help="added to the file's name")
+    return parser
+
+
+def _run_experiment(options: argparse.Namespace) -> None:
+    experiment = EXPERIMENTS[options.name]
+    chosen = dict(experiment.presets[options.preset])
+    for name in ("seeds", "n_train", "n_test"):
+        if getattr(options, name) is not None:
+            chosen[name] = getattr(options, name)
+    chosen["settings"] = chosen["settings"] | dict(map(_setting, options.set))
+    names = [options.name, options.preset] + [options.label] * bool(options.label)
+    record = Record(
+        options.output / f"{'-'.join(names)}.json",
+        {"experiment": options.name, "preset": options.preset, **chosen},
+    )
+    tasks = experiment.tasks(Options(options.data_home, **chosen))
+    for name, task in tasks:
+        if name in record.parts:
+            print(f"{name}: stored in {record.path} already.")
+            continue
+        print(f"{name}:", flush=True)
+        started = time.perf_counter()
+        methods = run(task(), PEERS if experiment.has_peers else ())
+        part = {"methods": methods, "seconds": time.perf_counter() - started}
+        record.add(name, part | {"command": _command()})
+    print(results_page(options.output, only=record.path))
+
+
+def _run_speed(options: argparse.Namespace) -> None:
+    settings = {"experiment": "speed", "quick": options.quick}
+    name = "speed-quick.json" if options.quick else "speed.json"
+    record = Record(options.output / name, settings)
+    for row in speed(options.quick):
+        print(row, flush=True)
+        record.add(f"{row['measure']} / {row['peer']}", row | {"command": _command()})
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "skvmdls.benchmarks", *sys.argv[1:]])
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise SystemExit(f"--set {text!r} must be of the form PARAMETER=VALUE.")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+if __name__ == "__main__":
+    main()

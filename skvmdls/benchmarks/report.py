@@ -1,0 +1,183 @@
+"""Pages made from stored results: no number in them is typed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skvmdls.benchmarks.experiments import EXPERIMENTS
+from skvmdls.benchmarks.protocol import OURS
+
+__all__ = ["performance_page", "results_page"]
+
+MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
+
+HEAD = """# Results
+
+Made by `python -m skvmdls.benchmarks report` from the JSON files in `results/`, which
+hold every number, setting and version. The peers are pytorch-ood's detectors on one
+softmax net, trained in the same run on the same rows with the same backbone,
+augmentation, epochs and precision. Every method's threshold is a conformal quantile of
+its scores on the same held-out known points: at contamination 0.05 for F1, at 0.01 for
+F1 at 99 %. Best F1 is taken at the threshold that is best for the set itself, which
+nobody can know. Figures are means over the parts of a run, with the standard deviation
+where there are several. No unknown set chose anything.
+"""
+
+
+def results_page(folder: Path, only: Path | None = None) -> str:
+    """Set out the stored experiments in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files.
+    only : Path, optional
+        A single file, without the page's head.
+
+    Returns
+    -------
+    page : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> results_page(Path(tempfile.mkdtemp())).splitlines()[0]
+    '# Results'
+    """
+    sections = [] if only else [HEAD]
+    for path in [only] if only else sorted(folder.glob("*.json")):
+        stored = json.loads(path.read_text())
+        if isinstance(stored, dict) and (
+            stored["settings"].get("experiment") in EXPERIMENTS
+        ):
+            sections.append(_section(path, stored))
+    return "\n".join(sections)
+
+
+def performance_page(folder: Path) -> str:
+    """Set out the stored measurements of speed and memory in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``speed.json``.
+
+    Returns
+    -------
+    page : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> performance_page(Path(tempfile.mkdtemp())).splitlines()[0]
+    '# Performance'
+    """
+    lines = [
+        "# Performance",
+        "",
+        "Made by `python -m skvmdls.benchmarks report` from `results/speed.json`.",
+        "Every line was measured in one run, the competitors taking turns; the figures",
+        "are medians, and the spread is that of the ratios of single turns.",
+        "",
+    ]
+    path = folder / "speed.json"
+    if not path.exists():
+        return "\n".join([*lines, "Nothing is stored yet.", ""])
+    parts = list(json.loads(path.read_text())["parts"].values())
+    around = parts[0]["surroundings"]
+    lines += [
+        f"`{parts[0]['command']}` on {around['processor']}, {around['threads']} "
+        f"threads, torch {around['versions']['torch']}.",
+        "",
+        "| measure | against | ours | theirs | ratio | spread | target |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in parts:
+        spread = row["spread"] and " to ".join(
+            f"{ratio:.3f}" for ratio in row["spread"]
+        )
+        lines.append(
+            f"| {row['measure']} | {row['peer'] or ''} | {_amount(row['ours'], row)} "
+            f"| {_amount(row['theirs'], row)} "
+            f"| {'' if row['ratio'] is None else format(row['ratio'], '.3f')} "
+            f"| {spread or ''} | {row['target'] or ''} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _amount(value: float | None, row: dict[str, Any]) -> str:
+    return "" if value is None else f"{value:.3g} {row['unit']}"
+
+
+def _section(path: Path, stored: dict[str, Any]) -> str:
+    settings, parts = stored["settings"], stored["parts"]
+    experiment = EXPERIMENTS[settings["experiment"]]
+    runs = list(parts.values())
+    lines = [f"## {experiment.title}: {path.stem}", ""]
+    if not runs:
+        return "\n".join([*lines, "Nothing is stored yet.", ""])
+    around = runs[0]["surroundings"]
+    minutes = sum(part["seconds"] for part in runs) / 60
+    lines += [
+        f"`{runs[0]['command']}`: {len(runs)} parts ({'; '.join(parts)}), "
+        f"{settings['n_train']:,} training points, settings {settings['settings']}, "
+        f"{around['gpu'] or around['processor']}, {around['threads']} threads, "
+        f"{minutes:.0f} minutes in all.",
+        "",
+        *_costs(runs),
+    ]
+    for name in runs[0]["methods"]["VMDLS"]["sets"]:
+        lines += ["", f"### {name}", "", *_table(runs, name)]
+        reported = {
+            method: figures[name]
+            for method, figures in experiment.paper.items()
+            if name in figures
+        }
+        if reported:
+            figures = ", ".join(f"{m} {f1:.3f}" for m, f1 in reported.items())
+            lines += ["", f"The paper's macro F1: {figures}."]
+    return "\n".join([*lines, ""])
+
+
+def _methods(runs: list[dict[str, Any]]) -> list[str]:
+    return [*OURS, *[name for name in runs[0]["methods"] if name not in OURS]]
+
+
+def _costs(runs: list[dict[str, Any]]) -> list[str]:
+    columns = [
+        "fit seconds",
+        "microseconds a point",
+        "closed-set accuracy",
+        "acceptance",
+    ]
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for method in _methods(runs):
+        entries = [part["methods"][method] for part in runs]
+        if any("error" in entry for entry in entries):
+            error = next(entry["error"] for entry in entries if "error" in entry)
+            lines.append(f"| {method} | {error[:80]} |" + " |" * (len(columns) - 1))
+            continue
+        cells = []
+        for column in columns:
+            values = [entry[column] for entry in entries]
+            digits = 0 if "second" in column else 4
+            cells.append("" if None in values else f"{np.mean(values):.{digits}f}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def _table(runs: list[dict[str, Any]], name: str) -> list[str]:
+    lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
+    for method in _methods(runs):
+        entries = [part["methods"][method] for part in runs]
+        if any("error" in entry for entry in entries):
+            continue
+        cells = []
+        for measure in MEASURES:
+            values = [entry["sets"][name][measure] for entry in entries]
+            spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.4f}{spread}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
