@@ -62,6 +62,11 @@ device : str or torch.device, default="auto"
 precision : {"auto", "float32", "bfloat16"}, default="auto"
     What the net trains in. ``"auto"`` is bfloat16 where the hardware has instructions
     for it. The autoencoder's training and scoring do not use bfloat16.
+memory : path or joblib.Memory, default=None
+    Keeps trained nets and Gaussians on disk under all that went into them, so that fits
+    that differ only in what follows training (`features`, `covariance_type`,
+    `covariance_estimator`, `weighting`, `contamination`, `threshold`) train once. Like
+    every pickle, load only from a folder that you trust.
 verbose : int, default=0
     1 shows progress bars.
 random_state : int, RandomState or None, default=None

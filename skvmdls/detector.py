@@ -1,7 +1,9 @@
 """The two estimators: what `fit` and `predict` do, step by step."""
 
+import os
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from skvmdls._docstrings import documented
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.caching import remembered
 from skvmdls.calibration import (
     HeldOut,
     WeightCalibration,
@@ -44,6 +47,7 @@ from skvmdls.devices import (
     scoring_placement,
 )
 from skvmdls.gaussians import (
+    ClassGaussians,
     check_class_sizes,
     check_covariance_estimator,
     fit_gaussians,
@@ -56,10 +60,16 @@ from skvmdls.inputs import (
     resolve_augmentation,
 )
 from skvmdls.metrics import open_set_f1
-from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
+from skvmdls.network import (
+    ENSEMBLE_PARTS,
+    VariationalNetwork,
+    build_autoencoder,
+    build_network,
+)
 from skvmdls.scoring import Measured, ensembles, measure, reconstructions
 from skvmdls.training import (
     AutoencoderPlan,
+    History,
     NetworkPlan,
     seeded,
     train_autoencoder,
@@ -126,6 +136,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "memory": [str, os.PathLike, HasMethods("cache"), None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -160,6 +171,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         batch_size: int = 256,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        memory: Any = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -187,6 +199,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.memory = memory
         self.verbose = verbose
         self.random_state = random_state
 
@@ -243,12 +256,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         if fits_on(inputs, device):
             inputs, targets = inputs.to(device), targets.to(device)
         self._train(inputs, targets, device, rng)
-        self.gaussians_ = fit_gaussians(
-            lambda label: self._ensembles(X_train[y_train == label]),
-            self.classes_.tolist(),
-            self.covariance_type,
-            self.covariance_estimator,
-        )
+        self._fit_gaussians(X_train, y_train)
         self._calibrate(X, parts)
 
     def _check_features(self) -> None:
@@ -295,8 +303,15 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         seed = rng.randint(np.iinfo(np.int32).max)
         with seeded(seed, device):
             network = build_network(factory, self.input_shape_, self.latent_dim)
-            self.network_ = network.to(device)
-            self.history_ = train_network(network, inputs, labels, plan, seed)
+
+            def train() -> tuple[VariationalNetwork, History]:
+                history = train_network(network.to(device), inputs, labels, plan, seed)
+                return network, history
+
+            ingredients = network, inputs, labels, replace(plan, verbose=0), seed
+            self.network_, self.history_ = remembered(
+                self.memory, "network", train, *ingredients, device.type
+            )
 
     def _network_plan(self, device: torch.device) -> NetworkPlan:
         n_classes = len(self.classes_)
@@ -318,6 +333,20 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             kl_weight=self.kl_weight,
             kl_warmup=self.kl_warmup,
             freeze_epochs=self.freeze_epochs,
+        )
+
+    def _fit_gaussians(self, X: np.ndarray, labels: np.ndarray) -> None:
+        def fit() -> ClassGaussians:
+            return fit_gaussians(
+                lambda label: self._ensembles(X[labels == label]),
+                self.classes_.tolist(),
+                self.covariance_type,
+                self.covariance_estimator,
+            )
+
+        kind = self.features_, self.covariance_type, self.covariance_estimator
+        self.gaussians_ = remembered(
+            self.memory, "gaussians", fit, self.network_, X, labels, *kind
         )
 
     def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
@@ -676,6 +705,7 @@ class VMDLSDetector(VMDLSbDetector):
         batch_size: int = 256,
         device: str | torch.device = "auto",
         precision: str = "auto",
+        memory: Any = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -704,6 +734,7 @@ class VMDLSDetector(VMDLSbDetector):
             batch_size=batch_size,
             device=device,
             precision=precision,
+            memory=memory,
             verbose=verbose,
             random_state=random_state,
         )
@@ -761,8 +792,15 @@ width), float64
         seed = rng.randint(np.iinfo(np.int32).max)
         with seeded(seed, device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
-            self.autoencoder_ = autoencoder.to(device)
-            history = train_autoencoder(autoencoder, inputs, plan, seed)
+
+            def train() -> tuple[nn.Module, History]:
+                history = train_autoencoder(autoencoder.to(device), inputs, plan, seed)
+                return autoencoder, history
+
+            ingredients = autoencoder, inputs, replace(plan, verbose=0), seed
+            self.autoencoder_, history = remembered(
+                self.memory, "autoencoder", train, *ingredients, device.type
+            )
         self.history_["reconstruction_loss"] = history["loss"]
 
     def _autoencoder_plan(self) -> AutoencoderPlan:

@@ -58,7 +58,7 @@ def speed(quick: bool) -> Iterator[Row]:
     >>> next(speed(quick=True))["peer"]
     'pytorch-metric-learning, all triplets'
     """
-    turns, n_batches = (1, 1) if quick else (5, 5)
+    turns, n_batches = (1, 1) if quick else (3, 2)
     for batch, target in ((160, "<= 1/5"), (400, "<= 1/30")):
         yield _metric_loss(batch, turns, target)
     yield _metric_loss_memory(100 if quick else 400, "<= 1/10")
@@ -68,7 +68,7 @@ def speed(quick: bool) -> Iterator[Row]:
     for backbone in ("plain_cnn", "resnet18"):
         yield _precision(backbone, turns, n_batches)
     for detector, target in ((VMDLSbDetector, "<= 1.10"), (VMDLSDetector, "<= 1.4")):
-        yield _fit(detector, 1 if quick else 3, 200 if quick else 2000, target)
+        yield _fit(detector, turns, 200 if quick else 1000, target)
     yield from _scores(turns, n=64 if quick else 512)
     yield _tied_scores(turns, 100 if quick else 1000)
     yield _gaussian_memory(2_000 if quick else 20_000)

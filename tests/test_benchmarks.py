@@ -1,0 +1,169 @@
+"""The benchmarks: honest comparison, records that last, pages made from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.backbones import mlp
+from skvmdls.benchmarks.__main__ import main
+from skvmdls.benchmarks.experiments import PUBLIC_SPLITS, TUNING_SPLITS
+from skvmdls.benchmarks.peers import PEERS, SoftmaxNet, train_softmax
+from skvmdls.benchmarks.protocol import Task, run
+from skvmdls.benchmarks.records import Record
+from skvmdls.benchmarks.report import performance_page, results_page
+from skvmdls.metrics import open_set_f1
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SETTINGS = {"max_epochs": 4, "autoencoder_epochs": 2}
+
+
+def blobs(n, seed):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    return rng.normal(size=(n, 6)) + 4 * np.eye(6)[y], y
+
+
+@pytest.fixture(scope="module")
+def task():
+    X, y = blobs(600, 0)
+    X_known, y_known = blobs(150, 1)
+    far = np.random.default_rng(2).normal(size=(100, 6)) + 4 * np.eye(6)[5]
+    return Task(X, y, X_known, y_known, {"far": far}, SETTINGS, seed=3)
+
+
+@pytest.fixture(scope="module")
+def figures(task):
+    return run(task)
+
+
+def test_every_peer_runs_and_says_how_good_it_is(figures):
+    assert set(figures) == {"VMDLS", "VMDLS_b", *PEERS}
+    assert not [name for name in figures if "error" in figures[name]]
+    for name, method in figures.items():
+        assert method["closed-set accuracy"] > 0.9, name
+        assert all(0 <= value <= 1 for value in method["sets"]["far"].values()), name
+
+
+def test_peers_score_known_points_above_unknown_ones(figures):
+    """Their library's scores fall where ours rise."""
+    good = {"KNN", "Mahalanobis", "ViM", "VMDLS", "VMDLS_b"}
+    assert min(figures[name]["sets"]["far"]["AUROC"] for name in good) > 0.8
+
+
+def test_our_two_methods_are_those_of_the_two_detectors(task, figures):
+    for name, detector in (("VMDLS", VMDLSDetector), ("VMDLS_b", VMDLSbDetector)):
+        parameters = {n: SETTINGS[n] for n in SETTINGS if hasattr(detector(), n)}
+        fitted = detector(**parameters, random_state=3)
+        fitted.fit(task.X_train, task.y_train)
+        X = np.concatenate([task.X_known, task.unknown["far"]])
+        truth = np.concatenate([task.y_known, np.full(100, -1)])
+        f1 = open_set_f1(truth, fitted.predict(X), fitted.classes_)
+        assert figures[name]["sets"]["far"]["F1"] == pytest.approx(f1)
+        accepted = fitted.predict(task.X_known) != -1
+        assert figures[name]["acceptance"] == pytest.approx(accepted.mean())
+
+
+def test_a_peer_that_fails_is_recorded_with_its_error(task, monkeypatch):
+    def broken(*arguments):
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr("skvmdls.benchmarks.protocol.fit_peer", broken)
+    small = Task(
+        *[getattr(task, name) for name in ("X_train", "y_train")],
+        task.X_known,
+        task.y_known,
+        task.unknown,
+        {"max_epochs": 1},
+    )
+    assert run(small, ("MSP",))["MSP"] == {
+        "error": "ZeroDivisionError: nothing to divide by"
+    }
+
+
+def test_the_softmax_net_learns():
+    X, y = blobs(300, 0)
+    X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
+    torch.manual_seed(0)
+    net = SoftmaxNet(mlp, (6,), 3)
+    train_softmax(
+        net,
+        X,
+        y,
+        epochs=10,
+        batch_size=50,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        augmentation=None,
+        dtype=torch.float32,
+    )
+    assert (net(X).argmax(dim=1) == y).float().mean() > 0.95
+
+
+def test_tuning_never_uses_a_public_split():
+    assert not {frozenset(s) for s in PUBLIC_SPLITS} & {
+        frozenset(s) for s in TUNING_SPLITS
+    }
+
+
+def test_a_record_is_whole_after_every_part(tmp_path):
+    path = tmp_path / "folder" / "run.json"
+    record = Record(path, {"epochs": (1, 2)})
+    record.add("seed 0", {"value": 1})
+    record.add("seed 1", {"value": 2})
+    assert list(path.parent.iterdir()) == [path]
+    again = Record(path, {"epochs": (1, 2)})
+    assert {name: part["value"] for name, part in again.parts.items()} == {
+        "seed 0": 1,
+        "seed 1": 2,
+    }
+    assert again.parts["seed 0"]["surroundings"]["versions"]["torch"]
+
+
+@pytest.fixture
+def data_home(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 80)
+    images = rng.integers(0, 60, (240, 28, 28), dtype=np.uint8)
+    images[np.arange(240), :, 5 + 5 * labels] = 255
+    np.savez(
+        tmp_path / "mnist.npz",
+        X_train=images,
+        y_train=labels,
+        X_test=images[::2],
+        y_test=labels[::2],
+    )
+    np.savez(tmp_path / "omniglot_small1.npz", X=images[::4])
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+def test_a_command_stores_its_parts_and_does_not_repeat_them(data_home, capsys):
+    output = data_home / "results"
+    command = ["osr-mnist", "--data-home", str(data_home), "--output", str(output)]
+    command += ["--n-test", "40", "--set", "max_epochs=1", "--set", "kl_weight=0.5"]
+    command += ["--set", "autoencoder_epochs=1"]
+    main([*command, "--seeds", "1"])
+    assert "### Omniglot" in capsys.readouterr().out
+    [path] = output.glob("*.json")
+    stored = json.loads(path.read_text())
+    assert stored["settings"]["settings"]["kl_weight"] == 0.5
+    assert set(stored["parts"]["seed 0"]["methods"]) == {"VMDLS", "VMDLS_b", *PEERS}
+    main([*command, "--seeds", "1"])
+    assert "seed 0: stored" in capsys.readouterr().out
+
+
+def test_settings_without_a_value_are_explained():
+    with pytest.raises(SystemExit, match="PARAMETER=VALUE"):
+        main(["osr-mnist", "--set", "kl_weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("results.md", results_page), ("performance.md", performance_page)],
+)
+def test_the_pages_are_those_of_the_stored_runs(name, page):
+    assert (RESULTS.parent / name).read_text() == page(RESULTS)
