@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import BACKBONES
-from skvmdls.devices import autocast, resolve_precision
+from skvmdls.benchmarks.peers import SoftmaxNet, train_softmax
+from skvmdls.devices import resolve_precision
 from skvmdls.gaussians import ClassGaussians, fit_gaussians
 from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
 from skvmdls.network import build_network
-from skvmdls.sampling import BalancedBatchSampler
 from skvmdls.training import NetworkPlan, seeded, train_network
 
 __all__ = ["alternate", "extra_memory", "speed"]
@@ -325,23 +324,20 @@ def _train_softmax(
     dtype: torch.dtype,
     epochs: int = 1,
 ) -> None:
-    """Train with the same batches, optimiser and schedule, but with cross-entropy."""
-    generator = torch.Generator().manual_seed(0)
-    sampler = BalancedBatchSampler(labels, N_CLASSES, SAMPLES_PER_CLASS, generator)
-    network = build_network(BACKBONES[backbone], tuple(images.shape[1:]), N_CLASSES)
-    classifier = nn.Sequential(network.backbone, network.mu)
-    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1e-3, total_steps=epochs * sampler.n_batches
-    )
-    for _ in range(epochs):
-        for batch in sampler.epoch():
-            with autocast(CPU, dtype):
-                logits = classifier(images[batch])
-            optimizer.zero_grad()
-            F.cross_entropy(logits.float(), labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
+    """Train with batches of the same size, the same optimiser and schedule."""
+    with seeded(0, CPU):
+        net = SoftmaxNet(BACKBONES[backbone], tuple(images.shape[1:]), N_CLASSES)
+        train_softmax(
+            net,
+            images,
+            labels,
+            epochs=epochs,
+            batch_size=BATCH,
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            augmentation=None,
+            dtype=dtype,
+        )
 
 
 def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row:
@@ -349,7 +345,7 @@ def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row
     n_trained = round(0.9 * n)
     estimator = detector(max_epochs=EPOCHS_OF_A_FIT, device="cpu", random_state=0)
     X, y = images.numpy(), labels.numpy()
-    train_softmax = partial(
+    softmax = partial(
         _train_softmax,
         "cnn",
         images[:n_trained],
@@ -360,9 +356,7 @@ def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row
     return _row(
         f"whole fit of {detector.__name__}, cnn, {n} images, {EPOCHS_OF_A_FIT} epochs",
         "the softmax net's training alone",
-        alternate(
-            {"ours": lambda: estimator.fit(X, y), "theirs": train_softmax}, turns
-        ),
+        alternate({"ours": lambda: estimator.fit(X, y), "theirs": softmax}, turns),
         target,
     )
 
@@ -382,8 +376,7 @@ def _scores(turns: int, n: int) -> Iterator[Row]:
         for detector in (VMDLSbDetector, VMDLSDetector)
     }
     backbone = detectors[VMDLSDetector].network_.backbone
-    classifier = nn.Sequential(backbone, nn.Linear(512, N_CLASSES)).eval()
-    odin = ODIN(classifier)
+    odin = ODIN(nn.Sequential(backbone, nn.Linear(512, N_CLASSES)).eval())
     X, batches = X[:n], images[:n].split(256)
 
     @torch.inference_mode()
