@@ -4,8 +4,9 @@ Each is a function from the options of the command line to its tasks, by name. A
 run, and stored, one at a time.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ TUNING_SPLITS = (
     (4, 5, 6, 7, 8, 9),
     (0, 1, 2, 4, 6, 8),
     (0, 1, 3, 5, 7, 9),
+)
+
+FEATURE_SUBSETS = (
+    ("mu",),
+    ("g",),
+    ("g", "mu"),
+    ("t1", "t2", "t3"),
+    ("t1", "t2", "t3", "g", "mu"),
 )
 
 
@@ -83,6 +92,8 @@ class Experiment:
     paper : dict of str to dict
         The paper's macro F1 of each unknown set, by method.
     has_peers : bool, default=True
+    compares_parts : bool, default=False
+        Whether the parts differ in their settings, and are not averaged.
 
     Examples
     --------
@@ -95,6 +106,7 @@ class Experiment:
     presets: dict[str, dict[str, Any]]
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
     has_peers: bool = True
+    compares_parts: bool = False
 
 
 def _drawn(n: int, n_drawn: int, seed: int) -> np.ndarray:
@@ -124,6 +136,15 @@ def _osr_mnist(options: Options) -> Iterator[tuple[str, Callable[[], Task]]]:
 
     for seed in range(options.seeds):
         yield f"seed {seed}", partial(task, seed)
+
+
+def _ablation_features(options: Options) -> Iterator[tuple[str, Callable[[], Task]]]:
+    """One net a seed: all but the Gaussians is recalled."""
+    memory = tempfile.mkdtemp()
+    for features in FEATURE_SUBSETS:
+        settings = options.settings | {"features": features, "memory": memory}
+        for name, task in _osr_mnist(replace(options, settings=settings)):
+            yield f"{' + '.join(features)}; {name}", task
 
 
 def _digits_left_out(
@@ -219,6 +240,26 @@ EXPERIMENTS = {
             },
         },
         paper={"VMDLS": {"Omniglot": 0.974, "MNIST-noise": 0.984, "NOISE": 0.984}},
+    ),
+    "ablation-features": Experiment(
+        "Parts of the ensemble, on one net (as the paper's Table 5)",
+        _ablation_features,
+        {
+            "quick": {
+                "n_train": 3_000,
+                "n_test": 3_000,
+                "seeds": 1,
+                "settings": {"backbone": "cnn", "augmentation": "affine"},
+            },
+            "paper": {
+                "n_train": 60_000,
+                "n_test": 10_000,
+                "seeds": 1,
+                "settings": {"backbone": "plain_cnn", "augmentation": "affine"},
+            },
+        },
+        has_peers=False,
+        compares_parts=True,
     ),
     "osr-splits": Experiment(
         "Six known digits against the four others, on the five public splits",

@@ -126,10 +126,14 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
         f"{around['gpu'] or around['processor']}, {around['threads']} threads, "
         f"{minutes:.0f} minutes in all.",
         "",
-        *_costs(runs),
     ]
+    if not experiment.compares_parts:
+        lines += _costs(runs)
     for name in runs[0]["methods"]["VMDLS"]["sets"]:
-        lines += ["", f"### {name}", "", *_table(runs, name)]
+        rows = _part_rows(parts, name)
+        if not experiment.compares_parts:
+            rows = _method_rows(runs, name)
+        lines += ["", f"### {name}", "", *_table(rows)]
         reported = {
             method: figures[name]
             for method, figures in experiment.paper.items()
@@ -168,16 +172,37 @@ def _costs(runs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _table(runs: list[dict[str, Any]], name: str) -> list[str]:
+def _method_rows(
+    runs: list[dict[str, Any]], name: str
+) -> dict[str, list[dict[str, float]]]:
+    """Figures of each run, by method; a method with an error has no row."""
+    methods = {
+        method: [part["methods"][method] for part in runs] for method in _methods(runs)
+    }
+    return {
+        method: [entry["sets"][name] for entry in entries]
+        for method, entries in methods.items()
+        if not any("error" in entry for entry in entries)
+    }
+
+
+def _part_rows(
+    parts: dict[str, dict[str, Any]], name: str
+) -> dict[str, list[dict[str, float]]]:
+    return {
+        f"{method}: {part}": [content["methods"][method]["sets"][name]]
+        for method in OURS
+        for part, content in parts.items()
+    }
+
+
+def _table(rows: dict[str, list[dict[str, float]]]) -> list[str]:
     lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
-    for method in _methods(runs):
-        entries = [part["methods"][method] for part in runs]
-        if any("error" in entry for entry in entries):
-            continue
+    for title, entries in rows.items():
         cells = []
         for measure in MEASURES:
-            values = [entry["sets"][name][measure] for entry in entries]
+            values = [entry[measure] for entry in entries]
             spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.4f}{spread}")
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
