@@ -49,9 +49,8 @@ def results_page(folder: Path, only: Path | None = None) -> str:
     sections = [] if only else [HEAD]
     for path in [only] if only else sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
-        if isinstance(stored, dict) and (
-            stored["settings"].get("experiment") in EXPERIMENTS
-        ):
+        settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
+        if settings.get("experiment") in EXPERIMENTS:
             sections.append(_section(path, stored))
     return "\n".join(sections)
 
