@@ -1,0 +1,261 @@
+"""Files: what comes back, and what is refused."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from sklearn.covariance import OAS
+from sklearn.exceptions import NotFittedError
+
+import skvmdls
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.backbones import mlp
+from skvmdls.persistence import KEY
+
+QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
+
+
+def quick(detector=VMDLSDetector, **parameters):
+    if detector is VMDLSDetector:
+        parameters = {"autoencoder_epochs": 1} | parameters
+    return detector(**QUICK | parameters)
+
+
+@pytest.fixture(scope="module")
+def saved(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "detector.safetensors"
+    detector = quick().fit(*table)
+    skvmdls.save(detector, path)
+    return detector, path
+
+
+def assert_same(loaded, detector, X):
+    for method in ("score_samples", "predict", "p_value", "transform"):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(X), getattr(detector, method)(X)
+        )
+    assert loaded.offset_ == detector.offset_
+    assert loaded.history_ == detector.history_
+    assert loaded.classes_.tolist() == detector.classes_.tolist()
+    assert loaded.n_features_in_ == detector.n_features_in_
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"covariance_type": "tied", "features": ["g", "mu"]},
+        {"covariance_type": "diag", "threshold": -np.float64(50)},
+        {"weighting": "paper", "covariance_estimator": OAS()},
+        {"augmentation": torch.nn.Identity(), "latent_dim": np.int64(4)},
+    ],
+    ids=lambda parameters: "-".join(parameters),
+)
+def test_tables_come_back_bit_for_bit(parameters, table, tmp_path):
+    X, y = table
+    detector = quick(**parameters).fit(X, y)
+    detector.score_samples(X)
+    skvmdls.save(detector, tmp_path / "a")
+    loaded = skvmdls.load(tmp_path / "a")
+    assert_same(loaded, detector, X)
+    np.testing.assert_array_equal(loaded.reconstruct(X), detector.reconstruct(X))
+    assert loaded.set_params(contamination=0.2).offset_ is not None
+
+
+@pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
+def test_images_come_back_bit_for_bit(fixture, digits, tmp_path, request):
+    detector = request.getfixturevalue(fixture)
+    skvmdls.save(detector, tmp_path / "a")
+    assert_same(skvmdls.load(tmp_path / "a"), detector, digits.X_test[:50])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["ant", "bee", "cow"]),
+        np.array(["ant", "bee", "cow"], dtype=object),
+        np.array([1.0, 2.0, 4.0]),
+        np.array([10, 20, 30], dtype=np.uint8),
+    ],
+    ids=lambda labels: str(labels.dtype),
+)
+def test_labels_of_any_type_come_back(labels, table, tmp_path):
+    X, y = table
+    detector = quick(VMDLSbDetector).fit(X, labels[y])
+    skvmdls.save(detector, tmp_path / "a")
+    loaded = skvmdls.load(tmp_path / "a")
+    assert loaded.classes_.dtype.kind == detector.classes_.dtype.kind
+    assert loaded.predict(X).tolist() == detector.predict(X).tolist()
+
+
+def test_a_detector_of_a_frame_keeps_its_columns(table, tmp_path):
+    pd = pytest.importorskip("pandas")
+    X, y = table
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    skvmdls.save(quick(VMDLSbDetector).fit(frame, y), tmp_path / "a")
+    loaded = skvmdls.load(tmp_path / "a")
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(frame[list("fedcba")])
+
+
+def own_mlp(input_shape):
+    return mlp(input_shape)
+
+
+def test_a_factory_of_ones_own_is_asked_for(table, tmp_path):
+    X, y = table
+    detector = quick(VMDLSbDetector, backbone=own_mlp).fit(X, y)
+    skvmdls.save(detector, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"Pass it: load\(path, backbone=...\)"):
+        skvmdls.load(tmp_path / "a")
+    assert_same(skvmdls.load(tmp_path / "a", backbone=own_mlp), detector, X)
+    with pytest.raises(ValueError, match="the network differs from the one .* saved"):
+        skvmdls.load(tmp_path / "a", backbone=wider)
+    with pytest.raises(ValueError, match="has no autoencoder"):
+        skvmdls.load(tmp_path / "a", backbone=own_mlp, autoencoder=own_mlp)
+
+
+def wider(input_shape):
+    module = mlp(input_shape)
+    module.add_module("last", torch.nn.Linear(128, 9))
+    return module
+
+
+def test_loading_leaves_the_random_numbers_alone(saved):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    skvmdls.load(saved[1])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_saving_what_cannot_be_saved_leaves_the_file_alone(saved, table, tmp_path):
+    detector, path = saved
+    before = path.read_bytes()
+    with pytest.raises(NotFittedError):
+        skvmdls.save(VMDLSDetector(), path)
+    with pytest.raises(ValueError, match="VMDLSbDetector.*got int"):
+        skvmdls.save(3, path)
+    broken = pickle.loads(pickle.dumps(detector))
+    broken.history_ = {"loss": [float("nan")]}
+    with pytest.raises(ValueError, match="nan|JSON"):
+        skvmdls.save(broken, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def rewritten(path, target, change):
+    """The file with its header's JSON and its arrays changed."""
+    with safe_open(path, framework="numpy") as file:
+        head = json.loads(file.metadata()[KEY])
+    arrays = load_file(path)
+    change(head, arrays)
+    save_file(arrays, target, {KEY: json.dumps(head)})
+    return target
+
+
+def put(*keys, value):
+    def change(head, arrays):
+        place = head
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+def array(name, value):
+    def change(head, arrays):
+        arrays[name] = value(arrays[name])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("format", value=2), "has format 2; this version of skvmdls reads 1"),
+        (put("class", value="os.system"), "cannot be loaded: 'os.system'"),
+        (put("parameters", "memory", value="/tmp"), r"not a file's: \['memory'\]"),
+        (put("parameters", "evil", value=1), r"not a file's: \['evil'\]"),
+        (put("parameters", "latent_dim", value=10**9), "latent_dim=1000000000, but mu"),
+        (put("parameters", "latent_dim", value="32"), "'latent_dim' parameter"),
+        (put("parameters", "backbone", value="os.system"), "'os.system' is not known"),
+        (put("input_shape", value=[10**9]), "inputs of shape"),
+        (put("input_shape", value=[7]), "standardizer.mean has shape"),
+        (put("input_shape", value=[]), "inputs of shape"),
+        (put("classes", "dtype", value="V1000000"), "labels of dtype"),
+        (put("classes", "values", value=[0, 1]), "gaussians.means has shape"),
+        (put("classes", "values", value=[-1, 0, 1]), "none of them -1"),
+        (put("classes", "values", value=[1, 1, 2]), "sorted, different"),
+        (put("classes", "values", value=[{}, 1, 2]), "cannot be loaded"),
+        (put("features", value=["mu", "t9"]), "features"),
+        (put("covariance_type", value="round"), "cannot be loaded: 'round'"),
+        (put("weighting", "scale", value=0.0), "a weighting of"),
+        (put("largest", value="big"), "expected float, found 'big'"),
+        (put("history", value=[1]), "expected dict"),
+        (
+            array("network.mu.weight", lambda a: a[:, :3].copy()),
+            "network.mu.weight has",
+        ),
+        (array("network.mu.bias", lambda a: a * np.nan), "numbers that are not finite"),
+        (array("gaussians.precisions", lambda a: -a), "positive diagonal"),
+        (
+            array("calibration_scores", lambda a: a[:0]),
+            "calibration_scores is an",
+        ),
+        (array("standardizer.scale", lambda a: a * 0), "must be positive"),
+        (lambda head, arrays: arrays.pop("network.mu.bias"), r"differs .*mu.bias"),
+    ],
+)
+def test_files_that_do_not_hold_together_are_refused(change, message, saved, tmp_path):
+    path = rewritten(saved[1], tmp_path / "changed", change)
+    with pytest.raises(ValueError, match=message):
+        skvmdls.load(path)
+
+
+def test_other_files_are_refused(saved, tmp_path):
+    content = saved[1].read_bytes()
+    for name, wrong in (
+        ("empty", b""),
+        ("text", b"hello"),
+        ("pickle", pickle.dumps({"a": 1})),
+        ("cut", content[: len(content) // 2]),
+        ("longer", content + b"x"),
+        ("header", (2**40).to_bytes(8, "little") + content[8:]),
+    ):
+        path = tmp_path / name
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=f"{name} is damaged, or was not written"):
+            skvmdls.load(path)
+    save_file({"a": np.zeros(3)}, tmp_path / "strangers")
+    with pytest.raises(ValueError, match="not written by skvmdls.save"):
+        skvmdls.load(tmp_path / "strangers")
+    with pytest.raises(FileNotFoundError):
+        skvmdls.load(tmp_path / "nothing")
+
+
+def test_mutated_files_load_equal_or_are_refused(saved, table):
+    """A sample of what `examples/fuzz_load.py` tries by the thousand."""
+    _, path = saved
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    target = path.with_name("mutated")
+    header = int.from_bytes(content[:8], "little") + 8
+    refused = 0
+    for _ in range(60):
+        mutated = bytearray(content)
+        for place in rng.integers(0, header, rng.integers(1, 4)):
+            mutated[place] = rng.integers(256)
+        target.write_bytes(mutated)
+        try:
+            scores = skvmdls.load(target).score_samples(table[0])
+            assert scores.shape == (len(table[0]),)
+        except ValueError:
+            refused += 1
+    target.unlink()
+    assert refused > 30
