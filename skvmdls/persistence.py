@@ -5,6 +5,7 @@ other format in use around scikit-learn, rebuilds objects of the types that a fi
 and has no form for torch's modules; here the types are ours, a file only fills them.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -33,7 +34,7 @@ __all__ = ["FORMAT", "load", "save"]
 
 FORMAT = 1
 
-KEY = "skvmdls"
+KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 # Not needed to score, or, like a path to write to, not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "memory", "random_state")
@@ -90,8 +91,8 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
             "classes of your own."
         )
     check_is_fitted(detector)
-    head = _head(detector)
-    content = to_bytes(_arrays(detector), {KEY: json.dumps(head, allow_nan=False)})
+    text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
+    content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
     path = Path(path)
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=path.name, delete=False
@@ -220,9 +221,12 @@ def _stored_classes(classes: np.ndarray) -> dict[str, Any]:
 def _read(path: Path) -> tuple[Head, Arrays]:
     try:
         with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {})[KEY]
+            metadata = file.metadata() or {}
+            text = metadata[KEY]
             head = json.loads(text, parse_constant=_refused)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata[CHECKSUM] != _checksum(text, arrays):
+            raise ValueError("its checksum is not that of its content")
         version = head["format"]
     except FileNotFoundError:
         raise
@@ -245,6 +249,15 @@ def _read(path: Path) -> tuple[Head, Arrays]:
             "A newer one may: pip install --upgrade skvmdls."
         )
     return head, arrays
+
+
+def _checksum(text: str, arrays: Arrays) -> str:
+    """Tell damage, not forgery: whoever changes a file can compute it too."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _refused(constant: str) -> float:
