@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["distancing_loss", "kl_loss", "squared_distances", "triplet_loss"]
 
@@ -43,7 +42,9 @@ def squared_distances(outputs: Tensor) -> Tensor:
     return distances.clamp_min(0).masked_fill(itself, 0)
 
 
-def triplet_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
+def triplet_loss(
+    distances: Tensor, labels: Tensor, margin: float, largest_class: int | None = None
+) -> Tensor:
     """Mean triplet loss of each point as the anchor (eq. 2).
 
     A triplet is (anchor, positive, negative): two different points of one class and a
@@ -60,6 +61,9 @@ def triplet_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
         Integer class of each point.
     margin : float
         ``M_t``, in units of squared distance.
+    largest_class : int, optional
+        Points of the largest class in the batch. If it is not known, the labels are
+        counted, for which the host waits on a GPU.
 
     Returns
     -------
@@ -73,21 +77,35 @@ def triplet_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
     >>> triplet_loss(distances, torch.tensor([0, 0, 1]), margin=0.1)
     tensor([0.0000, 1.0900, 0.0000])
     """
+    if largest_class is None:
+        largest_class = int(labels.unique(return_counts=True)[1].max())
     same_class = labels[:, None] == labels
     n_negatives = (~same_class).sum(dim=1)
-    n_positives = same_class.sum(dim=1) - 1
+    positives, is_positive = _own_class(labels, largest_class)
 
     sorted_negatives = distances.masked_fill(same_class, math.inf).sort(dim=1).values
-    finite = sorted_negatives.masked_fill(sorted_negatives == math.inf, 0)
-    prefix_sums = F.pad(finite.cumsum(dim=1), (1, 0))
+    # Infinite where there are no negatives any more, which no positive reaches.
+    prefix_sums = sorted_negatives.cumsum(dim=1)
 
-    reach = distances + margin
+    reach = distances.gather(1, positives) + margin
     n_active = torch.searchsorted(sorted_negatives.detach(), reach.detach())
-    hinge_sums = n_active * reach - prefix_sums.gather(1, n_active)
+    active_sums = prefix_sums.gather(1, (n_active - 1).clamp_min(0))
+    hinge_sums = n_active * reach - active_sums
+    hinge_sums = hinge_sums.masked_fill(~is_positive | (n_active == 0), 0)
+    n_triplets = is_positive.sum(dim=1) * n_negatives
+    return hinge_sums.sum(dim=1) / n_triplets.clamp_min(1)
 
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    hinge_sums = hinge_sums.masked_fill(~same_class | itself, 0)
-    return hinge_sums.sum(dim=1) / (n_positives * n_negatives).clamp_min(1)
+
+def _own_class(labels: Tensor, largest_class: int) -> tuple[Tensor, Tensor]:
+    """Positions of each point's own class, padded, and which are other points of it."""
+    order = labels.argsort()
+    sorted_labels = labels[order]
+    first = torch.searchsorted(sorted_labels, labels)
+    end = torch.searchsorted(sorted_labels, labels, right=True)
+    places = first[:, None] + torch.arange(largest_class, device=labels.device)
+    members = order[places.clamp_max(len(labels) - 1)]
+    itself = torch.arange(len(labels), device=labels.device)[:, None]
+    return members, (places < end[:, None]) & (members != itself)
 
 
 def distancing_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:

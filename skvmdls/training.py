@@ -339,7 +339,9 @@ def _metric_terms(
     outputs = mu + log_sigma.detach().exp() * torch.randn_like(mu)
     distances = squared_distances(outputs)
     return outputs.detach(), {
-        "triplet": triplet_loss(distances, labels, plan.triplet_margin).mean(),
+        "triplet": triplet_loss(
+            distances, labels, plan.triplet_margin, plan.samples_per_class
+        ).mean(),
         "distancing": distancing_loss(distances, labels, margin).mean(),
     }
 

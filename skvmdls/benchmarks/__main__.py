@@ -13,7 +13,7 @@ from skvmdls.benchmarks.peers import PEERS
 from skvmdls.benchmarks.protocol import run
 from skvmdls.benchmarks.records import Record
 from skvmdls.benchmarks.report import performance_page, results_page
-from skvmdls.benchmarks.speed import speed
+from skvmdls.benchmarks.speed import GROUPS, speed
 
 RESULTS = Path("docs/results")
 
@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=["quick", "paper"], default="quick")
     parser.add_argument(
         "--quick", action="store_true", help="speed: once, on little data"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=GROUPS, default=GROUPS, help="speed: these groups"
     )
     parser.add_argument("--data-home", type=Path, default=None)
     parser.add_argument(
@@ -90,7 +93,7 @@ def _run_speed(options: argparse.Namespace) -> None:
     settings = {"experiment": "speed", "quick": options.quick}
     name = "speed-quick.json" if options.quick else "speed.json"
     record = Record(options.output / name, settings)
-    for row in speed(options.quick):
+    for row in speed(options.quick, options.only):
         print(row, flush=True)
         record.add(f"{row['measure']} / {row['peer']}", row | {"command": _command()})
 
