@@ -1,6 +1,7 @@
 """The benchmarks: honest comparison, records that last, pages made from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_our_two_methods_are_those_of_the_two_detectors(task, figures):
         assert figures[name]["sets"]["far"]["F1"] == pytest.approx(f1)
         accepted = fitted.predict(task.X_known) != -1
         assert figures[name]["acceptance"] == pytest.approx(accepted.mean())
+
+
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+def test_labels_may_be_names(task, figures):
+    """Regression: the unknown points' -1 did not join CIFAR-10's names."""
+    names = np.array(["ant", "bee", "cow"])
+    named = replace(task, y_train=names[task.y_train], y_known=names[task.y_known])
+    found = run(named, ("Energy",))
+    assert found["VMDLS"]["sets"] == figures["VMDLS"]["sets"]
 
 
 def test_a_peer_that_fails_is_recorded_with_its_error(task, monkeypatch):

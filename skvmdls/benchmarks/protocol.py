@@ -19,7 +19,7 @@ from skvmdls.benchmarks.peers import (
 )
 from skvmdls.calibration import HeldOut, conformal_threshold, hold_out
 from skvmdls.devices import resolve_device, resolve_precision
-from skvmdls.inputs import check_inputs, resolve_augmentation
+from skvmdls.inputs import check_inputs, labels_with_unknown, resolve_augmentation
 from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,
@@ -160,14 +160,16 @@ def set_figures(
     (1.0, 1.0)
     """
     n_known, n_unknown = map(len, scores)
-    truth = np.concatenate([y_known, np.full(n_unknown, -1)])
+    unknown_label = labels_with_unknown(classes)[-1]
+    truth = np.concatenate([y_known, np.repeat(unknown_label, n_unknown)])
     answered, values = np.concatenate(answers), np.concatenate(scores)
     is_known = np.repeat([True, False], [n_known, n_unknown])
     curve = threshold_curve_from_predictions(truth, answered, values, classes)
 
     def f1(contamination: float) -> float:
         accepted = values >= conformal_threshold(held_out, contamination)
-        return open_set_f1(truth, np.where(accepted, answered, -1), classes)
+        rejecting = np.where(accepted, answered, unknown_label)
+        return open_set_f1(truth, rejecting, classes)
 
     return {
         "AUROC": auroc(is_known, values),
