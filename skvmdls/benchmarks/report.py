@@ -77,8 +77,8 @@ def performance_page(folder: Path) -> str:
         "# Performance",
         "",
         "Made by `python -m skvmdls.benchmarks report` from `results/speed.json`.",
-        "Every line was measured in one run, the competitors taking turns; the figures",
-        "are medians, and the spread is that of the ratios of single turns.",
+        "In each line the competitors took turns in one run; the figures are medians,",
+        "and the spread is that of the ratios of single turns.",
         "",
     ]
     path = folder / "speed.json"
@@ -86,9 +86,10 @@ def performance_page(folder: Path) -> str:
         return "\n".join([*lines, "Nothing is stored yet.", ""])
     parts = list(json.loads(path.read_text())["parts"].values())
     around = parts[0]["surroundings"]
+    commands = dict.fromkeys(f"`{part['command']}`" for part in parts)
     lines += [
-        f"`{parts[0]['command']}` on {around['processor']}, {around['threads']} "
-        f"threads, torch {around['versions']['torch']}.",
+        f"{', '.join(commands)} on {around['processor']}, {around['threads']} threads, "
+        f"torch {around['versions']['torch']}.",
         "",
         "| measure | against | ours | theirs | ratio | spread | target |",
         "|---|---|---:|---:|---:|---:|---|",
