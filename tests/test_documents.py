@@ -54,7 +54,7 @@ def public_names():
 def test_everything_public_is_documented_with_an_example_that_runs(name):
     module, _, attribute = name.rpartition(".")
     doc = getattr(importlib.import_module(module), attribute).__doc__
-    assert "Parameters\n" in doc or "Attributes\n" in doc
+    assert re.search("^ *(Parameters|Attributes|Returns)$", doc, re.MULTILINE)
     assert "Examples\n" in doc
     assert ">>> " in doc
     assert "doctest: +SKIP" not in doc
