@@ -41,7 +41,9 @@ OUTLIER_CHECKS = {
 
 
 def quick(detector=VMDLSbDetector, **parameters):
-    settings = {"max_epochs": 4, "contamination": 0.1, "random_state": 0}
+    # Not "auto", which is another precision on another processor.
+    settings = {"precision": "float32", "max_epochs": 4, "contamination": 0.1}
+    settings["random_state"] = 0
     if detector is VMDLSDetector:
         settings["autoencoder_epochs"] = 2
     return detector(**(settings | parameters))
