@@ -11,7 +11,7 @@ import marshal
 import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import joblib
@@ -151,11 +151,20 @@ def _code(thing: Any) -> Any:
     if inspect.isfunction(thing):
         cells = tuple(cell.cell_contents for cell in thing.__closure__ or ())
         held += (cells, thing.__defaults__ or ())
-    try:
-        code: Any = inspect.getsource(thing)
-    except (OSError, TypeError):
-        code = _compiled(thing)
+    # Looking up the source of a class parses its whole file, and a net of many modules
+    # is of few classes.
+    code = _class_source(thing) if isinstance(thing, type) else _source(thing)
     return name, code, _content(held)
+
+
+def _source(thing: Any) -> Any:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return _compiled(thing)
+
+
+_class_source = lru_cache(maxsize=1024)(_source)
 
 
 def _compiled(thing: Any) -> Any:
