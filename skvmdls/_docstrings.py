@@ -67,6 +67,10 @@ memory : path or joblib.Memory, default=None
     that differ only in what follows training (`features`, `covariance_type`,
     `covariance_estimator`, `weighting`, `contamination`, `threshold`) train once. Like
     every pickle, load only from a folder that you trust.
+checkpoint : path, default=None
+    A file that holds the state of the training after every epoch. A `fit` that was
+    interrupted or killed, started again with the same data and parameters, goes on
+    from there and ends where it would have ended. Delete the file to start anew.
 verbose : int, default=0
     1 shows progress bars.
 random_state : int, RandomState or None, default=None

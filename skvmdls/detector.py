@@ -39,6 +39,7 @@ from skvmdls.calibration import (
     conformal_threshold,
     hold_out,
 )
+from skvmdls.checkpoints import Checkpoint
 from skvmdls.devices import (
     fits_on,
     float64_device,
@@ -74,6 +75,16 @@ from skvmdls.training import (
     seeded,
     train_autoencoder,
     train_network,
+)
+
+# Parameters that do not touch the nets or the Gaussians.
+FREE_TO_CHANGE = (
+    "checkpoint",
+    "contamination",
+    "memory",
+    "threshold",
+    "verbose",
+    "weighting",
 )
 
 
@@ -137,6 +148,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "memory": [str, os.PathLike, HasMethods("cache"), None],
+        "checkpoint": [str, os.PathLike, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -172,6 +184,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         device: str | torch.device = "auto",
         precision: str = "auto",
         memory: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -200,6 +213,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self.device = device
         self.precision = precision
         self.memory = memory
+        self.checkpoint = checkpoint
         self.verbose = verbose
         self.random_state = random_state
 
@@ -245,19 +259,30 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self._check_features()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
-        rng = check_random_state(self.random_state)
+        device = resolve_device(self.device)
+        checkpoint = Checkpoint(self.checkpoint, self._ingredients(X, y, device))
+        rng = check_random_state(checkpoint.seed(self.random_state))
         parts = hold_out(labels, self.calibration_fraction, self._weight_share, rng)
         X_train, y_train = X[parts.training], labels[parts.training]
         check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
-        device = resolve_device(self.device)
         inputs = self.standardizer_.transform(X_train)
         targets = torch.from_numpy(y_train)
         if fits_on(inputs, device):
             inputs, targets = inputs.to(device), targets.to(device)
-        self._train(inputs, targets, device, rng)
-        self._fit_gaussians(X_train, y_train)
+        with checkpoint.named_if_interrupted():
+            self._train(inputs, targets, device, rng, checkpoint)
+            self._fit_gaussians(X_train, y_train, checkpoint)
         self._calibrate(X, parts)
+
+    def _ingredients(
+        self, X: np.ndarray, y: ArrayLike, device: torch.device
+    ) -> dict[str, Any]:
+        """By name, all that decides the nets and Gaussians."""
+        parameters = self.get_params(deep=False)
+        for name in FREE_TO_CHANGE:
+            parameters.pop(name, None)
+        return parameters | {"X": X, "y": np.asarray(y), "device": device.type}
 
     def _check_features(self) -> None:
         chosen = list(self.features)
@@ -295,17 +320,21 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         labels: Tensor,
         device: torch.device,
         rng: np.random.RandomState,
+        checkpoint: Checkpoint,
     ) -> None:
         factory = resolve_factory(
             self.backbone, BACKBONES, self.input_shape_, "backbone"
         )
         plan = self._network_plan(device)
         seed = rng.randint(np.iinfo(np.int32).max)
+        stage = checkpoint.stage("network")
         with seeded(seed, device):
             network = build_network(factory, self.input_shape_, self.latent_dim)
 
             def train() -> tuple[VariationalNetwork, History]:
-                history = train_network(network.to(device), inputs, labels, plan, seed)
+                history = train_network(
+                    network.to(device), inputs, labels, plan, seed, stage
+                )
                 return network, history
 
             ingredients = network, inputs, labels, replace(plan, verbose=0), seed
@@ -335,14 +364,22 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             freeze_epochs=self.freeze_epochs,
         )
 
-    def _fit_gaussians(self, X: np.ndarray, labels: np.ndarray) -> None:
+    def _fit_gaussians(
+        self, X: np.ndarray, labels: np.ndarray, checkpoint: Checkpoint
+    ) -> None:
+        stage = checkpoint.stage("gaussians")
+
         def fit() -> ClassGaussians:
-            return fit_gaussians(
+            if stage.state is not None:
+                return ClassGaussians.from_state(stage.state, self.covariance_type)
+            gaussians = fit_gaussians(
                 lambda label: self._ensembles(X[labels == label]),
                 self.classes_.tolist(),
                 self.covariance_type,
                 self.covariance_estimator,
             )
+            stage.keep(gaussians.state_dict())
+            return gaussians
 
         kind = self.features_, self.covariance_type, self.covariance_estimator
         self.gaussians_ = remembered(
@@ -706,6 +743,7 @@ class VMDLSDetector(VMDLSbDetector):
         device: str | torch.device = "auto",
         precision: str = "auto",
         memory: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -735,6 +773,7 @@ class VMDLSDetector(VMDLSbDetector):
             device=device,
             precision=precision,
             memory=memory,
+            checkpoint=checkpoint,
             verbose=verbose,
             random_state=random_state,
         )
@@ -783,18 +822,22 @@ width), float64
         labels: Tensor,
         device: torch.device,
         rng: np.random.RandomState,
+        checkpoint: Checkpoint,
     ) -> None:
         factory = resolve_factory(
             self.autoencoder, AUTOENCODERS, self.input_shape_, "autoencoder"
         )
-        super()._train(inputs, labels, device, rng)
+        super()._train(inputs, labels, device, rng, checkpoint)
         plan = self._autoencoder_plan()
         seed = rng.randint(np.iinfo(np.int32).max)
+        stage = checkpoint.stage("autoencoder")
         with seeded(seed, device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
 
             def train() -> tuple[nn.Module, History]:
-                history = train_autoencoder(autoencoder.to(device), inputs, plan, seed)
+                history = train_autoencoder(
+                    autoencoder.to(device), inputs, plan, seed, stage
+                )
                 return autoencoder, history
 
             ingredients = autoencoder, inputs, replace(plan, verbose=0), seed

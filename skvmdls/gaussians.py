@@ -78,6 +78,24 @@ class ClassGaussians(nn.Module):
                 "white_means", (self.means - self.centre) @ self.precisions_cholesky
             )
 
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Tensor], covariance_type: str
+    ) -> "ClassGaussians":
+        """Rebuild from a `state_dict`.
+
+        Parameters
+        ----------
+        state : dict of str to Tensor
+        covariance_type : {"full", "tied", "diag"}
+
+        Returns
+        -------
+        gaussians : ClassGaussians
+        """
+        means, precisions = state["means"], state["precisions_cholesky"]
+        return cls(means.numpy(), precisions.numpy(), covariance_type)
+
     def log_likelihood(self, features: Tensor) -> Tensor:
         """``log N(t; class c)`` of each row for each class.
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
+from skvmdls.files import write_whole
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
@@ -36,8 +36,9 @@ FORMAT = 1
 
 KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
-# Not needed to score, or, like a path to write to, not a file's business.
-NOT_STORED = ("augmentation", "covariance_estimator", "memory", "random_state")
+# Not needed to score; and paths to write to, which are not a file's business.
+NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
+PLACES = ("checkpoint", "memory")
 LARGEST_INPUT = 2**22
 
 Head = dict[str, Any]
@@ -49,7 +50,7 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
 
     The file is written beside its place and then moved there, so that a file of the
     same name is replaced as a whole or not at all. Everything that scoring needs is
-    stored. Of the parameters, `memory` is not, and `augmentation`,
+    stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`,
     `covariance_estimator` and `random_state` only if they are plain values.
 
     Parameters
@@ -93,18 +94,7 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
     check_is_fitted(detector)
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
     content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=path.name, delete=False
-    ) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(Path(path), content)
 
 
 def load(
@@ -139,6 +129,7 @@ def load(
     --------
     See :func:`save`.
 
+    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "notes.txt"
     >>> _ = path.write_text("not a detector")
     >>> load(path)
@@ -158,9 +149,9 @@ def _head(detector: VMDLSbDetector) -> Head:
     parameters = {
         name: value
         for name, value in detector.get_params(deep=False).items()
-        if name not in NOT_STORED or isinstance(value, str | int | None)
+        if name not in PLACES
+        and (name not in NOT_STORED or isinstance(value, str | int | None))
     }
-    parameters.pop("memory")
     parameters["features"] = list(parameters["features"])
     parameters["device"] = str(parameters["device"])
     for role in ("backbone", "autoencoder"):
@@ -273,7 +264,7 @@ def _rebuilt(
             raise ValueError(f"{name} holds numbers that are not finite")
     cls = DETECTORS[_expected(head["class"], str)]
     parameters = _expected(head["parameters"], dict)
-    if unknown := set(parameters) - (set(cls().get_params()) - {"memory"}):
+    if unknown := set(parameters) - (set(cls().get_params()) - {*PLACES}):
         raise ValueError(f"it sets parameters that are not a file's: {sorted(unknown)}")
     parameters["features"] = tuple(parameters["features"])
     for role in ("backbone", "autoencoder"):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
+from skvmdls.checkpoints import Stage, State
 from skvmdls.devices import autocast, out_of_memory_explained, sent
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
@@ -159,6 +161,7 @@ def train_network(
     labels: Tensor,
     plan: NetworkPlan,
     seed: int,
+    stage: Stage | None = None,
 ) -> History:
     """Train the network with the triplet, distancing and KL losses, in place.
 
@@ -179,6 +182,8 @@ def train_network(
     seed : int
         Of the batches, on the CPU. Noise and augmentation draw from torch's global
         generators (see :func:`seeded`).
+    stage : Stage, optional
+        Where the state is kept after every epoch, and taken up again.
 
     Returns
     -------
@@ -214,11 +219,9 @@ def train_network(
     >>> len(history["loss"])
     2
     """
+    generator = torch.Generator().manual_seed(seed)
     sampler = BalancedBatchSampler(
-        labels,
-        plan.classes_per_batch,
-        plan.samples_per_class,
-        torch.Generator().manual_seed(seed),
+        labels, plan.classes_per_batch, plan.samples_per_class, generator
     )
     n_steps = plan.epochs * sampler.n_batches
     margin_steps = max(1.0, plan.margin_warmup * n_steps)
@@ -226,13 +229,14 @@ def train_network(
     trainable = [p for p in network.backbone.parameters() if p.requires_grad]
     device = network.mu.weight.device
     class_means = _ClassMeans(int(labels.max()) + 1, network.mu.out_features, device)
-    history: History = {}
+    parts = _Parts(network, optimizer, schedule, class_means)
+    run = _Run(parts, generator, device, stage or Stage())
     advice = (
         f"A batch holds classes_per_batch={sampler.classes_per_batch} classes with "
         f"samples_per_class={sampler.samples_per_class} points each: lower one of "
         "them, or take a smaller backbone."
     )
-    with out_of_memory_explained(advice), _progress("network", plan) as progress:
+    with out_of_memory_explained(advice), _progress("network", plan, run) as progress:
         for epoch in progress:
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
@@ -266,14 +270,18 @@ def train_network(
             class_means.finish_epoch()
             figures = averages.finish()
             figures["separation"] = class_means.separation()
-            _record(history, figures, schedule, epoch, progress)
+            run.finish_epoch(figures, progress)
     _set_training(network, trainable, frozen=False)
     network.eval()
-    return history
+    return run.history
 
 
 def train_autoencoder(
-    autoencoder: nn.Module, inputs: Tensor, plan: AutoencoderPlan, seed: int
+    autoencoder: nn.Module,
+    inputs: Tensor,
+    plan: AutoencoderPlan,
+    seed: int,
+    stage: Stage | None = None,
 ) -> History:
     """Train the autoencoder with the squared error, in place.
 
@@ -286,6 +294,8 @@ def train_autoencoder(
     plan : AutoencoderPlan
     seed : int
         Of the batches, on the CPU.
+    stage : Stage, optional
+        As for :func:`train_network`.
 
     Returns
     -------
@@ -314,11 +324,13 @@ def train_autoencoder(
     n_batches = max(1, round(len(inputs) / plan.batch_size))
     optimizer, schedule = _optimizer(autoencoder, plan, plan.epochs * n_batches)
     device = next(autoencoder.parameters()).device
-    history: History = {}
+    parts = _Parts(autoencoder, optimizer, schedule)
+    run = _Run(parts, generator, device, stage or Stage())
     autoencoder.train()
     advice = "Take a smaller autoencoder."
-    with out_of_memory_explained(advice), _progress("autoencoder", plan) as progress:
-        for epoch in progress:
+    bar = _progress("autoencoder", plan, run)
+    with out_of_memory_explained(advice), bar as progress:
+        for _ in progress:
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             for batch in order.to(inputs.device).tensor_split(n_batches):
@@ -326,9 +338,9 @@ def train_autoencoder(
                 loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})
-            _record(history, averages.finish(), schedule, epoch, progress)
+            run.finish_epoch(averages.finish(), progress)
     autoencoder.eval()
-    return history
+    return run.history
 
 
 def _metric_terms(
@@ -371,6 +383,13 @@ class _ClassMeans:
         self.means = torch.where(drawn[:, None], fresh, self.means)
         self.was_drawn = self.was_drawn.logical_or(drawn).to(self.means)
         self._start_epoch()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"means": self.means, "was_drawn": self.was_drawn}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.means = state["means"].to(self.means)
+        self.was_drawn = state["was_drawn"].to(self.was_drawn)
 
     def separation(self) -> float:
         drawn = self.means[self.was_drawn > 0].cpu().double()
@@ -450,27 +469,79 @@ def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
     return (nearest == labels).float().mean()
 
 
-def _progress(name: str, plan: Plan) -> tqdm:
-    return tqdm(range(plan.epochs), desc=name, unit="epoch", disable=not plan.verbose)
-
-
-def _record(
-    history: History,
-    figures: dict[str, float],
-    schedule: OneCycleLR,
-    epoch: int,
-    progress: tqdm,
-) -> None:
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"Training diverged: {name!r} is {value} in epoch {epoch + 1}. "
-                "Try a smaller learning_rate, precision='float32', or look for "
-                "extreme values in X."
-            )
-        history.setdefault(name, []).append(value)
-    history.setdefault("learning_rate", []).append(float(schedule.get_last_lr()[0]))
-    shown = ("loss", "separation", "accuracy")
-    progress.set_postfix(
-        {key: f"{figures[key]:.3g}" for key in shown if key in figures}
+def _progress(name: str, plan: Plan, run: "_Run") -> tqdm:
+    return tqdm(
+        range(run.epoch, plan.epochs),
+        initial=run.epoch,
+        total=plan.epochs,
+        desc=name,
+        unit="epoch",
+        disable=not plan.verbose,
     )
+
+
+class _Parts(NamedTuple):
+    """What a training changes; each can hand out its state and take it back."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: OneCycleLR
+    class_means: "_ClassMeans | None" = None
+
+
+class _Run:
+    """How far a training has come: its epochs, taken up from a stage and kept there."""
+
+    def __init__(
+        self,
+        parts: _Parts,
+        generator: torch.Generator,
+        device: torch.device,
+        stage: Stage,
+    ) -> None:
+        self.parts: dict[str, Any] = {
+            k: v for k, v in parts._asdict().items() if v is not None
+        }
+        self.generator = generator
+        self.device = device
+        self.stage = stage
+        self.epoch = 0
+        self.history: History = {}
+        if stage.state is not None:
+            self._take_up(stage.state)
+
+    def finish_epoch(self, figures: dict[str, float], progress: tqdm) -> None:
+        self.epoch += 1
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"Training diverged: {name!r} is {value} in epoch {self.epoch}. "
+                    "Try a smaller learning_rate, precision='float32', or look for "
+                    "extreme values in X."
+                )
+            self.history.setdefault(name, []).append(value)
+        rate = float(self.parts["schedule"].get_last_lr()[0])
+        self.history.setdefault("learning_rate", []).append(rate)
+        shown = ("loss", "separation", "accuracy")
+        progress.set_postfix(
+            {key: f"{figures[key]:.3g}" for key in shown if key in figures}
+        )
+        self.stage.keep(self._state())
+
+    def _state(self) -> State:
+        state: State = {name: part.state_dict() for name, part in self.parts.items()}
+        state["epoch"], state["history"] = self.epoch, self.history
+        state["batches"] = self.generator.get_state()
+        state["noise"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["noise on the GPU"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _take_up(self, state: State) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.epoch, self.history = state["epoch"], state["history"]
+        self.generator.set_state(state["batches"])
+        torch.set_rng_state(state["noise"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["noise on the GPU"], self.device)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NEED_NO_EXAMPLE = {
     "BackboneFactory",
     "History",
+    "State",
     "load_cifar10",
     "load_imagenet_resize",
     "load_mnist",

@@ -47,3 +47,10 @@ def test_the_readmes_table_is_the_stored_run(tmp_path):
     stored = ROOT / "docs" / "results" / "mnist_open_set.json"
     table = run(EXAMPLES / "mnist_open_set.py", "--show", stored)
     assert table.strip() in (ROOT / "README.md").read_text()
+
+
+def test_a_killed_fit_ends_where_another_does(tmp_path):
+    output = tmp_path / "trials.json"
+    script = EXAMPLES / "kill_and_resume.py"
+    run(script, "--trials", 1, "--epochs", 3, "--output", output)
+    assert [t["identical"] for t in json.loads(output.read_text())["trials"]] == [True]

@@ -1,0 +1,256 @@
+"""A training's state on disk after every epoch (parameter `checkpoint`).
+
+The file holds the stages of a fit in their order: the network, the autoencoder, the
+Gaussians. Beside it stands the file of one write before, for when it is damaged.
+"""
+
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skvmdls.caching import fingerprint
+from skvmdls.files import write_whole
+
+__all__ = ["Checkpoint", "Stage", "State"]
+
+State = dict[str, Any]
+
+FIRST_LINE = b"skvmdls checkpoint 1 sha256 "
+CONTENT = {"ingredients", "seed", "stages"}
+
+
+class Stage:
+    """One stage of a fit that is not kept: it starts anew, and `keep` does nothing.
+
+    Attributes
+    ----------
+    state : dict or None
+        What was kept last, by a fit that was interrupted.
+
+    Examples
+    --------
+    >>> stage = Stage()
+    >>> stage.keep({"epoch": 1})
+    >>> stage.state is None
+    True
+    """
+
+    state: State | None = None
+
+    def keep(self, state: State) -> None:
+        """Replace what is kept.
+
+        Parameters
+        ----------
+        state : dict
+            Tensors, numbers, strings, and containers of these.
+        """
+
+
+class Checkpoint:
+    """The stages of one fit on disk, and what the fit was made of.
+
+    Parameters
+    ----------
+    path : path or None
+        A file; one that is there is continued. None keeps nothing.
+    ingredients : dict
+        By name, all that decides the fit (see :func:`skvmdls.caching.fingerprint`).
+
+    Raises
+    ------
+    ValueError
+        If the file is of another fit, naming the ingredients that differ; or if it is
+        damaged, or is no checkpoint, and the one of a write before is too.
+
+    Warns
+    -----
+    UserWarning
+        If the file is damaged, and the one of a write before is used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "fit.checkpoint"
+    >>> Checkpoint(path, {"learning_rate": 0.1}).stage("network").keep({"epoch": 3})
+    >>> Checkpoint(path, {"learning_rate": 0.1}).stage("network").state
+    {'epoch': 3}
+    >>> Checkpoint(path, {"learning_rate": 0.2})
+    Traceback (most recent call last):
+        ...
+    ValueError: ... is of another fit, which differs in learning_rate. ...
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, ingredients: dict[str, Any]
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self._seed = secrets.randbits(31)
+        self._stages: dict[str, State] = {}
+        self._ingredients: dict[str, str] = {}
+        if self.path is None:
+            return
+        if not self.path.absolute().parent.is_dir():
+            raise ValueError(
+                f"checkpoint={os.fspath(self.path)!r}: there is no folder "
+                f"{os.fspath(self.path.parent)!r} to write it to."
+            )
+        self._ingredients = {
+            name: fingerprint(value) for name, value in ingredients.items()
+        }
+        if self.path.exists():
+            self._continue(self.path, _last_good(self.path))
+
+    def seed(self, random_state: Any) -> Any:
+        """Give a kept fit without a seed one, so that it can be taken up too.
+
+        Parameters
+        ----------
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        random_state : int, RandomState or None
+            As given; of a fit that is kept, a seed instead of None.
+        """
+        is_drawn = random_state is None and self.path is not None
+        return self._seed if is_drawn else random_state
+
+    def stage(self, name: str) -> Stage:
+        """One of the fit's stages.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        stage : Stage
+        """
+        return Stage() if self.path is None else _KeptStage(self, self.path, name)
+
+    @contextmanager
+    def named_if_interrupted(self) -> Iterator[None]:
+        """Say where the checkpoint is, if the user stops the fit.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            As it came, with the path and how far the fit has come.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            if self.path is None or not self._stages:
+                raise
+            *_, (name, state) = self._stages.items()
+            finished = f"{name}, epoch {state['epoch']}" if "epoch" in state else name
+            raise KeyboardInterrupt(
+                f"Stopped. The checkpoint {os.fspath(self.path)!r} holds the fit up to "
+                f"{finished}: call fit again with the same data and parameters to go "
+                "on."
+            ) from interrupt
+
+    def _continue(self, path: Path, stored: dict[str, Any]) -> None:
+        names = stored["ingredients"].keys() | self._ingredients.keys()
+        different = sorted(
+            name
+            for name in names
+            if stored["ingredients"].get(name) != self._ingredients.get(name)
+        )
+        if different:
+            raise ValueError(
+                f"checkpoint={os.fspath(path)!r} is of another fit, which differs "
+                f"in {', '.join(different)}. Fit with what it was begun with, or give "
+                "another path, or delete the file."
+            )
+        self._seed = stored["seed"]
+        self._stages = stored["stages"]
+
+    def _keep(self, path: Path, name: str, state: State) -> None:
+        self._stages[name] = state
+        content = {
+            "ingredients": self._ingredients,
+            "seed": self._seed,
+            "stages": self._stages,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        body = buffer.getvalue()
+        _set_aside(path)
+        write_whole(path, _head(body) + body)
+
+
+class _KeptStage(Stage):
+    def __init__(self, checkpoint: Checkpoint, path: Path, name: str) -> None:
+        self._checkpoint = checkpoint
+        self._path = path
+        self._name = name
+        self.state = checkpoint._stages.get(name)
+
+    def keep(self, state: State) -> None:
+        self._checkpoint._keep(self._path, self._name, state)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
+
+
+def _set_aside(path: Path) -> None:
+    """Keep the file under a second name; its own is never without a file."""
+    if not path.exists():
+        return
+    second = _previous(path).with_suffix(".unfinished")
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:  # Not all file systems have links.
+        shutil.copyfile(path, second)
+    os.replace(second, _previous(path))
+
+
+def _head(body: bytes) -> bytes:
+    return FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+def _last_good(path: Path) -> dict[str, Any]:
+    try:
+        return _read(path)
+    except ValueError as error:
+        try:
+            stored = _read(_previous(path))
+        except (OSError, ValueError):
+            raise ValueError(
+                f"checkpoint={os.fspath(path)!r} cannot be used: {error}. There is no "
+                "earlier one. Delete it to start anew, or give another path."
+            ) from error
+        warnings.warn(
+            f"checkpoint={os.fspath(path)!r} cannot be used: {error}. The fit goes on "
+            f"from the one before, {os.fspath(_previous(path))!r}.",
+            stacklevel=2,
+        )
+        return stored
+
+
+def _read(path: Path) -> dict[str, Any]:
+    head, _, body = path.read_bytes().partition(b"\n")
+    if not head.startswith(FIRST_LINE):
+        raise ValueError("it is not a checkpoint of this version of skvmdls")
+    if head + b"\n" != _head(body):
+        raise ValueError("it is damaged: its checksum is not that of its content")
+    try:
+        stored = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"it cannot be read ({type(error).__name__})") from error
+    if not isinstance(stored, dict) or set(stored) != CONTENT:
+        raise ValueError("it does not hold a fit")
+    return stored
