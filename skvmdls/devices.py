@@ -1,10 +1,13 @@
 """Which device to compute on, and in which precision."""
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "autocast",
@@ -12,11 +15,19 @@ __all__ = [
     "float64_device",
     "is_out_of_memory",
     "out_of_memory_explained",
+    "place",
     "resolve_device",
     "resolve_precision",
     "scoring_placement",
     "sent",
 ]
+
+_MOVING = threading.Lock()
+
+# OpenMP's threads stay behind in the parent of a forked process, which would wait for
+# them for ever once it computes in more than one. torch's data loaders do the same.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -147,6 +158,29 @@ def scoring_placement(
     if not is_table:
         return device, torch.float32
     return float64_device(device), torch.float64
+
+
+def place(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Bring a net to a device and a dtype, in place.
+
+    Threads that score with one net take turns here, so that none of them meets a net
+    that is half moved.
+
+    Parameters
+    ----------
+    net : nn.Module
+    device : torch.device
+    dtype : torch.dtype
+
+    Examples
+    --------
+    >>> net = nn.Linear(2, 2)
+    >>> place(net, torch.device("cpu"), torch.float64)
+    >>> net.weight.dtype
+    torch.float64
+    """
+    with _MOVING:
+        net.to(device, dtype)
 
 
 def float64_device(device: torch.device) -> torch.device:

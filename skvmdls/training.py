@@ -1,6 +1,7 @@
 """The training loops: schedule, warm-ups, class means, progress."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 History = dict[str, list[float]]
+
+# torch's global generators are one to a process: trainings in threads take turns.
+_TURN = threading.RLock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +137,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Run torch's global random numbers from a seed, and put them back afterwards.
 
     Initial weights, dropout and augmentation draw from the global generators; the
-    caller's stay as they were.
+    caller's stay as they were. Only one thread at a time can be inside.
 
     Parameters
     ----------
@@ -150,7 +154,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     True
     """
     # Of the accelerators, only CUDA's generators can be put back by fork_rng.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with _TURN, forked:
         torch.manual_seed(seed)
         yield
 
@@ -198,7 +203,7 @@ def train_network(
     Raises
     ------
     FloatingPointError
-        If a term stops being finite.
+        If a term or a weight stops being finite.
     MemoryError
         If a batch is too large for the device.
 
@@ -306,7 +311,7 @@ def train_autoencoder(
     Raises
     ------
     FloatingPointError
-        If the loss stops being finite.
+        If the loss or a weight stops being finite.
     MemoryError
         If a batch is too large for the device.
 
@@ -469,6 +474,11 @@ def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
     return (nearest == labels).float().mean()
 
 
+def _is_finite(net: nn.Module) -> bool:
+    values = net.state_dict().values()
+    return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
+
 def _progress(name: str, plan: Plan, run: "_Run") -> tqdm:
     return tqdm(
         range(run.epoch, plan.epochs),
@@ -514,12 +524,11 @@ class _Run:
         self.epoch += 1
         for name, value in figures.items():
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"Training diverged: {name!r} is {value} in epoch {self.epoch}. "
-                    "Try a smaller learning_rate, precision='float32', or look for "
-                    "extreme values in X."
-                )
+                raise self._diverged(f"{name!r} is {value}")
             self.history.setdefault(name, []).append(value)
+        # The last step's weights are in no figure yet.
+        if not _is_finite(self.parts["net"]):
+            raise self._diverged("a weight is no longer finite")
         rate = float(self.parts["schedule"].get_last_lr()[0])
         self.history.setdefault("learning_rate", []).append(rate)
         shown = ("loss", "separation", "accuracy")
@@ -527,6 +536,12 @@ class _Run:
             {key: f"{figures[key]:.3g}" for key in shown if key in figures}
         )
         self.stage.keep(self._state())
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"Training diverged: {what} in epoch {self.epoch}. Try a smaller "
+            "learning_rate, precision='float32', or look for extreme values in X."
+        )
 
     def _state(self) -> State:
         state: State = {name: part.state_dict() for name, part in self.parts.items()}
