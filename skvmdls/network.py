@@ -1,5 +1,6 @@
 """The network: a backbone, the stochastic generator on it, and the feature ensemble."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -62,7 +63,7 @@ class VariationalNetwork(nn.Module):
         self.mu = nn.Linear(backbone_features, latent_dim)
         self.log_sigma = nn.Linear(backbone_features, latent_dim)
         nn.init.zeros_(self.log_sigma.weight)
-        nn.init.constant_(self.log_sigma.bias, torch.tensor(INITIAL_SIGMA).log().item())
+        nn.init.constant_(self.log_sigma.bias, math.log(INITIAL_SIGMA))
         self.ensemble_sizes: dict[str, int] = {}
         _remove_taps(backbone)
         channel_axis = getattr(backbone, "channel_axis", 1)
@@ -134,7 +135,7 @@ def build_network(
     Returns
     -------
     network : VariationalNetwork
-        On the CPU, in training mode.
+        On torch's default device, in training mode.
 
     Raises
     ------
@@ -195,7 +196,7 @@ def build_autoencoder(
     Returns
     -------
     autoencoder : nn.Module
-        On the CPU, in training mode.
+        On torch's default device, in training mode.
 
     Raises
     ------
@@ -229,7 +230,7 @@ def build_autoencoder(
 def _own_module(
     factory: BackboneFactory, input_shape: tuple[int, ...], role: str
 ) -> nn.Module:
-    """Build a float32 module that no other detector holds."""
+    """Build a float32 module that no other detector holds, on the default device."""
     module = factory(input_shape)
     if not isinstance(module, nn.Module):
         raise ValueError(
@@ -238,7 +239,8 @@ def _own_module(
         )
     # A factory may hand out one loaded module again and again. Convolutions follow the
     # layout of their weights, and this layout is the fastest.
-    return deepcopy(module).cpu().float().to(memory_format=torch.channels_last)
+    own = deepcopy(module).to(torch.get_default_device(), torch.float32)
+    return own.to(memory_format=torch.channels_last)
 
 
 def _taps(backbone: nn.Module) -> Sequence[str]:
@@ -254,7 +256,7 @@ def _taps(backbone: nn.Module) -> Sequence[str]:
         raise ValueError(
             f"The backbone {kind} must name its three taps, but its attribute `taps` "
             f"is {taps!r}. Set `module.taps` to the names of three submodules, in the "
-            f"order in which they run; it has: {', '.join(submodules)}."
+            f"order in which they run; it has {', '.join(submodules) or 'none'}."
         )
     if unknown := [tap for tap in taps if tap not in submodules]:
         raise ValueError(

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,9 +41,11 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
 LARGEST_INPUT = 2**22
+CPU = torch.device("cpu")
 
 Head = dict[str, Any]
 Arrays = dict[str, np.ndarray]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
@@ -375,19 +378,29 @@ def _fill_nets(detector: VMDLSbDetector, arrays: Arrays) -> None:
     if len(rows) != 2 or rows[0] != detector.latent_dim:
         raise ValueError(f"latent_dim={detector.latent_dim}, but mu has shape {rows}")
     shape = detector.input_shape_
-    # Initial weights are drawn, and thrown away: the caller's generator must not move.
-    with seeded(0, torch.device("cpu")):
-        factory = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
-        network = build_network(factory, shape, detector.latent_dim)
-        detector.network_ = _filled(network, arrays, "network")
-        if isinstance(detector, VMDLSDetector):
-            choice = detector.autoencoder
-            factory = resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
-            autoencoder = build_autoencoder(factory, shape)
-            detector.autoencoder_ = _filled(autoencoder, arrays, "autoencoder")
+    factory = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
+    network = _laid_out(
+        detector.backbone, lambda: build_network(factory, shape, detector.latent_dim)
+    )
+    detector.network_ = _filled(network, arrays, "network")
+    if isinstance(detector, VMDLSDetector):
+        choice = detector.autoencoder
+        factory = resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
+        autoencoder = _laid_out(choice, lambda: build_autoencoder(factory, shape))
+        detector.autoencoder_ = _filled(autoencoder, arrays, "autoencoder")
 
 
-def _filled(net: Any, arrays: Arrays, role: str) -> Any:
+def _laid_out(choice: Any, build: Callable[[], Net]) -> Net:
+    """Build a net for its shapes; its initial weights are never used.
+
+    A file may claim inputs of any size: our own nets are built without memory. The
+    caller's random numbers must not move.
+    """
+    with seeded(0, CPU), torch.device("cpu" if callable(choice) else "meta"):
+        return build()
+
+
+def _filled(net: Net, arrays: Arrays, role: str) -> Net:
     expected = net.state_dict()
     stored = {
         name.removeprefix(f"{role}."): array
@@ -400,6 +413,8 @@ def _filled(net: Any, arrays: Arrays, role: str) -> Any:
         )
     for name, tensor in expected.items():
         _check(f"{role}.{name}", stored[name].shape, tuple(tensor.shape))
+    if any(tensor.is_meta for tensor in expected.values()):
+        net.to_empty(device=CPU)
     net.load_state_dict(
         {name: torch.from_numpy(array) for name, array in stored.items()}
     )
