@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,6 +64,12 @@ def check_inputs(
     """
     X = X if hasattr(X, "shape") else np.asarray(X)
     is_table = len(X.shape) <= 2
+    if is_table and input_shape is not None and len(input_shape) == 3:
+        raise ValueError(
+            f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
+            f"images of shape (channels, height, width) = {input_shape}. Pass X "
+            "of shape (n, channels, height, width); a single image as X[None]."
+        )
     X = validate_data(
         estimator,
         X,
@@ -72,12 +79,6 @@ def check_inputs(
         ensure_2d=is_table,
     )
     if is_table:
-        if input_shape is not None and len(input_shape) != 1:
-            raise ValueError(
-                f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
-                f"images of shape (channels, height, width) = {input_shape}. Pass X "
-                "of shape (n, channels, height, width); a single image as X[None]."
-            )
         return X
     if X.ndim > 4:
         raise ValueError(
@@ -124,8 +125,8 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If labels are missing, ``-1`` is among them, there are fewer than two classes,
-        or a class has a single sample.
+        If labels are missing or continuous, ``-1`` is among them, there are fewer than
+        two classes, or a class has a single sample.
 
     Examples
     --------
@@ -138,6 +139,7 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "y contains missing labels (None or NaN). Drop these rows: an unlabelled "
             "point cannot be trained on."
         )
+    check_classification_targets(y)
     classes, encoded, counts = np.unique(y, return_inverse=True, return_counts=True)
     if any(label in (-1, "-1") for label in classes.tolist()):
         raise ValueError(

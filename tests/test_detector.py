@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, X_GOOD, Y_GOOD
 from sklearn.base import clone
 from sklearn.covariance import OAS, EmpiricalCovariance
 from sklearn.exceptions import NotFittedError
@@ -550,77 +551,17 @@ def fitted(table):
     return quick().fit(*table)
 
 
-X_GOOD = np.random.default_rng(0).normal(size=(12, 6))
-Y_GOOD = np.repeat([0, 1, 2], 4)
-IMAGES = np.random.default_rng(0).normal(size=(12, 1, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "X", "y", "message"),
-    [
-        ({}, np.where(X_GOOD > 1, np.nan, X_GOOD), Y_GOOD, "X contains NaN"),
-        ({}, np.where(X_GOOD > 1, np.inf, X_GOOD), Y_GOOD, "X contains infinity"),
-        ({}, np.empty((0, 6)), np.empty(0), "0 sample"),
-        ({}, X_GOOD[:, 0], Y_GOOD, "Expected 2D array"),
-        ({}, X_GOOD, Y_GOOD[:-1], "inconsistent numbers of samples"),
-        ({}, X_GOOD, None, "requires y to be passed"),
-        ({}, X_GOOD, np.zeros(12, int), "1 class"),
-        ({}, X_GOOD, Y_GOOD - 1, "-1, which stands for 'unknown'"),
-        ({}, X_GOOD, [0] * 6 + [1] * 5 + [2], r"one sample in y: \[2\]"),
-        ({}, X_GOOD, np.linspace(0, 1, 12), "Unknown label type"),
-        ({}, IMAGES[:, :, :4], Y_GOOD, r"at least 8x8.*\(1, 4, 8\)"),
-        ({"backbone": "resnet"}, X_GOOD, Y_GOOD, "backbone='resnet' is not known"),
-        ({"backbone": "cnn"}, X_GOOD, Y_GOOD, "'cnn' takes images"),
-        ({"backbone": lambda shape: 3}, X_GOOD, Y_GOOD, "returned int"),
-        ({"backbone": lambda shape: nn.Linear(6, 4)}, X_GOOD, Y_GOOD, "three taps"),
-        ({"backbone": 3}, X_GOOD, Y_GOOD, "'backbone' parameter"),
-        ({"latent_dim": 0}, X_GOOD, Y_GOOD, "'latent_dim' parameter.*Got 0"),
-        ({"contamination": 0.6}, X_GOOD, Y_GOOD, "'contamination' parameter.*Got 0.6"),
-        ({"contamination": -0.1}, X_GOOD, Y_GOOD, "'contamination' parameter"),
-        ({"calibration_fraction": 0}, X_GOOD, Y_GOOD, "'calibration_fraction'"),
-        ({"calibration_fraction": 0.9}, X_GOOD, Y_GOOD, "'calibration_fraction'"),
-        ({"classes_per_batch": 1}, X_GOOD, Y_GOOD, "'classes_per_batch' parameter"),
-        ({"samples_per_class": 1}, X_GOOD, Y_GOOD, "'samples_per_class' parameter"),
-        ({"max_epochs": 0}, X_GOOD, Y_GOOD, "'max_epochs' parameter"),
-        ({"learning_rate": 0.0}, X_GOOD, Y_GOOD, "'learning_rate' parameter"),
-        ({"learning_rate": np.nan}, X_GOOD, Y_GOOD, "'learning_rate' parameter"),
-        ({"prior_variance": 0}, X_GOOD, Y_GOOD, "'prior_variance' parameter"),
-        ({"kl_weight": -1}, X_GOOD, Y_GOOD, "'kl_weight' parameter"),
-        ({"threshold": "high"}, X_GOOD, Y_GOOD, "'threshold' parameter"),
-        ({"covariance_type": "round"}, X_GOOD, Y_GOOD, "'covariance_type' parameter"),
-        ({"covariance_estimator": 1}, X_GOOD, Y_GOOD, "'covariance_estimator'"),
-        (
-            {"covariance_type": "diag", "covariance_estimator": OAS()},
-            X_GOOD,
-            Y_GOOD,
-            "covariance_estimator=OAS.*covariance_type='diag'",
-        ),
-        ({"covariance_estimator": OAS}, X_GOOD, Y_GOOD, "it is a class"),
-        ({}, X_GOOD[:4], [0, 0, 1, 1], "at least 3 training points"),
-        ({"features": ()}, X_GOOD, Y_GOOD, r"features=\(\) must name parts"),
-        ({"features": ("mu", "t4")}, X_GOOD, Y_GOOD, r"features=\('mu', 't4'\)"),
-        ({"features": ("mu", "mu")}, X_GOOD, Y_GOOD, "each once"),
-        ({"augmentation": "mixup"}, X_GOOD, Y_GOOD, "augmentation='mixup'"),
-        ({"augmentation": "affine"}, X_GOOD, Y_GOOD, "is for images"),
-        ({"augmentation": lambda x: x[:1]}, X_GOOD, Y_GOOD, "into a tensor of shape"),
-        ({"augmentation": lambda x: x.numpy()}, X_GOOD, Y_GOOD, "into ndarray"),
-        ({"device": "toaster"}, X_GOOD, Y_GOOD, "device='toaster'"),
-        ({"device": "meta"}, X_GOOD, Y_GOOD, "device='meta' cannot be used"),
-        ({"backbone": nn.Linear(6, 6)}, X_GOOD, Y_GOOD, "expected a factory"),
-        ({"precision": "float8"}, X_GOOD, Y_GOOD, "'precision' parameter"),
-    ],
-)
-def test_bad_fits_are_explained_and_an_earlier_fit_stays(
-    fitted, table, parameters, X, y, message
-):
-    before = fitted.score_samples(table[0])
-    usual = {name: getattr(fitted, name) for name in parameters}
-    fitted.set_params(**parameters)
-    with pytest.raises((ValueError, TypeError), match=message):
-        fitted.fit(X, y)
-    fitted.set_params(**usual)
-    np.testing.assert_array_equal(fitted.score_samples(table[0]), before)
-    assert fitted.n_features_in_ == 6
+@pytest.mark.parametrize("case", BAD_FITS, ids=lambda case: case.given)
+def test_bad_fits_are_explained_and_an_earlier_fit_stays(case, table):
+    earlier = quick(case.detector).fit(*table)
+    before = earlier.score_samples(table[0])
+    usual = {name: getattr(earlier, name) for name in case.parameters}
+    earlier.set_params(**case.parameters)
+    with pytest.raises((ValueError, TypeError), match=case.message):
+        earlier.fit(case.X, case.y)
+    earlier.set_params(**usual)
+    np.testing.assert_array_equal(earlier.score_samples(table[0]), before)
+    assert earlier.n_features_in_ == 6
 
 
 def test_out_of_memory_in_training_names_the_batch_and_keeps_the_earlier_fit(table):
@@ -637,47 +578,17 @@ def test_out_of_memory_in_training_names_the_batch_and_keeps_the_earlier_fit(tab
     np.testing.assert_array_equal(detector.score_samples(table[0]), before)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"autoencoder": "vae"}, "autoencoder='vae' is not known"),
-        ({"autoencoder": lambda shape: nn.Linear(6, 5)}, "expected the same shape"),
-        ({"autoencoder_epochs": 0}, "'autoencoder_epochs' parameter"),
-        ({"weighting": "none"}, "'weighting' parameter"),
-    ],
-)
-def test_bad_autoencoders_are_explained(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        quick(VMDLSDetector, **parameters).fit(X_GOOD, Y_GOOD)
-
-
 @pytest.mark.parametrize("method", SCORING_METHODS)
-@pytest.mark.parametrize(
-    ("X", "message"),
-    [
-        (np.zeros((2, 5)), "X has 5 features, but VMDLSbDetector is expecting 6"),
-        (np.zeros((2, 1, 8, 8)), r"inputs of shape \(1, 8, 8\).*\(6,\)"),
-        (np.full((2, 6), np.nan), "NaN"),
-        (np.zeros(6), "Expected 2D array"),
-        (np.zeros((0, 6)), "0 sample"),
-    ],
-)
-def test_bad_new_points_are_explained(fitted, method, X, message):
-    with pytest.raises(ValueError, match=message):
-        getattr(fitted, method)(X)
+@pytest.mark.parametrize("case", BAD_ROWS, ids=lambda case: case.given)
+def test_bad_new_points_are_explained(fitted, method, case):
+    with pytest.raises(ValueError, match=case.message):
+        getattr(fitted, method)(case.X)
 
 
-@pytest.mark.parametrize(
-    ("X", "message"),
-    [
-        (np.zeros((2, 3, 8, 8)), r"inputs of shape \(3, 8, 8\).*\(1, 8, 8\)"),
-        (np.zeros((2, 9, 8)), r"inputs of shape \(1, 9, 8\).*\(1, 8, 8\)"),
-        (np.zeros((2, 64)), r"fitted on images of shape .* \(1, 8, 8\)"),
-    ],
-)
-def test_new_images_of_the_wrong_shape_are_explained(vmdls, X, message):
-    with pytest.raises(ValueError, match=message):
-        vmdls.predict(X)
+@pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.given)
+def test_new_images_of_the_wrong_shape_are_explained(vmdls, case):
+    with pytest.raises(ValueError, match=case.message):
+        vmdls.predict(case.X)
 
 
 @pytest.mark.parametrize("method", [*SCORING_METHODS, "reconstruct"])

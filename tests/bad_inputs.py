@@ -1,0 +1,296 @@
+"""Inputs that must be refused, with what the message must say.
+
+The tests try them; run as a script, this writes the messages to docs/bad_inputs.md:
+
+    python tests/bad_inputs.py
+"""
+
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.covariance import OAS
+from torch import nn
+
+import skvmdls
+from skvmdls import VMDLSbDetector, VMDLSDetector
+
+PAGE = Path(__file__).parents[1] / "docs" / "bad_inputs.md"
+
+X_GOOD = np.random.default_rng(0).normal(size=(12, 6))
+Y_GOOD = np.repeat([0, 1, 2], 4)
+FLAT_IMAGES = np.random.default_rng(0).normal(size=(12, 1, 4, 8))
+
+
+@dataclass(frozen=True)
+class BadFit:
+    """What is given to `fit`, as a user would say it, and what the message must match.
+
+    All but what is bad is good.
+    """
+
+    given: str
+    message: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    X: Any = field(default_factory=lambda: X_GOOD)
+    y: Any = field(default_factory=lambda: Y_GOOD)
+    detector: type = VMDLSbDetector
+
+
+@dataclass(frozen=True)
+class BadPoints:
+    """The same for a fitted detector's `predict` and its like."""
+
+    given: str
+    message: str
+    X: Any
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """The same for `load`: what becomes of a saved file."""
+
+    given: str
+    message: str
+    changed: Callable[[bytes], bytes]
+
+
+def parameter(message: str, **value: Any) -> BadFit:
+    [(name, bad)] = value.items()
+    own = name in ("autoencoder", "autoencoder_epochs", "weighting")
+    detector = VMDLSDetector if own else VMDLSbDetector
+    return BadFit(f"`{name}={bad!r}`", message, value, detector=detector)
+
+
+def cut_batch(batch):
+    return batch[:1]
+
+
+def to_numpy(batch):
+    return batch.numpy()
+
+
+def three(input_shape):
+    return 3
+
+
+def without_taps(input_shape):
+    return nn.Linear(input_shape[0], 4)
+
+
+def narrower(input_shape):
+    return nn.Linear(6, 5)
+
+
+BAD_FITS = [
+    BadFit("X with NaN", "X contains NaN", X=np.where(X_GOOD > 1, np.nan, X_GOOD)),
+    BadFit(
+        "X with infinity", "X contains infinity", X=np.where(X_GOOD > 1, np.inf, X_GOOD)
+    ),
+    BadFit("X with values of 1e200", r"as large as 1e\+200", X=X_GOOD + 1e200),
+    BadFit("X of complex numbers", "Complex data not supported", X=X_GOOD + 1j),
+    BadFit("X of words", "could not convert|dtype", X=[["a"] * 6] * 12),
+    BadFit("X without rows", "0 sample", X=np.empty((0, 6)), y=np.empty(0)),
+    BadFit("X of one dimension", "Expected 2D array", X=X_GOOD[:, 0]),
+    BadFit("X of five dimensions", "5 dimensions", X=np.zeros((12, 1, 1, 8, 8))),
+    BadFit("y shorter than X", "inconsistent numbers of samples", y=Y_GOOD[:-1]),
+    BadFit("`y=None`", "requires y to be passed", y=None),
+    BadFit("y of one class", "1 class", y=np.zeros(12, int)),
+    BadFit("y with -1", "-1, which stands for 'unknown'", y=Y_GOOD - 1),
+    BadFit('y with "-1"', "-1, which stands for", y=np.array(["-1", "a", "b"])[Y_GOOD]),
+    BadFit(
+        "y with None", "missing labels", y=np.array([None, "a", "b"], object)[Y_GOOD]
+    ),
+    BadFit(
+        "y with a class of one", r"one sample in y: \[2\]", y=[0] * 6 + [1] * 5 + [2]
+    ),
+    BadFit("y of fractions", "Unknown label type", y=np.linspace(0, 1, 12)),
+    BadFit(
+        "two points a class", "at least 3 training points", X=X_GOOD[:4], y=[0, 0, 1, 1]
+    ),
+    BadFit("images of 4x8", r"at least 8x8.*\(1, 4, 8\)", X=FLAT_IMAGES),
+    BadFit("points that are all the same", "the same for every", X=np.ones((12, 6))),
+    parameter("backbone='resnet' is not known", backbone="resnet"),
+    BadFit("`backbone='cnn'` for tables", "'cnn' takes images", {"backbone": "cnn"}),
+    BadFit("a factory that returns 3", "returned int", {"backbone": three}),
+    BadFit("a backbone without taps", "three taps", {"backbone": without_taps}),
+    BadFit(
+        "a module as `backbone`", "expected a factory", {"backbone": nn.Linear(6, 6)}
+    ),
+    parameter("'backbone' parameter", backbone=3),
+    parameter("'latent_dim' parameter.*Got 0", latent_dim=0),
+    parameter("'contamination' parameter.*Got 0.6", contamination=0.6),
+    parameter("'contamination' parameter", contamination=-0.1),
+    parameter("'calibration_fraction'", calibration_fraction=0),
+    parameter("'calibration_fraction'", calibration_fraction=0.9),
+    parameter("'classes_per_batch' parameter", classes_per_batch=1),
+    parameter("'samples_per_class' parameter", samples_per_class=1),
+    parameter("'max_epochs' parameter", max_epochs=0),
+    parameter("'learning_rate' parameter", learning_rate=0.0),
+    parameter("'learning_rate' parameter", learning_rate=np.nan),
+    parameter("'prior_variance' parameter", prior_variance=0),
+    parameter("'kl_weight' parameter", kl_weight=-1),
+    parameter("'threshold' parameter", threshold="high"),
+    parameter("'covariance_type' parameter", covariance_type="round"),
+    parameter("'covariance_estimator'", covariance_estimator=1),
+    BadFit(
+        "`covariance_type='diag'` with an estimator",
+        "covariance_estimator=OAS.*covariance_type='diag'",
+        {"covariance_type": "diag", "covariance_estimator": OAS()},
+    ),
+    parameter("it is a class", covariance_estimator=OAS),
+    parameter(r"features=\(\) must name parts", features=()),
+    parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
+    parameter("each once", features=("mu", "mu")),
+    parameter("augmentation='mixup'", augmentation="mixup"),
+    BadFit(
+        "`augmentation='affine'` for tables",
+        "is for images",
+        {"augmentation": "affine"},
+    ),
+    BadFit(
+        "an augmentation that drops rows",
+        "into a tensor of shape",
+        {"augmentation": cut_batch},
+    ),
+    BadFit("an augmentation to numpy", "into ndarray", {"augmentation": to_numpy}),
+    parameter("device='toaster'", device="toaster"),
+    parameter("device='meta' cannot be used", device="meta"),
+    parameter("'precision' parameter", precision="float8"),
+    parameter("there is no folder", checkpoint="no/such/folder/fit"),
+    parameter("autoencoder='vae' is not known", autoencoder="vae"),
+    BadFit(
+        "an autoencoder of another shape",
+        "expected the same shape",
+        {"autoencoder": narrower},
+        detector=VMDLSDetector,
+    ),
+    parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
+    parameter("'weighting' parameter", weighting="none"),
+]
+
+# Of a detector that was fitted on 6 features.
+BAD_ROWS = [
+    BadPoints(
+        "5 features instead of 6", "X has 5 features.* expecting 6", np.zeros((2, 5))
+    ),
+    BadPoints(
+        "images instead of rows",
+        r"inputs of shape \(1, 8, 8\).*\(6,\)",
+        np.zeros((2, 1, 8, 8)),
+    ),
+    BadPoints("NaN", "NaN", np.full((2, 6), np.nan)),
+    BadPoints("a single row", "Expected 2D array", np.zeros(6)),
+    BadPoints("no rows", "0 sample", np.zeros((0, 6))),
+]
+
+# Of a detector that was fitted on images of 8x8.
+BAD_IMAGES = [
+    BadPoints(
+        "three channels instead of one",
+        r"inputs of shape \(3, 8, 8\).*\(1, 8, 8\)",
+        np.zeros((2, 3, 8, 8)),
+    ),
+    BadPoints(
+        "images of 9x8 instead of 8x8",
+        r"inputs of shape \(1, 9, 8\).*\(1, 8, 8\)",
+        np.zeros((2, 9, 8)),
+    ),
+    BadPoints(
+        "rows instead of images",
+        r"fitted on images of shape .* \(1, 8, 8\)",
+        np.zeros((2, 64)),
+    ),
+    BadPoints("a single image", r"X\[None\]", np.zeros((8, 8))),
+]
+
+BAD_FILES = [
+    BadFile("an empty file", "was not written by skvmdls.save", lambda content: b""),
+    BadFile(
+        "another file", "was not written by skvmdls.save", lambda content: b"hello"
+    ),
+    BadFile("half a file", "is damaged", lambda content: content[: len(content) // 2]),
+    BadFile(
+        "a file with a changed byte",
+        "is damaged.*checksum",
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    ),
+    BadFile(
+        "a file with a header of a terabyte",
+        "is damaged",
+        lambda content: (2**40).to_bytes(8, "little") + content[8:],
+    ),
+]
+
+
+def quick(detector: type) -> Any:
+    short = {"autoencoder_epochs": 1} if detector is VMDLSDetector else {}
+    return detector(max_epochs=1, contamination=0.1, random_state=0, **short)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    of_rows = quick(VMDLSbDetector).fit(rng.normal(size=(60, 6)), labels)
+    of_images = quick(VMDLSbDetector).fit(rng.normal(size=(60, 8, 8)), labels)
+    path = Path(tempfile.mkdtemp()) / "detector.safetensors"
+    skvmdls.save(of_rows, path)
+    content = path.read_bytes()
+
+    def fit(case: BadFit) -> None:
+        quick(case.detector).set_params(**case.parameters).fit(case.X, case.y)
+
+    def load(case: BadFile) -> None:
+        path.write_bytes(case.changed(content))
+        skvmdls.load(path)
+
+    PAGE.write_text(
+        "# Bad inputs, and what is said of them\n\n"
+        "Made by `python tests/bad_inputs.py` from the cases that the tests try. A "
+        "detector that was\nfitted before stays as it was. Long messages are cut after "
+        "their first line.\n"
+        + section("Given to `fit`", BAD_FITS, fit)
+        + section(
+            "Given to `predict` and its like, after 6 features",
+            BAD_ROWS,
+            lambda case: of_rows.predict(case.X),
+        )
+        + section(
+            "Given to `predict` and its like, after images of 8x8",
+            BAD_IMAGES,
+            lambda case: of_images.predict(case.X),
+        )
+        + section("Given to `skvmdls.load`", BAD_FILES, load)
+    )
+    print(PAGE)
+
+
+def section(title: str, cases: list[Any], attempt: Callable[[Any], None]) -> str:
+    rows = [f"| {shown(case.given)} | {said(attempt, case)} |" for case in cases]
+    head = ["", f"## {title}", "", "| given | answer |", "|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def said(attempt: Callable[[Any], None], case: Any) -> str:
+    try:
+        attempt(case)
+    except (ValueError, TypeError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        return f"`{type(error).__name__}`: {shown(first_line)}"
+    raise SystemExit(f"{case.given} was not refused.")
+
+
+def shown(text: str) -> str:
+    """Leave out what differs from run to run, and what would end a cell."""
+    text = re.sub(r" at 0x[0-9a-f]+|/\S*/(?=\w+\.safetensors)|__main__\.", "", text)
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()
