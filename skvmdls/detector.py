@@ -24,7 +24,6 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -43,6 +42,7 @@ from skvmdls.checkpoints import Checkpoint
 from skvmdls.devices import (
     fits_on,
     float64_device,
+    place,
     resolve_device,
     resolve_precision,
     scoring_placement,
@@ -309,7 +309,6 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         X = check_inputs(self, X, input_shape=None)
         y = np.asarray(column_or_1d(y, warn=True))
         check_consistent_length(X, y)
-        check_classification_targets(y)
         self.classes_, labels = check_labels(y)
         self.input_shape_ = X.shape[1:]
         return X, labels
@@ -515,11 +514,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
             Not weighted.
         """
-        X = self._check_new(X)
-        batches = self._batches(X)
-        return measure(
-            self.network_, self.gaussians_, None, batches, self.features_
-        ).class_log_likelihood
+        return self._measure_with(None, self._check_new(X)).class_log_likelihood
 
     def p_value(self, X: ArrayLike) -> np.ndarray:
         """Conformal p-value of "this point is of a known class".
@@ -610,9 +605,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             resolve_device(self.device), is_table=len(self.input_shape_) == 1
         )
         for net in self._nets():
-            net.to(device, dtype)
+            place(net, device, dtype)
         if hasattr(self, "gaussians_"):
-            self.gaussians_.to(float64_device(device))
+            place(self.gaussians_, float64_device(device), torch.float64)
         return device, dtype
 
     def _nets(self) -> list[nn.Module]:
@@ -622,8 +617,16 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return ensembles(self.network_, self._batches(X), self.features_)
 
     def _measure(self, X: np.ndarray) -> Measured:
+        return self._measure_with(None, X)
+
+    def _measure_with(self, autoencoder: nn.Module | None, X: np.ndarray) -> Measured:
         return measure(
-            self.network_, self.gaussians_, None, self._batches(X), self.features_
+            self.network_,
+            self.gaussians_,
+            autoencoder,
+            self._batches(X),
+            len(X),
+            self.features_,
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
@@ -866,13 +869,7 @@ width), float64
         return [self.network_, self.autoencoder_]
 
     def _measure(self, X: np.ndarray) -> Measured:
-        return measure(
-            self.network_,
-            self.gaussians_,
-            self.autoencoder_,
-            self._batches(X),
-            self.features_,
-        )
+        return self._measure_with(self.autoencoder_, X)
 
     def _scores(self, measured: Measured) -> np.ndarray:
         return self.weight_calibration_.apply(measured.log_likelihood, measured.weight)

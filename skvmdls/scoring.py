@@ -94,6 +94,7 @@ def measure(
     gaussians: ClassGaussians,
     autoencoder: nn.Module | None,
     batches: Iterable[Tensor],
+    n_points: int,
     features: Sequence[str],
 ) -> Measured:
     """Likelihoods and reconstruction weights, one forward pass a batch.
@@ -105,6 +106,8 @@ def measure(
         Of the ensemble made of `features`.
     autoencoder : nn.Module or None
     batches : iterable of Tensor of shape (batch, *input_shape)
+    n_points : int
+        Rows of all batches together.
     features : sequence of str
 
     Returns
@@ -118,7 +121,7 @@ def measure(
     >>> network = build_network(mlp, (20,), latent_dim=8).eval()
     >>> gaussians = ClassGaussians(np.zeros((3, 8)), np.ones((3, 8)), "diag")
     >>> x = torch.zeros(4, 20)
-    >>> measure(network, gaussians, None, [x], ("mu",)).class_log_likelihood.shape
+    >>> measure(network, gaussians, None, [x], 4, ("mu",)).class_log_likelihood.shape
     (4, 3)
     """
 
@@ -132,8 +135,16 @@ def measure(
         weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
         return likelihood.cpu().numpy(), weight.cpu().double().numpy()
 
-    measured = zip(*map_batches(likelihoods_and_weights, batches), strict=True)
-    return Measured(*map(np.concatenate, measured))
+    # Filled in place: many small arrays, kept between the large ones that each batch
+    # needs for a moment, would keep the allocator from using their memory again.
+    measured = Measured(np.empty((n_points, len(gaussians.means))), np.empty(n_points))
+    start = 0
+    for likelihood, weight in map_batches(likelihoods_and_weights, batches):
+        end = start + len(weight)
+        measured.class_log_likelihood[start:end] = likelihood
+        measured.weight[start:end] = weight
+        start = end
+    return measured
 
 
 def reconstruction_weights(

@@ -19,6 +19,7 @@ from skvmdls.scoring import (
 )
 
 FEATURES = ("mu", "t1")
+N_POINTS = 20
 
 
 def nets():
@@ -29,7 +30,7 @@ def nets():
 
 def batches():
     generator = torch.Generator().manual_seed(1)
-    return list(torch.randn(20, 1, 8, 8, generator=generator).split(7))
+    return list(torch.randn(N_POINTS, 1, 8, 8, generator=generator).split(7))
 
 
 def test_ensembles_join_the_chosen_parts_in_their_order():
@@ -44,7 +45,7 @@ def test_measure_agrees_with_doing_it_step_by_step():
     network, autoencoder = nets()
     features = list(ensembles(network, batches(), FEATURES))
     gaussians = fit_gaussians(lambda label: features, "ab", "full")
-    measured = measure(network, gaussians, autoencoder, batches(), FEATURES)
+    measured = measure(network, gaussians, autoencoder, batches(), N_POINTS, FEATURES)
     likelihood = gaussians.log_likelihood(torch.from_numpy(np.concatenate(features)))
     np.testing.assert_allclose(measured.class_log_likelihood, likelihood, rtol=1e-6)
     x = torch.cat(batches())
@@ -97,9 +98,9 @@ def test_scores_in_halves_are_those_of_whole_batches():
     network, autoencoder = nets()
     features = list(ensembles(network, batches(), FEATURES))
     gaussians = fit_gaussians(lambda label: features, "ab", "full")
-    usual = measure(network, gaussians, autoencoder, batches(), FEATURES)
+    usual = measure(network, gaussians, autoencoder, batches(), N_POINTS, FEATURES)
     network.ensemble, calls = small_memory(network.ensemble, limit=4)
-    halved = measure(network, gaussians, autoencoder, batches(), FEATURES)
+    halved = measure(network, gaussians, autoencoder, batches(), N_POINTS, FEATURES)
     assert max(calls[1:]) <= 3
     np.testing.assert_allclose(
         halved.class_log_likelihood, usual.class_log_likelihood, rtol=1e-5
