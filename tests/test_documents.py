@@ -5,6 +5,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import bad_inputs
 import matplotlib as mpl
 import pytest
 
@@ -39,6 +40,16 @@ def test_links_within_the_repository_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_page_of_bad_inputs_has_every_case_with_its_answer():
+    page = bad_inputs.PAGE.read_text()
+    rows = dict(re.findall(r"^\| (.*) \| `\w+`: (.*) \|$", page, re.MULTILINE))
+    names = ("BAD_FITS", "BAD_ROWS", "BAD_IMAGES", "BAD_FILES")
+    cases = [case for name in names for case in getattr(bad_inputs, name)]
+    assert set(rows) == {bad_inputs.shown(case.given) for case in cases}
+    for case in cases:
+        assert re.search(case.message, rows[bad_inputs.shown(case.given)]), case.given
 
 
 def public_names():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -43,10 +44,36 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         assert all(0 <= r[name] <= 1 for r in runs)
 
 
-def test_the_readmes_table_is_the_stored_run(tmp_path):
-    stored = ROOT / "docs" / "results" / "mnist_open_set.json"
-    table = run(EXAMPLES / "mnist_open_set.py", "--show", stored)
-    assert table.strip() in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("README.md", "mnist_open_set"),
+        ("docs/security.md", "fuzz_load"),
+        ("docs/robustness.md", "peak_memory"),
+    ],
+)
+def test_the_table_of_a_page_is_the_stored_run(page, name):
+    stored = ROOT / "docs" / "results" / f"{name}.json"
+    table = run(EXAMPLES / f"{name}.py", "--show", stored)
+    assert table.strip() in (ROOT / page).read_text()
+
+
+def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
+    output = tmp_path / "found.json"
+    run(EXAMPLES / "fuzz_load.py", "--mutations", 200, "--output", output)
+    found = json.loads(output.read_text())
+    assert sum(sum(kind.values()) for kind in found["outcomes"].values()) == 200
+    assert found["outcomes"]["damaged"]["refused"] > 90
+    assert found["outcomes"]["forged"]["refused"] > 50
+    assert found["crashes"] == []
+    assert found["code run"] == 0
+
+
+def test_peak_memory_is_measured(tmp_path):
+    output = tmp_path / "found.json"
+    run(EXAMPLES / "peak_memory.py", "--rows", 300, "--output", output)
+    [row] = json.loads(output.read_text())["rows"]
+    assert row["input, MiB"] == pytest.approx(300 * 28 * 28 * 4 / 2**20)
 
 
 def test_a_killed_fit_ends_where_another_does(tmp_path):

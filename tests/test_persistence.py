@@ -2,10 +2,12 @@
 
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from bad_inputs import BAD_FILES
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import OAS
@@ -14,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
+from skvmdls.benchmarks.speed import extra_memory
 from skvmdls.persistence import CHECKSUM, KEY, _checksum
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
@@ -216,6 +219,30 @@ def array(name, value):
 def test_files_that_do_not_hold_together_are_refused(change, message, saved, tmp_path):
     path = rewritten(saved[1], tmp_path / "changed", change)
     with pytest.raises(ValueError, match=message):
+        skvmdls.load(path)
+
+
+@pytest.mark.parametrize("case", BAD_FILES, ids=lambda case: case.given)
+def test_bad_files_are_explained(case, saved, tmp_path):
+    path = tmp_path / "detector"
+    path.write_bytes(case.changed(saved[1].read_bytes()))
+    with pytest.raises(ValueError, match=case.message):
+        skvmdls.load(path)
+
+
+def test_a_small_file_cannot_claim_a_large_net(tmp_path):
+    """Regression: it was built first, in gigabytes, and its shapes checked after."""
+    y = np.arange(40) % 2
+    X = np.random.default_rng(0).normal(size=(40, 8, 8)) + y[:, None, None]
+    skvmdls.save(quick(backbone="resnet18").fit(X, y), tmp_path / "a")
+    path = rewritten(
+        tmp_path / "a", tmp_path / "b", put("input_shape", value=[1, 2048, 2048])
+    )
+    assert extra_memory(partial(refused_memory, path)) < 200
+
+
+def refused_memory(path):
+    with pytest.raises(ValueError, match=r"autoencoder.* has shape"):
         skvmdls.load(path)
 
 

@@ -1,0 +1,94 @@
+"""Peak memory of scoring more and more images from a memory map.
+
+Each size is scored in a process of its own, which loads a detector, scores once to have
+everything imported and all threads started, and then scores the memory map. The map's
+own pages count as memory while they are read, and are taken off. Needs Linux.
+
+    python examples/peak_memory.py --rows 1000 10000 100000
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import skvmdls
+from skvmdls import VMDLSDetector
+from skvmdls.benchmarks.records import surroundings
+from skvmdls.benchmarks.speed import extra_memory
+
+SHAPE = (1, 28, 28)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
+    options = parser.parse_args()
+    if options.show:
+        print(table(json.loads(options.show.read_text())))
+        return
+    found = {
+        "rows": measured(options.rows),
+        "command": shlex.join(["python", *sys.argv]),
+        "surroundings": surroundings(),
+    }
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+def measured(sizes: list[int]) -> list[dict]:
+    rng = np.random.default_rng(0)
+    folder = Path(tempfile.mkdtemp())
+    labels = np.arange(600) % 10
+    images = rng.normal(size=(600, *SHAPE)) + labels.reshape(-1, 1, 1, 1)
+    detector = VMDLSDetector(max_epochs=1, autoencoder_epochs=1, random_state=0)
+    skvmdls.save(detector.fit(images, labels), folder / "detector")
+    rows = np.lib.format.open_memmap(
+        folder / "rows.npy", "w+", np.float32, (max(sizes), *SHAPE)
+    )
+    for start in range(0, len(rows), 10_000):
+        part = rows[start : start + 10_000]
+        part[:] = rng.normal(size=part.shape)
+    rows.flush()
+    alone = extra_memory(partial(score, folder, 0))
+    return [
+        {
+            "rows": n,
+            "input, MiB": rows[:n].nbytes / 2**20,
+            "beyond the input, MiB": extra_memory(partial(score, folder, n))
+            - alone
+            - rows[:n].nbytes / 2**20,
+        }
+        for n in sizes
+    ]
+
+
+def score(folder: Path, n: int) -> None:
+    detector = skvmdls.load(folder / "detector")
+    detector.score_samples(np.zeros((256, *SHAPE), np.float32))
+    if n:
+        detector.score_samples(np.load(folder / "rows.npy", mmap_mode="r")[:n])
+
+
+def table(found: dict) -> str:
+    lines = ["| rows | input, MiB | beyond the input, MiB |", "|---:|---:|---:|"]
+    lines += [
+        f"| {row['rows']:,} | {row['input, MiB']:.0f} "
+        f"| {row['beyond the input, MiB']:.0f} |"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
