@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["distancing_loss", "kl_loss", "squared_distances", "triplet_loss"]
 
@@ -49,9 +50,9 @@ def triplet_loss(
 
     A triplet is (anchor, positive, negative): two different points of one class and a
     point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. Instead of
-    enumerating triplets, each anchor's negatives are sorted once: the negatives that
-    are active for a positive are then a prefix, whose length a binary search finds and
-    whose sum is a prefix sum. That is exact, in O(batch^2) memory.
+    enumerating triplets, each anchor's few positives are sorted once: those that are
+    active for a negative are then the last ones, whose number a binary search finds and
+    whose sum is one of few. That is exact, in O(batch^2) memory.
 
     Parameters
     ----------
@@ -83,17 +84,19 @@ def triplet_loss(
     n_negatives = (~same_class).sum(dim=1)
     positives, is_positive = _own_class(labels, largest_class)
 
-    sorted_negatives = distances.masked_fill(same_class, math.inf).sort(dim=1).values
-    # Infinite where there are no negatives any more, which no positive reaches.
-    prefix_sums = sorted_negatives.cumsum(dim=1)
-
     reach = distances.gather(1, positives) + margin
-    n_active = torch.searchsorted(sorted_negatives.detach(), reach.detach())
-    active_sums = prefix_sums.gather(1, (n_active - 1).clamp_min(0))
-    hinge_sums = n_active * reach - active_sums
-    hinge_sums = hinge_sums.masked_fill(~is_positive | (n_active == 0), 0)
+    farthest_last = reach.masked_fill(~is_positive, -math.inf).sort(dim=1).values
+    n_inactive = torch.searchsorted(
+        farthest_last.detach(), distances.detach(), right=True
+    )
+    # Sums over the last 0, 1, 2, ... positives, in the order of n_inactive.
+    tail_sums = farthest_last.masked_fill(farthest_last.isneginf(), 0).flip(1).cumsum(1)
+    tail_sums = F.pad(tail_sums.flip(1), (0, 1))
+    n_active = largest_class - n_inactive
+    hinge_sums = tail_sums.gather(1, n_inactive) - n_active * distances
+    hinge_sums = hinge_sums.masked_fill(same_class, 0).sum(dim=1)
     n_triplets = is_positive.sum(dim=1) * n_negatives
-    return hinge_sums.sum(dim=1) / n_triplets.clamp_min(1)
+    return hinge_sums / n_triplets.clamp_min(1)
 
 
 def _own_class(labels: Tensor, largest_class: int) -> tuple[Tensor, Tensor]:
