@@ -24,6 +24,7 @@ from torchvision.io import decode_jpeg
 __all__ = [
     "get_data_home",
     "load_cifar10",
+    "load_cifar100",
     "load_digits",
     "load_imagenet_resize",
     "load_mnist",
@@ -235,12 +236,32 @@ def load_cifar10(
             X_test=images[~is_train],
             y_test=places[~is_train, 1],
         )
-    parts = {}
-    for suffix, train in (("train", True), ("test", False)):
-        dataset: Any = _fetch("CIFAR10", folder, download, train=train)
-        parts[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
-        parts[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
-    return Bunch(**parts)
+    return _fetched_cifar("CIFAR10", folder, download)
+
+
+def load_cifar100(
+    data_home: str | os.PathLike[str] | None = None, *, download: bool = True
+) -> Bunch:
+    """CIFAR-100, 50,000 training and 10,000 test images.
+
+    Parameters
+    ----------
+    data_home : path, optional
+        Folder to look in and to download to (see :func:`get_data_home`).
+    download : bool, default=True
+        Whether to fetch what is not there.
+
+    Returns
+    -------
+    cifar100 : Bunch
+        As of :func:`load_cifar10`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data is neither there nor to be had.
+    """
+    return _fetched_cifar("CIFAR100", get_data_home(data_home), download)
 
 
 def load_imagenet_resize(
@@ -269,6 +290,15 @@ def load_imagenet_resize(
             "it with data_home=... or SKVMDLS_DATA_HOME."
         )
     return _images_in(archive)[1]
+
+
+def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:
+    parts = {}
+    for suffix, train in (("train", True), ("test", False)):
+        dataset: Any = _fetch(name, folder, download, train=train)
+        parts[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
+        parts[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
+    return Bunch(**parts)
 
 
 def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:

@@ -18,6 +18,7 @@ NEED_NO_EXAMPLE = {
     "History",
     "State",
     "load_cifar10",
+    "load_cifar100",
     "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from skvmdls.benchmarks.experiments import EXPERIMENTS, Options
-from skvmdls.benchmarks.peers import PEERS
-from skvmdls.benchmarks.protocol import run
 from skvmdls.benchmarks.records import Record
 from skvmdls.benchmarks.report import performance_page, results_page
 from skvmdls.benchmarks.speed import GROUPS, speed
@@ -83,9 +81,11 @@ def _run_experiment(options: argparse.Namespace) -> None:
             continue
         print(f"{name}:", flush=True)
         started = time.perf_counter()
-        methods = run(task(), PEERS if experiment.has_peers else ())
-        part = {"methods": methods, "seconds": time.perf_counter() - started}
-        record.add(name, part | {"command": _command()})
+        part = experiment.measure(task())
+        part |= {"seconds": time.perf_counter() - started, "command": _command()}
+        record.add(name, part)
+    if experiment.draw is not None:
+        experiment.draw(record.parts, record.path.with_suffix(".png"))
     print(results_page(options.output, only=record.path))
 
 

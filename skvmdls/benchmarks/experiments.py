@@ -5,26 +5,45 @@ run, and stored, one at a time.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import Bunch
 
-from skvmdls.benchmarks.protocol import Task
+from skvmdls import VMDLSDetector
+from skvmdls.benchmarks.figures import (
+    draw_points,
+    draw_scores,
+    ranked_with_plane,
+    scores_by_weight,
+    spread_by_tsne,
+)
+from skvmdls.benchmarks.protocol import Task, run
 from skvmdls.datasets import (
     load_cifar10,
+    load_cifar100,
     load_imagenet_resize,
     load_mnist,
     load_omniglot,
     mnist_noise,
     uniform_noise,
 )
+from skvmdls.training import NetworkPlan
 
-__all__ = ["EXPERIMENTS", "PUBLIC_SPLITS", "TUNING_SPLITS", "Experiment", "Options"]
+__all__ = [
+    "EXPERIMENTS",
+    "PUBLIC_SPLITS",
+    "TUNING_SPLITS",
+    "Experiment",
+    "Options",
+    "alone",
+    "with_peers",
+]
 
 # The usual protocol's known digits. They are a test: nothing is tuned on them.
 PUBLIC_SPLITS = (
@@ -49,6 +68,24 @@ FEATURE_SUBSETS = (
     ("t1", "t2", "t3"),
     ("t1", "t2", "t3", "g", "mu"),
 )
+
+
+class _WithoutTriplets(VMDLSDetector):
+    """No margin is short of this one, so that the triplet loss is always zero."""
+
+    def _network_plan(self, device: torch.device) -> NetworkPlan:
+        return replace(super()._network_plan(device), triplet_margin=-1e30)
+
+
+# The distancing loss alone is left out: it holds no class together.
+LOSSES: dict[str, tuple[type[VMDLSDetector], dict[str, float]]] = {
+    "KL": (_WithoutTriplets, {"distancing_margin": 0.0}),
+    "distancing + KL": (_WithoutTriplets, {}),
+    "triplet": (VMDLSDetector, {"distancing_margin": 0.0, "kl_weight": 0.0}),
+    "triplet + KL": (VMDLSDetector, {"distancing_margin": 0.0}),
+    "triplet + distancing": (VMDLSDetector, {"kl_weight": 0.0}),
+    "triplet + distancing + KL": (VMDLSDetector, {}),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +114,48 @@ class Options:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+def with_peers(task: Task) -> dict[str, Any]:
+    """Figures of our methods and of all peers.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    part : dict
+        ``methods``.
+
+    Examples
+    --------
+    >>> with_peers.__name__  # see skvmdls.benchmarks.protocol.run
+    'with_peers'
+    """
+    return {"methods": run(task)}
+
+
+def alone(task: Task) -> dict[str, Any]:
+    """Figures of our methods alone.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    part : dict
+        ``methods``.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> sorted(alone(task)["methods"])
+    ['VMDLS', 'VMDLS_b']
+    """
+    return {"methods": run(task, ())}
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A benchmark: its tasks, its presets, and what the paper reports.
@@ -91,7 +170,10 @@ class Experiment:
         ``"paper"``.
     paper : dict of str to dict
         The paper's macro F1 of each unknown set, by method.
-    has_peers : bool, default=True
+    measure : callable, default=with_peers
+        What becomes of a task: a dict of JSON's types.
+    draw : callable, optional
+        From the parts and a path, writes the PNG.
     compares_parts : bool, default=False
         Whether the parts differ in their settings, and are not averaged.
 
@@ -105,7 +187,8 @@ class Experiment:
     tasks: Callable[[Options], Iterator[tuple[str, Callable[[], Task]]]]
     presets: dict[str, dict[str, Any]]
     paper: dict[str, dict[str, float]] = field(default_factory=dict)
-    has_peers: bool = True
+    measure: Callable[[Task], dict[str, Any]] = with_peers
+    draw: Callable[[Mapping[str, Any], Path], None] | None = None
     compares_parts: bool = False
 
 
@@ -145,6 +228,18 @@ def _ablation_features(options: Options) -> Iterator[tuple[str, Callable[[], Tas
         settings = options.settings | {"features": features, "memory": memory}
         for name, task in _osr_mnist(replace(options, settings=settings)):
             yield f"{' + '.join(features)}; {name}", task
+
+
+def _ablation_losses(options: Options) -> Iterator[tuple[str, Callable[[], Task]]]:
+    def trained_by(
+        detector: type[VMDLSDetector], task: Callable[[], Task]
+    ) -> Callable[[], Task]:
+        return lambda: replace(task(), detector=detector)
+
+    for losses, (detector, margins) in LOSSES.items():
+        settings = options.settings | margins
+        for name, task in _osr_mnist(replace(options, settings=settings)):
+            yield f"{losses}; {name}", trained_by(detector, task)
 
 
 def _digits_left_out(
@@ -192,8 +287,10 @@ def _leave_classes_out(options: Options) -> Iterator[tuple[str, Callable[[], Tas
     return _digits_left_out(train, test, TUNING_SPLITS, options)
 
 
-def _osr_cifar10(options: Options) -> Iterator[tuple[str, Callable[[], Task]]]:
-    cifar: Bunch = load_cifar10(options.data_home)
+def _cifar(
+    load: Callable[[Path | None], Bunch], options: Options
+) -> Iterator[tuple[str, Callable[[], Task]]]:
+    cifar = load(options.data_home)
     unknown = {}
     # Of the paper's four sets, one can be had here; the others are named, not hidden.
     for name in ("ImageNet-crop", "LSUN-crop", "LSUN-resize"):
@@ -221,111 +318,116 @@ def _osr_cifar10(options: Options) -> Iterator[tuple[str, Callable[[], Task]]]:
         yield f"seed {seed}", partial(task, seed)
 
 
+def _presets(
+    quick: tuple[int, int, int], paper: tuple[int, int, int], **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """From (n_train, n_test, seeds) of each; a setting may be a pair of both's."""
+    return {
+        name: {
+            **dict(zip(("n_train", "n_test", "seeds"), sizes, strict=True)),
+            "settings": {
+                key: value[i] if isinstance(value, tuple) else value
+                for key, value in settings.items()
+            },
+        }
+        for i, (name, sizes) in enumerate((("quick", quick), ("paper", paper)))
+    }
+
+
+# Digits take the small net where it is quick, and the paper's for its own setting.
+_DIGITS = {"backbone": ("cnn", "plain_cnn"), "augmentation": "affine"}
+_PHOTOGRAPHS = {"augmentation": "crop_flip", "max_epochs": (2, 100)}
+
 EXPERIMENTS = {
     "osr-mnist": Experiment(
         "MNIST against Omniglot, noisy digits and noise (the paper's Table 3)",
         _osr_mnist,
-        {
-            "quick": {
-                "n_train": 10_000,
-                "n_test": 3_000,
-                "seeds": 3,
-                "settings": {"backbone": "cnn", "augmentation": "affine"},
-            },
-            "paper": {
-                "n_train": 60_000,
-                "n_test": 10_000,
-                "seeds": 1,
-                "settings": {"backbone": "plain_cnn", "augmentation": "affine"},
-            },
-        },
+        _presets((10_000, 3_000, 3), (60_000, 10_000, 1), **_DIGITS),
         paper={"VMDLS": {"Omniglot": 0.974, "MNIST-noise": 0.984, "NOISE": 0.984}},
     ),
     "ablation-features": Experiment(
         "Parts of the ensemble, on one net (as the paper's Table 5)",
         _ablation_features,
-        {
-            "quick": {
-                "n_train": 3_000,
-                "n_test": 3_000,
-                "seeds": 1,
-                "settings": {"backbone": "cnn", "augmentation": "affine"},
-            },
-            "paper": {
-                "n_train": 60_000,
-                "n_test": 10_000,
-                "seeds": 1,
-                "settings": {"backbone": "plain_cnn", "augmentation": "affine"},
-            },
-        },
-        has_peers=False,
+        _presets((3_000, 3_000, 1), (60_000, 10_000, 1), **_DIGITS),
+        measure=alone,
         compares_parts=True,
+    ),
+    "ablation-losses": Experiment(
+        "The losses, by what a latent space of two dimensions tells apart (as the "
+        "paper's Table 4 and Figure 4)",
+        _ablation_losses,
+        _presets(
+            (3_000, 1_000, 1),
+            (60_000, 1_000, 1),
+            **_DIGITS,
+            latent_dim=2,
+            features=["mu"],
+        ),
+        measure=ranked_with_plane,
+        draw=draw_points,
+        compares_parts=True,
+    ),
+    "figure-1": Experiment(
+        "Features of a softmax net and our latent space, by t-SNE (as the paper's "
+        "Figure 1)",
+        _osr_mnist,
+        _presets((3_000, 1_000, 1), (60_000, 1_000, 1), **_DIGITS),
+        measure=spread_by_tsne,
+        draw=draw_points,
+    ),
+    "figure-3": Experiment(
+        "Scores of digits and of Omniglot, without the weight and with it (as the "
+        "paper's Figure 3)",
+        _osr_mnist,
+        _presets((3_000, 1_000, 1), (60_000, 1_000, 1), **_DIGITS),
+        measure=scores_by_weight,
+        draw=draw_scores,
     ),
     "osr-splits": Experiment(
         "Six known digits against the four others, on the five public splits",
         _osr_splits,
-        {
-            "quick": {
-                "n_train": 3_000,
-                "n_test": 3_000,
-                "seeds": 1,
-                "settings": {"backbone": "cnn", "augmentation": "affine"},
-            },
-            "paper": {
-                "n_train": 60_000,
-                "n_test": 10_000,
-                "seeds": 1,
-                "settings": {"backbone": "plain_cnn", "augmentation": "affine"},
-            },
-        },
+        _presets((3_000, 3_000, 1), (60_000, 10_000, 1), **_DIGITS),
     ),
     "leave-classes-out": Experiment(
         "Six digits against the four others, on training images, to choose recipes",
         _leave_classes_out,
-        {
-            "quick": {
-                "n_train": 3_000,
-                "n_test": 2_000,
-                "seeds": 1,
-                "settings": {"backbone": "cnn", "augmentation": "affine"},
-            },
-            "paper": {
-                "n_train": 30_000,
-                "n_test": 10_000,
-                "seeds": 3,
-                "settings": {"backbone": "cnn", "augmentation": "affine"},
-            },
-        },
-        has_peers=False,
+        _presets(
+            (3_000, 2_000, 1),
+            (30_000, 10_000, 3),
+            backbone="cnn",
+            augmentation="affine",
+        ),
+        measure=alone,
     ),
     "osr-cifar10": Experiment(
         "CIFAR-10 against ImageNet-resize (the paper's Table 2)",
-        _osr_cifar10,
-        {
-            "quick": {
-                "n_train": 2_000,
-                "n_test": 1_000,
-                "seeds": 1,
-                "settings": {
-                    "backbone": "resnet18",
-                    "augmentation": "crop_flip",
-                    "max_epochs": 2,
-                },
-            },
-            "paper": {
-                "n_train": 50_000,
-                "n_test": 10_000,
-                "seeds": 1,
-                "settings": {
-                    "backbone": "resnet18",
-                    "augmentation": "crop_flip",
-                    "max_epochs": 100,
-                },
-            },
-        },
+        partial(_cifar, load_cifar10),
+        _presets(
+            (2_000, 1_000, 1), (50_000, 10_000, 1), backbone="resnet18", **_PHOTOGRAPHS
+        ),
         paper={
             "VMDLS": {"ImageNet-resize": 0.906},
             "VMDLS_b": {"ImageNet-resize": 0.875},
         },
+    ),
+    "ood-cifar10": Experiment(
+        "CIFAR-10 against ImageNet-resize, by AUROC and TNR (the paper's Table 1)",
+        partial(_cifar, load_cifar10),
+        _presets(
+            (1_000, 500, 1),
+            (50_000, 10_000, 1),
+            backbone="densenet_bc100",
+            **_PHOTOGRAPHS,
+        ),
+    ),
+    "ood-cifar100": Experiment(
+        "CIFAR-100 against ImageNet-resize, by AUROC and TNR (the paper's Table 1)",
+        partial(_cifar, load_cifar100),
+        _presets(
+            (1_000, 500, 1),
+            (50_000, 10_000, 1),
+            backbone="densenet_bc100",
+            **_PHOTOGRAPHS,
+        ),
     ),
 }

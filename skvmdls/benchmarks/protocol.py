@@ -30,7 +30,18 @@ from skvmdls.metrics import (
 )
 from skvmdls.training import seeded
 
-__all__ = ["OURS", "Task", "run", "set_figures"]
+__all__ = [
+    "OURS",
+    "Scored",
+    "Task",
+    "compare",
+    "fit",
+    "ours",
+    "run",
+    "set_figures",
+    "softmax_net",
+    "standardized",
+]
 
 OURS = ("VMDLS", "VMDLS_b")
 
@@ -50,6 +61,8 @@ class Task:
     settings : dict
         Parameters of the detectors.
     seed : int
+    detector : type, default=VMDLSDetector
+        A class derived from it, for a training that no parameter stands for.
 
     Examples
     --------
@@ -65,11 +78,30 @@ class Task:
     unknown: dict[str, np.ndarray]
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    detector: type[VMDLSDetector] = VMDLSDetector
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """What one method says of held-out, known and unknown points."""
+class Scored:
+    """What one method says of held-out, known and unknown points.
+
+    Parameters
+    ----------
+    held_out, known : ndarray
+        Scores.
+    unknown : dict of str to ndarray
+        Scores of each unknown set.
+    answers : ndarray
+        Labels of the known test points; they never reject.
+    unknown_answers : dict of str to ndarray
+    seconds : dict of str to float
+        ``fit seconds`` and ``microseconds a point``.
+
+    Examples
+    --------
+    >>> Scored(np.zeros(2), np.ones(1), {}, np.ones(1), {}, {}).known
+    array([1.])
+    """
 
     held_out: np.ndarray
     known: np.ndarray
@@ -106,11 +138,62 @@ def run(task: Task, peers: tuple[str, ...] = PEERS) -> dict[str, Any]:
     >>> sorted(run(task, peers=("Energy",)))
     ['Energy', 'VMDLS', 'VMDLS_b']
     """
+    return compare(task, *fit(task), peers)
+
+
+def fit(task: Task) -> tuple[VMDLSDetector, float]:
+    """Fit the detector of a task.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    detector : VMDLSDetector
+    seconds : float
+        That it took.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> fit(task)[0].n_features_in_
+    6
+    """
     started = time.perf_counter()
-    detector = VMDLSDetector(**task.settings, verbose=1, random_state=task.seed)
+    detector = task.detector(**task.settings, verbose=1, random_state=task.seed)
     detector.fit(task.X_train, task.y_train)
-    fit_seconds = time.perf_counter() - started
-    scored = _ours(task, detector, fit_seconds)
+    return detector, time.perf_counter() - started
+
+
+def compare(
+    task: Task, detector: VMDLSDetector, fit_seconds: float, peers: tuple[str, ...]
+) -> dict[str, Any]:
+    """Measure a fitted detector, and beside it the peers.
+
+    Parameters
+    ----------
+    task : Task
+    detector : VMDLSDetector
+    fit_seconds : float
+    peers : tuple of str
+
+    Returns
+    -------
+    figures : dict of str to dict
+        As of :func:`run`.
+
+    Examples
+    --------
+    See :func:`run`.
+
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> sorted(compare(task, *fit(task), peers=()))
+    ['VMDLS', 'VMDLS_b']
+    """
+    scored = ours(task, detector, fit_seconds)
     figures = {
         name: _figures(task, detector, method) for name, method in scored.items()
     }
@@ -181,7 +264,7 @@ def set_figures(
     }
 
 
-def _figures(task: Task, detector: VMDLSDetector, scored: _Scored) -> dict[str, Any]:
+def _figures(task: Task, detector: VMDLSDetector, scored: Scored) -> dict[str, Any]:
     classes = detector.classes_
     threshold = conformal_threshold(scored.held_out, 0.05)
     return {
@@ -214,9 +297,28 @@ def _split(task: Task, detector: VMDLSDetector) -> HeldOut:
     return hold_out(labels, detector.calibration_fraction, 0.0, rng)
 
 
-def _ours(
-    task: Task, detector: VMDLSDetector, fit_seconds: float
-) -> dict[str, _Scored]:
+def ours(task: Task, detector: VMDLSDetector, fit_seconds: float) -> dict[str, Scored]:
+    """Score a task by a fitted detector, with its weight and without.
+
+    Parameters
+    ----------
+    task : Task
+    detector : VMDLSDetector
+        Fitted to the task.
+    fit_seconds : float
+
+    Returns
+    -------
+    scored : dict of str to Scored
+        Of ``"VMDLS"`` and ``"VMDLS_b"``.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> ours(task, *fit(task))["VMDLS_b"].held_out.shape
+    (40,)
+    """
     held_out = task.X_train[_split(task, detector).threshold]
     points = {"held out": held_out, "known": task.X_known, **task.unknown}
     likelihoods = {name: detector.class_log_likelihood(X) for name, X in points.items()}
@@ -238,7 +340,7 @@ def _ours(
         "VMDLS_b": {"fit seconds": None, "microseconds a point": None},
     }
     return {
-        method: _Scored(
+        method: Scored(
             scores["held out"],
             scores["known"],
             {name: scores[name] for name in task.unknown},
@@ -254,27 +356,18 @@ def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
     """Yield each peer's name with what it says, or with its error."""
     if not peers:
         return
-    parts = _split(task, detector)
     device = resolve_device(detector.device)
-
-    def standardized(X: np.ndarray) -> torch.Tensor:
-        X = check_inputs(detector, X, detector.input_shape_)
-        return detector.standardizer_.transform(X)
-
-    inputs = standardized(task.X_train[parts.training]).to(device)
-    labels = torch.from_numpy(
-        np.searchsorted(detector.classes_, task.y_train[parts.training])
-    ).to(device)
     started = time.perf_counter()
-    net = _softmax_net(detector, inputs, labels, task.seed)
+    net, inputs, labels = softmax_net(task, detector)
     train_seconds = time.perf_counter() - started
     points = {
-        "held out": task.X_train[parts.threshold],
+        "held out": task.X_train[_split(task, detector).threshold],
         "known": task.X_known,
         **task.unknown,
     }
     batches = {
-        name: standardized(X).to(device).split(256) for name, X in points.items()
+        name: standardized(detector, X).to(device).split(256)
+        for name, X in points.items()
     }
     with torch.no_grad():
         answers = {
@@ -302,7 +395,7 @@ def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
             continue
         yield (
             peer,
-            _Scored(
+            Scored(
                 held_out,
                 scores["known"],
                 {name: scores[name] for name in task.unknown},
@@ -313,14 +406,41 @@ def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
         )
 
 
-def _softmax_net(
-    detector: VMDLSDetector, inputs: torch.Tensor, labels: torch.Tensor, seed: int
-) -> SoftmaxNet:
+def softmax_net(
+    task: Task, detector: VMDLSDetector
+) -> tuple[SoftmaxNet, torch.Tensor, torch.Tensor]:
+    """Train the peers' net, on the rows that the detector's net was trained on.
+
+    Parameters
+    ----------
+    task : Task
+    detector : VMDLSDetector
+        Fitted to the task.
+
+    Returns
+    -------
+    net : SoftmaxNet
+    inputs, labels : Tensor
+        What it was trained on.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> net, inputs, labels = softmax_net(task, fit(task)[0])
+    >>> net(inputs).shape
+    torch.Size([360, 2])
+    """
+    rows = _split(task, detector).training
+    device = resolve_device(detector.device)
+    inputs = standardized(detector, task.X_train[rows]).to(device)
+    places = np.searchsorted(detector.classes_, task.y_train[rows])
+    labels = torch.from_numpy(places).to(device)
     input_shape = detector.input_shape_
     factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
     n_classes = len(detector.classes_)
-    with seeded(seed, inputs.device):
-        net = SoftmaxNet(factory, input_shape, n_classes).to(inputs.device)
+    with seeded(task.seed, device):
+        net = SoftmaxNet(factory, input_shape, n_classes).to(device)
         train_softmax(
             net,
             inputs,
@@ -331,6 +451,29 @@ def _softmax_net(
             learning_rate=detector.learning_rate,
             weight_decay=detector.weight_decay,
             augmentation=resolve_augmentation(detector.augmentation, input_shape),
-            dtype=resolve_precision(detector.precision, inputs.device),
+            dtype=resolve_precision(detector.precision, device),
         )
-    return net
+    return net, inputs, labels
+
+
+def standardized(detector: VMDLSDetector, X: np.ndarray) -> torch.Tensor:
+    """Points as the detector's net takes them.
+
+    Parameters
+    ----------
+    detector : VMDLSDetector
+    X : ndarray
+
+    Returns
+    -------
+    inputs : Tensor, on the CPU
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> detector = VMDLSDetector(max_epochs=1).fit(X, y)
+    >>> standardized(detector, X).shape
+    torch.Size([400, 6])
+    """
+    X = check_inputs(detector, X, detector.input_shape_)
+    return detector.standardizer_.transform(X)

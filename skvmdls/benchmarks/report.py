@@ -127,6 +127,10 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
         f"{minutes:.0f} minutes in all.",
         "",
     ]
+    if experiment.draw is not None:
+        lines += [f"![{experiment.title}](results/{path.stem}.png)", ""]
+    if "methods" not in runs[0]:
+        return "\n".join(lines)
     if not experiment.compares_parts:
         lines += _costs(runs)
     for name in runs[0]["methods"]["VMDLS"]["sets"]:

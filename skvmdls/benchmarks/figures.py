@@ -1,0 +1,233 @@
+"""The paper's figures: what is measured for them, and how it is drawn.
+
+The numbers are stored with the other results; the drawings are made from them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.manifold import TSNE
+
+from skvmdls.benchmarks.protocol import (
+    Task,
+    compare,
+    fit,
+    ours,
+    softmax_net,
+    standardized,
+)
+from skvmdls.calibration import conformal_threshold
+from skvmdls.plotting import EnsembleDisplay, ScoreHistogramDisplay
+
+__all__ = [
+    "draw_points",
+    "draw_scores",
+    "ranked_with_plane",
+    "scores_by_weight",
+    "spread_by_tsne",
+]
+
+Part = dict[str, Any]
+
+
+def ranked_with_plane(task: Task) -> Part:
+    """Figures of the detectors, and the points of a two-dimensional latent space.
+
+    Parameters
+    ----------
+    task : Task
+        With ``latent_dim=2`` among its settings; its first unknown set is kept too.
+
+    Returns
+    -------
+    part : dict
+        ``methods`` as of :func:`skvmdls.benchmarks.protocol.run`, and ``panels``.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> settings = {"max_epochs": 1, "latent_dim": 2}
+    >>> part = ranked_with_plane(Task(X, y, X, y, {"noise": X + 9}, settings))
+    >>> len(part["panels"]["latent space"]["points"])
+    800
+    """
+    detector, seconds = fit(task)
+    X, labels = _shown(task)
+    panel = _panel(detector.transform(X)[:, -2:], labels)
+    return {
+        "methods": compare(task, detector, seconds, ()),
+        "panels": {"latent space": panel},
+    }
+
+
+def spread_by_tsne(task: Task) -> Part:
+    """Spread a softmax net's features and our latent space out by t-SNE (figure 1).
+
+    Parameters
+    ----------
+    task : Task
+        Its first unknown set is shown too.
+
+    Returns
+    -------
+    part : dict
+        ``panels``: by name, ``points`` and ``labels`` (None for unknown points).
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X[:50], y[:50], {"noise": X[:9] + 9}, {"max_epochs": 1})
+    >>> sorted(spread_by_tsne(task)["panels"])
+    ['features of a softmax net', 'latent space of VMDLS']
+    """
+    detector, _ = fit(task)
+    X, labels = _shown(task)
+    net, inputs, _ = softmax_net(task, detector)
+    with torch.inference_mode():
+        batches = standardized(detector, X).to(inputs.device).split(256)
+        theirs = torch.cat([net.backbone(batch) for batch in batches]).cpu().numpy()
+    latent = detector.transform(X)[:, -detector.latent_dim :]
+    return {
+        "panels": {
+            name: _panel(TSNE(random_state=0).fit_transform(features), labels)
+            for name, features in (
+                ("features of a softmax net", theirs),
+                ("latent space of VMDLS", latent),
+            )
+        }
+    }
+
+
+def scores_by_weight(task: Task) -> Part:
+    """Scores of known and unknown points without and with the weight (figure 3).
+
+    Parameters
+    ----------
+    task : Task
+        Its first unknown set is shown.
+
+    Returns
+    -------
+    part : dict
+        ``scores``: by method, ``known``, ``unknown`` and ``threshold``.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> sorted(scores_by_weight(task)["scores"])
+    ['with the weight (VMDLS)', 'without the weight (VMDLS_b)']
+    """
+    detector, seconds = fit(task)
+    scored = ours(task, detector, seconds)
+    [unknown, *_] = task.unknown
+    titles = {
+        "VMDLS_b": "without the weight (VMDLS_b)",
+        "VMDLS": "with the weight (VMDLS)",
+    }
+    return {
+        "scores": {
+            title: {
+                "known": scored[method].known.tolist(),
+                "unknown": scored[method].unknown[unknown].tolist(),
+                "threshold": conformal_threshold(scored[method].held_out, 0.05),
+            }
+            for method, title in titles.items()
+        }
+    }
+
+
+def draw_points(parts: Mapping[str, Part], path: Path) -> None:
+    """Draw the panels of all parts, coloured by class.
+
+    Parameters
+    ----------
+    parts : mapping of str to dict
+        As of :func:`spread_by_tsne`. Several parts give their names to the panels.
+    path : Path
+        Where the PNG goes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> panel = {"points": [[0, 1], [2, 3]], "labels": ["4", None]}
+    >>> draw_points({"seed 0": {"panels": {"latent space": panel}}}, path)
+    >>> path.exists()
+    True
+    """
+    panels = {
+        part if len(parts) > 1 else name: panel
+        for part, content in parts.items()
+        for name, panel in content["panels"].items()
+    }
+    figure, axes = _axes(len(panels), (5.2, 4.4))
+    for ax, (name, panel) in zip(axes, panels.items(), strict=True):
+        labels = np.array([label or "unknown" for label in panel["labels"]])
+        classes = np.setdiff1d(labels, "unknown")
+        EnsembleDisplay(np.array(panel["points"]), labels, classes).plot(ax=ax)
+        ax.set(title=name, xlabel="", ylabel="")
+        if ax is not axes[-1]:
+            ax.get_legend().remove()
+    _write(figure, path)
+
+
+def draw_scores(parts: Mapping[str, Part], path: Path) -> None:
+    """Draw histograms of the first part's scores.
+
+    Parameters
+    ----------
+    parts : mapping of str to dict
+        As of :func:`scores_by_weight`.
+    path : Path
+        Where the PNG goes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> scores = {"known": [1.0, 2.0, 3.0], "unknown": [0.0, 0.5], "threshold": 0.7}
+    >>> draw_scores({"seed 0": {"scores": {"VMDLS": scores}}}, path)
+    >>> path.exists()
+    True
+    """
+    methods = next(iter(parts.values()))["scores"]
+    figure, axes = _axes(len(methods), (6, 4.2))
+    for ax, (name, scores) in zip(axes, methods.items(), strict=True):
+        sizes = len(scores["known"]), len(scores["unknown"])
+        ScoreHistogramDisplay.from_predictions(
+            np.repeat([True, False], sizes),
+            np.concatenate([scores["known"], scores["unknown"]]),
+            threshold=scores["threshold"],
+            ax=ax,
+        )
+        ax.set_title(f"{name}\n{ax.get_title()}", fontsize=10)
+    _write(figure, path)
+
+
+def _shown(task: Task) -> tuple[np.ndarray, list[str | None]]:
+    unknown = next(iter(task.unknown.values()))
+    labels = [*map(str, task.y_known.tolist()), *[None] * len(unknown)]
+    return np.concatenate([task.X_known, unknown]), labels
+
+
+def _panel(points: np.ndarray, labels: list[str | None]) -> Part:
+    rounded = [[float(f"{value:.4g}") for value in point] for point in points]
+    return {"points": rounded, "labels": labels}
+
+
+def _axes(n_panels: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = min(3, n_panels)
+    rows = -(-n_panels // columns)
+    figure = Figure((size[0] * columns, size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    return figure, axes[:n_panels]
+
+
+def _write(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=80)
