@@ -11,11 +11,11 @@ import torch
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
 from skvmdls.benchmarks.__main__ import main
-from skvmdls.benchmarks.experiments import PUBLIC_SPLITS, TUNING_SPLITS
+from skvmdls.benchmarks.experiments import LOSSES, PUBLIC_SPLITS, TUNING_SPLITS
 from skvmdls.benchmarks.peers import PEERS, SoftmaxNet, train_softmax
 from skvmdls.benchmarks.protocol import Task, run
 from skvmdls.benchmarks.records import Record
-from skvmdls.benchmarks.report import performance_page, results_page
+from skvmdls.benchmarks.report import PAGES
 from skvmdls.metrics import open_set_f1
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -171,9 +171,43 @@ def test_settings_without_a_value_are_explained():
         main(["osr-mnist", "--set", "kl_weight"])
 
 
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 @pytest.mark.parametrize(
-    ("name", "page"),
-    [("results.md", results_page), ("performance.md", performance_page)],
+    ("name", "n_parts"), [("ablation-losses", 6), ("figure-1", 1), ("figure-3", 1)]
 )
-def test_the_pages_are_those_of_the_stored_runs(name, page):
-    assert (RESULTS.parent / name).read_text() == page(RESULTS)
+def test_figures_are_stored_as_numbers_and_drawn_again(data_home, name, n_parts):
+    output = data_home / "docs" / "results"
+    short = ["--set", "max_epochs=1", "--set", "autoencoder_epochs=1"]
+    main([name, "--data-home", str(data_home), "--output", str(output), *short])
+    [path] = output.glob("*.json")
+    drawn = path.with_suffix(".png").read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    assert len(json.loads(path.read_text())["parts"]) == n_parts
+    path.with_suffix(".png").unlink()
+    main(["report", "--output", str(output)])
+    assert path.with_suffix(".png").exists()
+    assert f"(results/{path.stem}.png)" in (data_home / "docs/results.md").read_text()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_row_of_the_ablation_trains_by_its_losses_alone(task, name):
+    detector, margins = LOSSES[name]
+    settings = SETTINGS | {"kl_warmup": 0.0, "margin_warmup": 0.0} | margins
+    history = detector(**settings).fit(task.X_train, task.y_train).history_
+    for loss in ("triplet", "distancing", "kl"):
+        is_in_use = loss in name.lower()
+        assert (max(history[loss]) > 0) == is_in_use, loss
+
+
+def test_known_classes_that_cannot_be_had_are_named(tmp_path, monkeypatch):
+    def nothing(*arguments):
+        raise FileNotFoundError("no CIFAR-100 here")
+
+    monkeypatch.setattr("skvmdls.datasets._fetched_cifar", nothing)
+    with pytest.raises(SystemExit, match="known classes.*no CIFAR-100 here"):
+        main(["ood-cifar100", "--data-home", str(tmp_path), "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_are_those_of_the_stored_runs(name):
+    assert (RESULTS.parent / name).read_text() == PAGES[name](RESULTS)

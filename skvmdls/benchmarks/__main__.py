@@ -2,15 +2,18 @@
 
 import argparse
 import ast
+import json
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from skvmdls.benchmarks.experiments import EXPERIMENTS, Options
+from skvmdls.benchmarks.experiments import EXPERIMENTS, Experiment, Options
+from skvmdls.benchmarks.protocol import Task
 from skvmdls.benchmarks.records import Record
-from skvmdls.benchmarks.report import performance_page, results_page
+from skvmdls.benchmarks.report import PAGES, results_page
 from skvmdls.benchmarks.speed import GROUPS, speed
 
 RESULTS = Path("docs/results")
@@ -20,14 +23,23 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what the command line names."""
     options = _parser().parse_args(arguments)
     if options.name == "report":
-        pages = {"results.md": results_page, "performance.md": performance_page}
-        for name, page in pages.items():
-            (options.output.parent / name).write_text(page(options.output))
-            print(options.output.parent / name)
+        _report(options.output)
     elif options.name == "speed":
         _run_speed(options)
     else:
         _run_experiment(options)
+
+
+def _report(folder: Path) -> None:
+    for path in folder.glob("*.json"):
+        stored = json.loads(path.read_text())
+        settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
+        experiment = EXPERIMENTS.get(settings.get("experiment", ""))
+        if experiment is not None and experiment.draw is not None:
+            experiment.draw(stored["parts"], path.with_suffix(".png"))
+    for name, page in PAGES.items():
+        (folder.parent / name).write_text(page(folder))
+        print(folder.parent / name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,8 +86,7 @@ def _run_experiment(options: argparse.Namespace) -> None:
         options.output / f"{'-'.join(names)}.json",
         {"experiment": options.name, "preset": options.preset, **chosen},
     )
-    tasks = experiment.tasks(Options(options.data_home, **chosen))
-    for name, task in tasks:
+    for name, task in _tasks(experiment, Options(options.data_home, **chosen)):
         if name in record.parts:
             print(f"{name}: stored in {record.path} already.")
             continue
@@ -87,6 +98,15 @@ def _run_experiment(options: argparse.Namespace) -> None:
     if experiment.draw is not None:
         experiment.draw(record.parts, record.path.with_suffix(".png"))
     print(results_page(options.output, only=record.path))
+
+
+def _tasks(
+    experiment: Experiment, options: Options
+) -> Iterator[tuple[str, Callable[[], Task]]]:
+    try:
+        yield from experiment.tasks(options)
+    except FileNotFoundError as error:
+        raise SystemExit(f"The known classes cannot be had: {error}") from error
 
 
 def _run_speed(options: argparse.Namespace) -> None:

@@ -37,6 +37,7 @@ from skvmdls.training import NetworkPlan
 
 __all__ = [
     "EXPERIMENTS",
+    "LOSSES",
     "PUBLIC_SPLITS",
     "TUNING_SPLITS",
     "Experiment",

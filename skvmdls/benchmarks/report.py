@@ -9,9 +9,12 @@ import numpy as np
 from skvmdls.benchmarks.experiments import EXPERIMENTS
 from skvmdls.benchmarks.protocol import OURS
 
-__all__ = ["performance_page", "results_page"]
+__all__ = ["PAGES", "performance_page", "recipe_page", "results_page"]
 
 MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
+
+# What recipes are chosen by has a page of its own.
+FOR_RECIPES = "leave-classes-out"
 
 HEAD = """# Results
 
@@ -50,7 +53,7 @@ def results_page(folder: Path, only: Path | None = None) -> str:
     for path in [only] if only else sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
         settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
-        if settings.get("experiment") in EXPERIMENTS:
+        if settings.get("experiment") in EXPERIMENTS.keys() - {FOR_RECIPES} or only:
             sections.append(_section(path, stored))
     return "\n".join(sections)
 
@@ -105,6 +108,82 @@ def performance_page(folder: Path) -> str:
             f"| {spread or ''} | {row['target'] or ''} |"
         )
     return "\n".join([*lines, ""])
+
+
+def recipe_page(folder: Path) -> str:
+    """Set out what was tried by leaving known classes out, in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files.
+
+    Returns
+    -------
+    page : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> recipe_page(Path(tempfile.mkdtemp())).splitlines()[0]
+    '# What was tried'
+    """
+    lines = [
+        "# What was tried",
+        "",
+        "Made by `python -m skvmdls.benchmarks report` from the runs of "
+        f"`{FOR_RECIPES}` in",
+        "`results/`: six digits of MNIST's training images are known, the four others "
+        "play the",
+        "unknown ones, on splits that no test uses. Means over the splits, with the "
+        "standard",
+        "deviation of the difference from the first row, split by split.",
+        "",
+        "| run | settings | VMDLS_b AUROC | VMDLS AUROC | its difference | VMDLS OSCR "
+        "| VMDLS F1 | accuracy | fit seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    stored = {
+        path.stem: json.loads(path.read_text())
+        for path in folder.glob(f"{FOR_RECIPES}-*.json")
+    }
+    usual: np.ndarray | None = None
+    for name in sorted(stored, key=lambda name: (not name.endswith("defaults"), name)):
+        parts = stored[name]["parts"]
+        usual = _left_out(parts, "VMDLS", "AUROC") if usual is None else usual
+        lines.append(_recipe_row(name, stored[name], usual))
+    return "\n".join([*lines, ""])
+
+
+def _left_out(parts: dict[str, Any], method: str, measure: str) -> np.ndarray:
+    return np.array(
+        [
+            figures[measure]
+            for part in parts.values()
+            for figures in part["methods"][method]["sets"].values()
+        ]
+    )
+
+
+def _recipe_row(name: str, stored: dict[str, Any], usual: np.ndarray) -> str:
+    parts = stored["parts"]
+    weighted = [part["methods"]["VMDLS"] for part in parts.values()]
+    difference = _left_out(parts, "VMDLS", "AUROC") - usual
+    settings = ", ".join(
+        f"{k}={v!r}" for k, v in stored["settings"]["settings"].items()
+    )
+    cells = [
+        name.removeprefix(f"{FOR_RECIPES}-quick-"),
+        f"`{settings}`",
+        f"{_left_out(parts, 'VMDLS_b', 'AUROC').mean():.4f}",
+        f"{_left_out(parts, 'VMDLS', 'AUROC').mean():.4f}",
+        f"{difference.mean():+.4f} ± {difference.std():.4f}",
+        f"{_left_out(parts, 'VMDLS', 'OSCR').mean():.4f}",
+        f"{_left_out(parts, 'VMDLS', 'F1').mean():.4f}",
+        f"{np.mean([entry['closed-set accuracy'] for entry in weighted]):.4f}",
+        f"{np.mean([entry['fit seconds'] for entry in weighted]):.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _amount(value: float | None, row: dict[str, Any]) -> str:
@@ -210,3 +289,10 @@ def _table(rows: dict[str, list[dict[str, float]]]) -> list[str]:
             cells.append(f"{np.mean(values):.4f}{spread}")
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
+
+
+PAGES = {
+    "results.md": results_page,
+    "performance.md": performance_page,
+    "recipe_runs.md": recipe_page,
+}
