@@ -31,6 +31,10 @@ covariance_type : {"full", "tied", "diag"}, default="full"
     A covariance for each class, one for all, or variances only.
 covariance_estimator : estimator, default=None
     Any estimator of :mod:`sklearn.covariance`; None is Ledoit-Wolf shrinkage.
+covariance_pooling : float in [0, 1], default=0.05
+    Share that the covariance pooled over all classes has in that of each class
+    (regularised discriminant analysis, Friedman 1989). 0 leaves each class its own, as
+    in the paper; ``"tied"`` does not use it, since there it is all.
 contamination : float in [0, 0.5], default=0.05
     Share of new known points that may be rejected; sets the threshold. May be changed
     on a fitted detector, with `set_params`.
@@ -65,8 +69,8 @@ precision : {"auto", "float32", "bfloat16"}, default="auto"
 memory : path or joblib.Memory, default=None
     Keeps trained nets and Gaussians on disk under all that went into them, so that fits
     that differ only in what follows training (`features`, `covariance_type`,
-    `covariance_estimator`, `weighting`, `contamination`, `threshold`) train once. Like
-    every pickle, load only from a folder that you trust.
+    `covariance_estimator`, `covariance_pooling`, `weighting`, `contamination`,
+    `threshold`) train once. Like every pickle, load only from a folder that you trust.
 checkpoint : path, default=None
     A file that holds the state of the training after every epoch. A `fit` that was
     interrupted or killed, started again with the same data and parameters, goes on

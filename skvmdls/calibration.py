@@ -212,9 +212,9 @@ class WeightCalibration:
         Weight that counts as one, positive.
     weighting : {"calibrated", "paper"}
         ``"calibrated"`` multiplies the shortfall ``l - shift`` by ``max(1, w /
-        scale)``, where `scale` is the 99 % quantile: among known points the weight
-        hardly counts. ``"paper"`` multiplies it by ``w / scale``, where `scale` is
-        the largest weight.
+        scale)``, where `scale` is twice the 99 % quantile: among known points the
+        weight hardly counts. ``"paper"`` multiplies it by ``w / scale``, where `scale`
+        is the largest weight.
 
     Examples
     --------
@@ -246,8 +246,9 @@ class WeightCalibration:
         -------
         calibration : WeightCalibration
         """
-        level = 0.99 if weighting == "calibrated" else 1.0
-        scale = float(np.quantile(weights, level))
+        # Twice, as the quantile of a few points falls short of that of all.
+        level, factor = (0.99, 2.0) if weighting == "calibrated" else (1.0, 1.0)
+        scale = factor * float(np.quantile(weights, level))
         # Perfect reconstructions leave no scale: any error is then a large one.
         smallest = float(np.finfo(np.float32).eps)
         return cls(float(log_likelihoods.max()), max(scale, smallest), weighting)

@@ -134,6 +134,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         "features": ["array-like"],
         "covariance_type": [StrOptions({"full", "tied", "diag"})],
         "covariance_estimator": [HasMethods("fit"), None],
+        "covariance_pooling": [Interval(Real, 0, 1, closed="both")],
         "contamination": [Interval(Real, 0, 0.5, closed="right"), Options(Real, {0})],
         "threshold": [Interval(Real, None, None, closed="neither"), None],
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
@@ -170,6 +171,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         features: tuple[str, ...] = ENSEMBLE_PARTS,
         covariance_type: str = "full",
         covariance_estimator: Any = None,
+        covariance_pooling: float = 0.05,
         contamination: float = 0.05,
         threshold: float | None = None,
         calibration_fraction: float = 0.1,
@@ -199,6 +201,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self.features = features
         self.covariance_type = covariance_type
         self.covariance_estimator = covariance_estimator
+        self.covariance_pooling = covariance_pooling
         self.contamination = contamination
         self.threshold = threshold
         self.calibration_fraction = calibration_fraction
@@ -367,6 +370,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self, X: np.ndarray, labels: np.ndarray, checkpoint: Checkpoint
     ) -> None:
         stage = checkpoint.stage("gaussians")
+        kind = self.covariance_type, self.covariance_estimator, self.covariance_pooling
 
         def fit() -> ClassGaussians:
             if stage.state is not None:
@@ -374,15 +378,20 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             gaussians = fit_gaussians(
                 lambda label: self._ensembles(X[labels == label]),
                 self.classes_.tolist(),
-                self.covariance_type,
-                self.covariance_estimator,
+                *kind,
             )
             stage.keep(gaussians.state_dict())
             return gaussians
 
-        kind = self.features_, self.covariance_type, self.covariance_estimator
         self.gaussians_ = remembered(
-            self.memory, "gaussians", fit, self.network_, X, labels, *kind
+            self.memory,
+            "gaussians",
+            fit,
+            self.network_,
+            X,
+            labels,
+            self.features_,
+            *kind,
         )
 
     def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
@@ -729,6 +738,7 @@ class VMDLSDetector(VMDLSbDetector):
         features: tuple[str, ...] = ENSEMBLE_PARTS,
         covariance_type: str = "full",
         covariance_estimator: Any = None,
+        covariance_pooling: float = 0.05,
         contamination: float = 0.05,
         threshold: float | None = None,
         calibration_fraction: float = 0.1,
@@ -762,6 +772,7 @@ class VMDLSDetector(VMDLSbDetector):
             features=features,
             covariance_type=covariance_type,
             covariance_estimator=covariance_estimator,
+            covariance_pooling=covariance_pooling,
             contamination=contamination,
             threshold=threshold,
             calibration_fraction=calibration_fraction,

@@ -233,6 +233,7 @@ def fit_gaussians(
     classes: Sequence[Any],
     covariance_type: str,
     covariance_estimator: Any = None,
+    pooling: float = 0.0,
 ) -> ClassGaussians:
     """Fit a Gaussian to each class's features, which stream by.
 
@@ -242,7 +243,8 @@ def fit_gaussians(
     averages the class covariances by the classes' sizes, as scikit-learn's linear
     discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
     memory that does not grow with the number of points; an estimator that is given gets
-    the points of one class at a time.
+    the points of one class at a time. `pooling` draws each class's covariance towards
+    that average, as regularised discriminant analysis does [1]_.
 
     Parameters
     ----------
@@ -254,6 +256,9 @@ def fit_gaussians(
     covariance_type : {"full", "tied", "diag"}
     covariance_estimator : estimator of :mod:`sklearn.covariance`, or None
         None is Ledoit-Wolf shrinkage. Not used by ``"diag"``.
+    pooling : float in [0, 1], default=0
+        Share of the pooled covariance in that of each class. Not used by ``"tied"``,
+        where it is all.
 
     Returns
     -------
@@ -270,6 +275,11 @@ def fit_gaussians(
     UserWarning
         If a class is too small for a covariance of its own: it gets the pooled one.
 
+    References
+    ----------
+    .. [1] J. H. Friedman, "Regularized Discriminant Analysis", Journal of the American
+       Statistical Association 84, 1989.
+
     Examples
     --------
     >>> import numpy as np
@@ -282,9 +292,9 @@ def fit_gaussians(
     scale = _within_class_scale(moments)
     if covariance_type == "diag":
         means = [class_moments.mean_ for class_moments in moments]
-        deviations = _own_or_pooled_deviations(moments, scale, classes)
+        deviations = _deviations(moments, scale, pooling, classes)
         return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
-    means, whitenings = [], []
+    means, covariances = [], []
     pooled = np.zeros((len(scale), len(scale)))
     n_samples = sum(class_moments.n_samples_seen_ for class_moments in moments)
     for label, class_moments in enumerate(moments):
@@ -296,14 +306,15 @@ def fit_gaussians(
         means.append(mean * scale)
         pooled += class_moments.n_samples_seen_ / n_samples * covariance
         if covariance_type == "full":
-            whitenings.append(_precision_cholesky(covariance))
+            covariances.append(covariance)
     if covariance_type == "tied":
-        whitening = _pooled_precision_cholesky(pooled, covariance_estimator)
-        return ClassGaussians(np.stack(means), whitening / scale[:, None], "tied")
-    own_or_pooled = _own_or_pooled(whitenings, pooled, classes, covariance_estimator)
-    return ClassGaussians(
-        np.stack(means), np.stack(own_or_pooled) / scale[:, None], "full"
-    )
+        whitening = _whitening_of_pooled(pooled, covariance_estimator)
+    else:
+        whitening = _whitenings(
+            covariances, pooled, pooling, classes, covariance_estimator
+        )
+    whitening = whitening / scale[:, None]
+    return ClassGaussians(np.stack(means), whitening, covariance_type)
 
 
 def _moments(batches: Iterable[np.ndarray]) -> StandardScaler:
@@ -331,8 +342,11 @@ def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
     return np.sqrt(np.maximum(pooled, smallest))
 
 
-def _own_or_pooled_deviations(
-    moments: list[StandardScaler], pooled: np.ndarray, classes: Sequence[Any]
+def _deviations(
+    moments: list[StandardScaler],
+    pooled: np.ndarray,
+    pooling: float,
+    classes: Sequence[Any],
 ) -> list[np.ndarray]:
     is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
     if any(is_small):
@@ -341,11 +355,12 @@ def _own_or_pooled_deviations(
             len(classes),
             "too few points",
         )
+    # A channel that is dead within a class must not make the density infinite.
+    smallest = SMALLEST_RELATIVE_SCALE * pooled
     return [
-        # A channel that is dead within a class must not make the density infinite.
         pooled
         if small
-        else np.maximum(np.sqrt(m.var_), SMALLEST_RELATIVE_SCALE * pooled)
+        else np.maximum(np.sqrt((1 - pooling) * m.var_ + pooling * pooled**2), smallest)
         for m, small in zip(moments, is_small, strict=True)
     ]
 
@@ -398,40 +413,49 @@ def _estimated(
     return fitted.location_, fitted.covariance_
 
 
-def _precision_cholesky(covariance: np.ndarray) -> np.ndarray | None:
-    """``W`` with ``W W^T`` the inverse, or None where rounding would decide it."""
+def _regular_cholesky(covariance: np.ndarray) -> np.ndarray | None:
+    """Lower Cholesky factor, or None where rounding would decide the inverse."""
     try:
         lower = cholesky(covariance, lower=True)
     except (LinAlgError, ValueError):
         return None
-    n_features = len(covariance)
-    smallest = n_features * np.finfo(np.float64).eps * np.diag(covariance).max()
-    if np.diag(lower).min() ** 2 <= smallest:
-        return None
+    smallest = len(covariance) * np.finfo(np.float64).eps * covariance.diagonal().max()
+    return lower if lower.diagonal().min() ** 2 > smallest else None
+
+
+def _whitening(lower: np.ndarray) -> np.ndarray:
+    """``W`` with ``W W^T`` the inverse of the covariance ``lower lower^T``."""
     return np.ascontiguousarray(
-        solve_triangular(lower, np.eye(n_features), lower=True).T
+        solve_triangular(lower, np.eye(len(lower)), lower=True).T
     )
 
 
-def _own_or_pooled(
-    own: list[np.ndarray | None],
+def _whitenings(
+    covariances: list[np.ndarray],
     pooled: np.ndarray,
+    pooling: float,
     classes: Sequence[Any],
     estimator: Any,
-) -> list[np.ndarray]:
-    too_small = [
-        c for c, whitening in zip(classes, own, strict=True) if whitening is None
-    ]
-    if not too_small:
-        return [whitening for whitening in own if whitening is not None]
-    borrowed = _pooled_precision_cholesky(pooled, estimator)
-    _warn_of_borrowing(too_small, len(classes), "too few or too similar points")
-    return [borrowed if whitening is None else whitening for whitening in own]
+) -> np.ndarray:
+    """Whiten by each class's covariance with a share of the pooled one in it."""
+    whitenings = np.empty((len(covariances), *pooled.shape))
+    borrowers = []
+    for label, covariance in enumerate(covariances):
+        if _regular_cholesky(covariance) is None:
+            borrowers.append(label)
+        else:
+            mixed = (1 - pooling) * covariance + pooling * pooled
+            whitenings[label] = _whitening(cholesky(mixed, lower=True))
+    if borrowers:
+        whitenings[borrowers] = _whitening_of_pooled(pooled, estimator)
+        names = [classes[label] for label in borrowers]
+        _warn_of_borrowing(names, len(classes), "too few or too similar points")
+    return whitenings
 
 
-def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray:
-    whitening = _precision_cholesky(pooled)
-    if whitening is None:
+def _whitening_of_pooled(pooled: np.ndarray, estimator: Any) -> np.ndarray:
+    lower = _regular_cholesky(pooled)
+    if lower is None:
         name, shrinkage = (
             ("LedoitWolf", "")
             if estimator is None
@@ -445,4 +469,4 @@ def _pooled_precision_cholesky(pooled: np.ndarray, estimator: Any) -> np.ndarray
             f"dimensions, {name}). Use {shrinkage}more training "
             "points a class, fewer `features`, or covariance_type='diag'."
         )
-    return whitening
+    return _whitening(lower)

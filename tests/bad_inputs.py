@@ -144,6 +144,7 @@ BAD_FITS = [
         {"covariance_type": "diag", "covariance_estimator": OAS()},
     ),
     parameter("it is a class", covariance_estimator=OAS),
+    parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
     parameter(r"features=\(\) must name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),

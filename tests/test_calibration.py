@@ -151,6 +151,17 @@ def test_calibrated_weights_leave_the_ordinary_range_alone():
     assert changed.mean() <= 0.01
 
 
+def test_the_ordinary_range_is_left_alone_even_if_few_points_set_it():
+    """Regression: a sixteenth of new known points exceeded the quantile of 18."""
+    rng = RNG(0)
+    scales = [
+        WeightCalibration.fit(np.zeros(18), rng.gamma(2.0, 1.0, 18), "calibrated").scale
+        for _ in range(500)
+    ]
+    exceeding = [np.mean(rng.gamma(2.0, 1.0, 1000) > scale) for scale in scales]
+    assert np.mean(exceeding) < 0.01
+
+
 @pytest.mark.parametrize("weighting", ["calibrated", "paper"])
 def test_perfect_reconstructions_and_extreme_values_stay_finite(weighting):
     rule = WeightCalibration.fit(np.zeros(9), np.zeros(9), weighting)

@@ -44,9 +44,13 @@ def in_batches(arrays, batch_size=7):
     return class_batches
 
 
-def fitted(arrays, covariance_type, estimator=None, batch_size=7):
+def fitted(arrays, covariance_type, estimator=None, batch_size=7, pooling=0.0):
     return fit_gaussians(
-        in_batches(arrays, batch_size), range(len(arrays)), covariance_type, estimator
+        in_batches(arrays, batch_size),
+        range(len(arrays)),
+        covariance_type,
+        estimator,
+        pooling,
     )
 
 
@@ -95,6 +99,49 @@ def test_diag_equals_scipy():
     )
     found = fitted(CLASSES, "diag").log_likelihood(torch.from_numpy(POINTS))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("pooling", [0.05, 0.4])
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_pooling_equals_scipy_with_the_mixture_of_the_covariances(
+    covariance_type, pooling
+):
+    sizes = [len(X) for X in CLASSES]
+    own = (
+        class_covariances(LedoitWolf())
+        if covariance_type == "full"
+        else [np.diag(X.var(axis=0)) for X in CLASSES]
+    )
+    pooled = np.average(own, axis=0, weights=sizes)
+    expected = scipy_log_likelihood(
+        [X.mean(axis=0) for X in CLASSES],
+        [(1 - pooling) * covariance + pooling * pooled for covariance in own],
+        POINTS,
+    )
+    found = fitted(CLASSES, covariance_type, pooling=pooling)
+    np.testing.assert_allclose(
+        found.log_likelihood(torch.from_numpy(POINTS)).numpy(), expected, rtol=1e-9
+    )
+
+
+def test_all_pooled_is_tied():
+    points = torch.from_numpy(POINTS)
+    torch.testing.assert_close(
+        fitted(CLASSES, "full", pooling=1.0).log_likelihood(points),
+        fitted(CLASSES, "tied").log_likelihood(points),
+    )
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_a_class_too_small_borrows_all_of_the_pooled_one_whatever_the_pooling(
+    covariance_type,
+):
+    arrays = [*CLASSES, correlated(2, 5, 5, -8.0)]
+    with pytest.warns(UserWarning, match="have no covariance of their own"):
+        little, much = (
+            fitted(arrays, covariance_type, pooling=pooling) for pooling in (0.0, 0.9)
+        )
+    assert torch.equal(little.precisions_cholesky[3], much.precisions_cholesky[3])
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
