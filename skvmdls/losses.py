@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["distancing_loss", "kl_loss", "squared_distances", "triplet_loss"]
 
@@ -51,8 +50,8 @@ def triplet_loss(
     A triplet is (anchor, positive, negative): two different points of one class and a
     point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. Instead of
     enumerating triplets, each anchor's few positives are sorted once: those that are
-    active for a negative are then the last ones, whose number a binary search finds and
-    whose sum is one of few. That is exact, in O(batch^2) memory.
+    active for a negative are then the last ones, whose number a binary search finds.
+    How often each distance counts says the rest. That is exact, in O(batch^2) memory.
 
     Parameters
     ----------
@@ -81,21 +80,21 @@ def triplet_loss(
     if largest_class is None:
         largest_class = int(labels.unique(return_counts=True)[1].max())
     same_class = labels[:, None] == labels
-    n_negatives = (~same_class).sum(dim=1)
     positives, is_positive = _own_class(labels, largest_class)
-
     reach = distances.gather(1, positives) + margin
     farthest_last = reach.masked_fill(~is_positive, -math.inf).sort(dim=1).values
     n_inactive = torch.searchsorted(
         farthest_last.detach(), distances.detach(), right=True
-    )
-    # Sums over the last 0, 1, 2, ... positives, in the order of n_inactive.
-    tail_sums = farthest_last.masked_fill(farthest_last.isneginf(), 0).flip(1).cumsum(1)
-    tail_sums = F.pad(tail_sums.flip(1), (0, 1))
-    n_active = largest_class - n_inactive
-    hinge_sums = tail_sums.gather(1, n_inactive) - n_active * distances
-    hinge_sums = hinge_sums.masked_fill(same_class, 0).sum(dim=1)
-    n_triplets = is_positive.sum(dim=1) * n_negatives
+    ).masked_fill_(same_class, largest_class)
+    n_active = (largest_class - n_inactive).to(distances)
+    # Negatives by how many of the anchor's positives are inactive for them; the n-th
+    # nearest positive is active for those for which fewer than n are not.
+    n_by_inactive = distances.new_zeros(len(labels), largest_class + 1)
+    n_by_inactive.scatter_add_(1, n_inactive, torch.ones_like(n_active))
+    n_uses = n_by_inactive.cumsum(dim=1)[:, :-1]
+    reach_sums = (farthest_last.masked_fill(n_uses == 0, 0) * n_uses).sum(dim=1)
+    hinge_sums = reach_sums - (n_active * distances).sum(dim=1)
+    n_triplets = is_positive.sum(dim=1) * (~same_class).sum(dim=1)
     return hinge_sums / n_triplets.clamp_min(1)
 
 
