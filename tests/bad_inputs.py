@@ -290,7 +290,12 @@ def said(attempt: Callable[[Any], None], case: Any) -> str:
 def shown(text: str) -> str:
     """Leave out what differs from run to run, and what would end a cell."""
     text = re.sub(r" at 0x[0-9a-f]+|/\S*/(?=\w+\.safetensors)|__main__\.", "", text)
+    text = re.sub(r"\{(.*?)\}", _sorted_set, text)
     return text.replace("|", "\\|")
+
+
+def _sorted_set(match: re.Match[str]) -> str:
+    return "{" + ", ".join(sorted(match[1].split(", "))) + "}"
 
 
 if __name__ == "__main__":
