@@ -2,24 +2,28 @@
 
 A net is kept under its weights before the training and the code of its modules, not
 under the name of its factory: a factory that was edited, or one of the same name in
-another session, never gets another's net.
+another session, never gets another's net. What code reads from global variables is not
+seen.
 """
 
 import inspect
 import logging
 import marshal
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import joblib
+import numpy as np
 import torch
 from sklearn.utils.validation import check_memory
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "remembered"]
+__all__ = ["fingerprint", "package_code", "remembered"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ def remembered(
     if isinstance(memory, os.PathLike):
         memory = os.fspath(memory)
     recall = check_memory(memory).cache(_made, ignore=["make"])
-    key = fingerprint((torch.__version__, *ingredients))
+    key = fingerprint((torch.__version__, package_code(), *ingredients))
     # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
     is_stored = getattr(recall, "check_call_in_cache", None)
     if is_stored is not None:
@@ -80,6 +84,28 @@ def _made(step: str, key: str, make: Callable[[], Any]) -> Any:
     return make()
 
 
+@cache
+def package_code() -> str:
+    """Hash of skvmdls's own sources: other code may train another net.
+
+    Returns
+    -------
+    fingerprint : str
+
+    Examples
+    --------
+    >>> package_code() == package_code()
+    True
+    """
+    folder = Path(__file__).parent
+    return joblib.hash(
+        [
+            (path.relative_to(folder).as_posix(), path.read_bytes())
+            for path in sorted(folder.rglob("*.py"))
+        ]
+    )
+
+
 def fingerprint(thing: Any) -> str:
     """Hash of what decides a result: arrays, settings, nets and functions by content.
 
@@ -87,12 +113,17 @@ def fingerprint(thing: Any) -> str:
     ----------
     thing : object
         Tensors, arrays, numbers, strings, dataclasses, nets, functions, estimators, or
-        tuples of these.
+        tuples, lists and dicts of these.
 
     Returns
     -------
     fingerprint : str
         Equal for equal content, in this process and in others.
+
+    Raises
+    ------
+    ValueError
+        If there is something that has no content to compare, such as an open file.
 
     Examples
     --------
@@ -103,58 +134,124 @@ def fingerprint(thing: Any) -> str:
     ... )
     False
     """
-    return joblib.hash(_content(thing))
+    return joblib.hash(_Reader().content(thing))
 
 
-def _content(thing: Any) -> Any:
-    if isinstance(thing, Tensor):
-        return thing.detach().cpu().numpy()
-    if isinstance(thing, tuple):
-        return tuple(_content(part) for part in thing)
-    if isinstance(thing, nn.Module):
-        return _net_content(thing)
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return {
-            field.name: _content(getattr(thing, field.name)) for field in fields(thing)
-        }
-    if isinstance(thing, torch.dtype | torch.device):
-        return str(thing)
-    if isinstance(thing, partial):
-        return tuple(map(_content, (thing.func, thing.args, *thing.keywords.items())))
-    if inspect.isroutine(thing) or isinstance(thing, type):
-        return _code(thing)
-    return thing
+# What every module has: its weights are read from its state, its hooks are ours.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 
 
-def _net_content(net: nn.Module) -> Any:
-    """Weights, and for each module its class's code and its plain attributes."""
-    modules = [
-        (
-            name,
-            _code(type(module)),
-            {
-                attribute: value
-                for attribute, value in vars(module).items()
-                if isinstance(value, bool | int | float | str | tuple)
-            },
+class _Reader:
+    """Takes things apart until only what can be hashed by value is left."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def content(self, thing: Any) -> Any:
+        if isinstance(thing, Tensor):
+            return thing.detach().cpu().numpy()
+        if isinstance(thing, torch.dtype | torch.device):
+            return str(thing)
+        if inspect.ismodule(thing):
+            return thing.__name__
+        # A function may hold itself, a method its class, a module another.
+        if id(thing) in self._open:
+            return "itself"
+        self._open.add(id(thing))
+        try:
+            return self._taken_apart(thing)
+        finally:
+            self._open.discard(id(thing))
+
+    def _taken_apart(self, thing: Any) -> Any:
+        if isinstance(thing, tuple | list):
+            return type(thing).__name__, [self.content(part) for part in thing]
+        if isinstance(thing, dict):
+            return {key: self.content(value) for key, value in thing.items()}
+        if isinstance(thing, partial):
+            return self.content((thing.func, thing.args, thing.keywords))
+        if isinstance(thing, type):
+            return self._class_code(thing)
+        if inspect.isroutine(thing):
+            return self._function_code(thing)
+        if isinstance(thing, nn.Module):
+            weights = self.content(dict(thing.state_dict()))
+            modules = [
+                (name, self._object(module, _OF_EVERY_MODULE))
+                for name, module in thing.named_modules()
+            ]
+            return modules, weights
+        if is_dataclass(thing):
+            return {f.name: self.content(getattr(thing, f.name)) for f in fields(thing)}
+        if callable(thing) and hasattr(thing, "__dict__"):
+            return self._object(thing)
+        if not isinstance(thing, np.ndarray):
+            _check_comparable(thing)
+        return thing
+
+    def _object(self, thing: Any, hidden: frozenset[str] = frozenset()) -> Any:
+        attributes = {k: v for k, v in vars(thing).items() if k not in hidden}
+        return self.content(type(thing)), self.content(attributes)
+
+    def _class_code(self, cls: type) -> Any:
+        """Name and code, with that of all that it inherits from."""
+        return [
+            (
+                f"{base.__module__}.{base.__qualname__}",
+                # The version of torch stands for its code.
+                None if _is_torchs(base) else _class_source(base),
+                None if _is_torchs(base) else self._held_by_methods(base),
+            )
+            for base in cls.__mro__
+            if base is not object
+        ]
+
+    def _held_by_methods(self, cls: type) -> list[Any]:
+        return [
+            self._held(method)
+            for method in vars(cls).values()
+            if inspect.isfunction(method)
+        ]
+
+    def _function_code(self, function: Any) -> Any:
+        name = f"{function.__module__}.{function.__qualname__}"
+        owner = getattr(function, "__self__", None)
+        inner = getattr(function, "__func__", function)
+        return name, _source(function), self.content(owner), self._held(inner)
+
+    def _held(self, function: Any) -> Any:
+        """Take what a function holds beside its code: its defaults and its closure."""
+        cells = getattr(function, "__closure__", None) or ()
+        return self.content(
+            (
+                getattr(function, "__defaults__", None),
+                getattr(function, "__kwdefaults__", None),
+                [_cell_content(cell) for cell in cells],
+            )
         )
-        for name, module in net.named_modules()
-    ]
-    weights = {name: _content(value) for name, value in net.state_dict().items()}
-    return modules, weights
 
 
-def _code(thing: Any) -> Any:
-    """Name and code of a class or function; of a function, all that it holds too."""
-    name = f"{thing.__module__}.{thing.__qualname__}"
-    held: tuple[Any, ...] = (getattr(thing, "__self__", None),)
-    if inspect.isfunction(thing):
-        cells = tuple(cell.cell_contents for cell in thing.__closure__ or ())
-        held += (cells, thing.__defaults__ or ())
-    # Looking up the source of a class parses its whole file, and a net of many modules
-    # is of few classes.
-    code = _class_source(thing) if isinstance(thing, type) else _source(thing)
-    return name, code, _content(held)
+def _check_comparable(thing: Any) -> None:
+    """Joblib's hash of what does not pickle says nothing about it."""
+    try:
+        pickle.dumps(thing)
+    except Exception as error:
+        raise ValueError(
+            "memory and checkpoint must tell whether two fits are the same, but a "
+            f"parameter holds something that cannot be compared: {error}. Leave it "
+            "out, or use memory=None and checkpoint=None."
+        ) from error
+
+
+def _is_torchs(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "torch"
+
+
+def _cell_content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # Not filled yet.
+        return None
 
 
 def _source(thing: Any) -> Any:
@@ -164,6 +261,8 @@ def _source(thing: Any) -> Any:
         return _compiled(thing)
 
 
+# Looking up the source of a class parses its whole file, and a net of many modules is
+# of few classes.
 _class_source = lru_cache(maxsize=1024)(_source)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from skvmdls.caching import fingerprint
+from skvmdls.caching import fingerprint, package_code
 from skvmdls.files import write_whole
 
 __all__ = ["Checkpoint", "Stage", "State"]
@@ -107,6 +107,7 @@ class Checkpoint:
         self._ingredients = {
             name: fingerprint(value) for name, value in ingredients.items()
         }
+        self._ingredients["the code of skvmdls"] = package_code()
         if self.path.exists():
             self._continue(self.path, _last_good(self.path))
 

@@ -16,6 +16,7 @@ from skvmdls.benchmarks.peers import PEERS, SoftmaxNet, train_softmax
 from skvmdls.benchmarks.protocol import Task, run
 from skvmdls.benchmarks.records import Record
 from skvmdls.benchmarks.report import PAGES
+from skvmdls.calibration import conformal_threshold, hold_out
 from skvmdls.metrics import open_set_f1
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -56,12 +57,22 @@ def test_peers_score_known_points_above_unknown_ones(figures):
 
 
 def test_our_two_methods_are_those_of_the_two_detectors(task, figures):
-    for name, detector in (("VMDLS", VMDLSDetector), ("VMDLS_b", VMDLSbDetector)):
-        parameters = {n: SETTINGS[n] for n in SETTINGS if hasattr(detector(), n)}
-        fitted = detector(**parameters, random_state=3)
-        fitted.fit(task.X_train, task.y_train)
-        X = np.concatenate([task.X_known, task.unknown["far"]])
-        truth = np.concatenate([task.y_known, np.full(100, -1)])
+    weighted = VMDLSDetector(**SETTINGS, random_state=3)
+    weighted.fit(task.X_train, task.y_train)
+    plain = VMDLSbDetector(
+        **{n: SETTINGS[n] for n in SETTINGS if hasattr(VMDLSbDetector(), n)},
+        random_state=3,
+    ).fit(task.X_train, task.y_train)
+    # All methods set their thresholds by the same points.
+    rows = hold_out(task.y_train, 0.1, 0.25, np.random.RandomState(3)).threshold
+    np.testing.assert_array_equal(
+        weighted.score_samples(task.X_train[rows]), weighted.calibration_scores_
+    )
+    held_out = plain.score_samples(task.X_train[rows])
+    plain.set_params(threshold=conformal_threshold(held_out, 0.05))
+    X = np.concatenate([task.X_known, task.unknown["far"]])
+    truth = np.concatenate([task.y_known, np.full(100, -1)])
+    for name, fitted in (("VMDLS", weighted), ("VMDLS_b", plain)):
         f1 = open_set_f1(truth, fitted.predict(X), fitted.classes_)
         assert figures[name]["sets"]["far"]["F1"] == pytest.approx(f1)
         accepted = fitted.predict(task.X_known) != -1
@@ -199,12 +210,12 @@ def test_a_row_of_the_ablation_trains_by_its_losses_alone(task, name):
         assert (max(history[loss]) > 0) == is_in_use, loss
 
 
-def test_known_classes_that_cannot_be_had_are_named(tmp_path, monkeypatch):
+def test_data_that_cannot_be_had_is_named(tmp_path, monkeypatch):
     def nothing(*arguments):
         raise FileNotFoundError("no CIFAR-100 here")
 
     monkeypatch.setattr("skvmdls.datasets._fetched_cifar", nothing)
-    with pytest.raises(SystemExit, match="known classes.*no CIFAR-100 here"):
+    with pytest.raises(SystemExit, match="data cannot be had.*no CIFAR-100 here"):
         main(["ood-cifar100", "--data-home", str(tmp_path), "--output", str(tmp_path)])
 
 

@@ -1,6 +1,7 @@
 """What is recalled, and what must never be."""
 
 import logging
+import math
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from sklearn.covariance import OAS
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
+from torchvision.transforms import v2
 
 import skvmdls.detector
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -30,6 +32,53 @@ def defined_by(source):
     return names["thing"]
 
 
+class Scale(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return x * self.factors[0]
+
+
+class Callable:
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __call__(self, x):
+        return x
+
+
+def closing_over(value):
+    class Shift(nn.Module):
+        def forward(self, x):
+            return x + value
+
+    return Shift()
+
+
+def by_keyword(factor):
+    def thing(x, *, factor=factor):
+        return x * factor
+
+    return thing
+
+
+def countdown():
+    def thing(n):
+        return n and thing(n - 1)
+
+    return thing
+
+
+def inheriting(result):
+    base = defined_by(
+        f"class thing(nn.Module):\n def forward(self, x): return {result}"
+    )
+    return type("Heir", (base,), {})()
+
+
 def linear(seed):
     torch.manual_seed(seed)
     return nn.Linear(3, 3)
@@ -46,6 +95,12 @@ def linear(seed):
         lambda: OAS(),
         lambda: (torch.arange(3), np.arange(3)),
         lambda: defined_by("thing = lambda x: x + 1"),
+        lambda: Scale(factors=[1.0], act=torch.tanh),
+        lambda: v2.Compose([v2.RandomRotation(10), v2.GaussianBlur(3)]),
+        lambda: inheriting("x"),
+        countdown,
+        lambda: lambda x: math.sqrt(x) + np.add(x, 1),
+        lambda: closing_over(math),
     ],
 )
 def test_equal_things_have_equal_fingerprints(make):
@@ -67,6 +122,21 @@ def test_equal_things_have_equal_fingerprints(make):
             defined_by("thing = lambda x: x + 1"),
             defined_by("thing = lambda x: x + 2"),
         ),
+        # Regressions: only plain attributes of a module were seen.
+        (Scale(factors=[1.0]), Scale(factors=[-5.0])),
+        (Scale(factors={"a": 1.0}), Scale(factors={"a": 2.0})),
+        (Scale(act=nn.functional.relu), Scale(act=torch.tanh)),
+        (Scale(hidden=[nn.Dropout(0.1)]), Scale(hidden=[nn.Dropout(0.2)])),
+        (v2.RandomRotation(10), v2.RandomRotation(90)),
+        (
+            v2.Compose([v2.RandomRotation(10)]),
+            v2.Compose([v2.RandomRotation(10), v2.RandomHorizontalFlip()]),
+        ),
+        (v2.Lambda(scaled(1.0)), v2.Lambda(scaled(2.0))),
+        (Callable([nn.Dropout(0.1)]), Callable([nn.Dropout(0.2)])),
+        (closing_over(1.0), closing_over(2.0)),
+        (by_keyword(1.0), by_keyword(2.0)),
+        (inheriting("x"), inheriting("-x")),
         (
             defined_by("class thing(nn.Module):\n def forward(self, x): return x")(),
             defined_by("class thing(nn.Module):\n def forward(self, x): return -x")(),
@@ -75,6 +145,26 @@ def test_equal_things_have_equal_fingerprints(make):
 )
 def test_different_things_have_different_fingerprints(one, other):
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_what_cannot_be_compared_is_explained(table, tmp_path):
+    with open(tmp_path / "log", "w") as log:
+
+        def augmentation(batch):
+            log.write("")
+            return batch
+
+        settings = QUICK | {"augmentation": augmentation}
+        for keep in ({"memory": tmp_path}, {"checkpoint": tmp_path / "fit"}):
+            with pytest.raises(ValueError, match="memory and checkpoint must tell"):
+                VMDLSbDetector(**settings, **keep).fit(*table)
+
+
+def test_nothing_made_by_other_code_of_ours_is_recalled(tmp_path, monkeypatch):
+    for code, expected in (("old", 1), ("new", 2), ("old", 1)):
+        monkeypatch.setattr("skvmdls.caching.package_code", lambda code=code: code)
+        made = remembered(tmp_path, "step", lambda expected=expected: expected, 0)
+        assert made == expected
 
 
 def test_a_result_that_failed_is_not_kept(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from skvmdls import VMDLSDetector
 from skvmdls.benchmarks.experiments import EXPERIMENTS, Experiment, Options
 from skvmdls.benchmarks.protocol import Task
 from skvmdls.benchmarks.records import Record
@@ -84,7 +85,12 @@ def _run_experiment(options: argparse.Namespace) -> None:
     names = [options.name, options.preset] + [options.label] * bool(options.label)
     record = Record(
         options.output / f"{'-'.join(names)}.json",
-        {"experiment": options.name, "preset": options.preset, **chosen},
+        {
+            "experiment": options.name,
+            "preset": options.preset,
+            **chosen,
+            "parameters": VMDLSDetector(**chosen["settings"]).get_params(),
+        },
     )
     for name, task in _tasks(experiment, Options(options.data_home, **chosen)):
         if name in record.parts:
@@ -106,7 +112,7 @@ def _tasks(
     try:
         yield from experiment.tasks(options)
     except FileNotFoundError as error:
-        raise SystemExit(f"The known classes cannot be had: {error}") from error
+        raise SystemExit(f"The data cannot be had: {error}") from error
 
 
 def _run_speed(options: argparse.Namespace) -> None:

@@ -160,7 +160,7 @@ def draw_points(parts: Mapping[str, Part], path: Path) -> None:
     True
     """
     panels = {
-        part if len(parts) > 1 else name: panel
+        _title(part if len(parts) > 1 else "", name, len(content["panels"])): panel
         for part, content in parts.items()
         for name, panel in content["panels"].items()
     }
@@ -206,6 +206,11 @@ def draw_scores(parts: Mapping[str, Part], path: Path) -> None:
         )
         ax.set_title(f"{name}\n{ax.get_title()}", fontsize=10)
     _write(figure, path)
+
+
+def _title(part: str, name: str, n_panels: int) -> str:
+    """Of a panel: no more than tells it from the others."""
+    return f"{part}: {name}" if part and n_panels > 1 else part or name
 
 
 def _shown(task: Task) -> tuple[np.ndarray, list[str | None]]:

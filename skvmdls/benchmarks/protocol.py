@@ -115,7 +115,9 @@ def run(task: Task, peers: tuple[str, ...] = PEERS) -> dict[str, Any]:
     """Run both detectors and the peers on a task.
 
     VMDLS_b is read off the fitted VMDLS detector: with one seed they train the same net
-    and fit the same Gaussians. A peer that fails is recorded with its error.
+    and fit the same Gaussians. All thresholds come from the same held-out points, those
+    that the VMDLS detector sets its own by. A peer that fails is recorded with its
+    error.
 
     Parameters
     ----------
@@ -294,7 +296,7 @@ def _split(task: Task, detector: VMDLSDetector) -> HeldOut:
     """Repeat the split that `fit` made, which draws from the seed first of all."""
     labels = np.searchsorted(detector.classes_, task.y_train)
     rng = check_random_state(task.seed)
-    return hold_out(labels, detector.calibration_fraction, 0.0, rng)
+    return hold_out(labels, detector.calibration_fraction, detector._weight_share, rng)
 
 
 def ours(task: Task, detector: VMDLSDetector, fit_seconds: float) -> dict[str, Scored]:
@@ -317,7 +319,7 @@ def ours(task: Task, detector: VMDLSDetector, fit_seconds: float) -> dict[str, S
     >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
     >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
     >>> ours(task, *fit(task))["VMDLS_b"].held_out.shape
-    (40,)
+    (30,)
     """
     held_out = task.X_train[_split(task, detector).threshold]
     points = {"held out": held_out, "known": task.X_known, **task.unknown}
@@ -453,7 +455,8 @@ def softmax_net(
             augmentation=resolve_augmentation(detector.augmentation, input_shape),
             dtype=resolve_precision(detector.precision, device),
         )
-    return net, inputs, labels
+    # Peers must not pay for gradients of the weights, which none of them uses.
+    return net.requires_grad_(False), inputs, labels
 
 
 def standardized(detector: VMDLSDetector, X: np.ndarray) -> torch.Tensor:

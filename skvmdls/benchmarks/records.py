@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from skvmdls.caching import package_code
+
 __all__ = ["Record", "surroundings"]
 
 PACKAGES = (
@@ -26,8 +28,8 @@ PACKAGES = (
 class Record:
     """Parts of a benchmark, each stored as soon as it is there.
 
-    A file of the same settings is continued, so that an interrupted run keeps what it
-    finished; one of other settings is replaced.
+    A file of the same settings and the same code is continued, so that an interrupted
+    run keeps what it finished; another is replaced.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ class Record:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = json.loads(json.dumps({**settings, "code": package_code()}))
         self.parts: dict[str, Any] = {}
         if path.exists():
             stored = json.loads(path.read_text())

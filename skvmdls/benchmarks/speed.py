@@ -8,6 +8,7 @@ median over the turns. Memory is the growth of a fresh process's high-water mark
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def alternate(
     return {name: np.array(times) for name, times in seconds.items()}
 
 
-def extra_memory(function: Callable[[], Any]) -> float:
+def extra_memory(
+    function: Callable[[], Any], warm_up: Callable[[], Any] | None = None
+) -> float:
     """Memory that a call takes at its peak beyond what the process held before.
 
     Measured in a process of its own; needs Linux.
@@ -125,6 +128,8 @@ def extra_memory(function: Callable[[], Any]) -> float:
     ----------
     function : callable
         Must pickle.
+    warm_up : callable, optional
+        Called first, so that imports and thread pools do not count. Must pickle.
 
     Returns
     -------
@@ -137,10 +142,14 @@ def extra_memory(function: Callable[[], Any]) -> float:
     True
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_growth, (function,))
+        return pool.apply(_peak_growth, (function, warm_up))
 
 
-def _peak_growth(function: Callable[[], Any]) -> float:
+def _peak_growth(
+    function: Callable[[], Any], warm_up: Callable[[], Any] | None
+) -> float:
+    if warm_up is not None:
+        warm_up()
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmHWM")
     function()
@@ -204,7 +213,7 @@ def _metric_loss(batch: int, turns: int, target: str) -> Row:
 def _metric_loss_memory(batch: int, target: str) -> Row:
     functions = {"ours": _our_metric_loss, "theirs": _their_metric_loss}
     memory = {
-        name: np.array([extra_memory(partial(_after_a_small_one, function, batch))])
+        name: np.array([_memory_beyond_a_small_one(function, batch)])
         for name, function in functions.items()
     }
     return _row(
@@ -217,7 +226,7 @@ def _metric_loss_memory(batch: int, target: str) -> Row:
 
 
 def _metric_loss_limit(batch: int, target: str) -> Row:
-    memory = extra_memory(partial(_after_a_small_one, _our_metric_loss, batch))
+    memory = _memory_beyond_a_small_one(_our_metric_loss, batch)
     return {
         "measure": f"its extra memory, batch {batch}",
         "peer": None,
@@ -260,11 +269,8 @@ def _their_metric_loss(batch: int) -> None:
     criterion(outputs, labels).backward()
 
 
-def _after_a_small_one(function: Callable[[int], None], batch: int) -> None:
-    """Let imports and thread pools take their memory first."""
-    function(20)
-    Path("/proc/self/clear_refs").write_text("5")
-    function(batch)
+def _memory_beyond_a_small_one(function: Callable[[int], None], batch: int) -> float:
+    return extra_memory(partial(function, batch), warm_up=partial(function, 20))
 
 
 # -- Training ---------------------------------------------------------------------
@@ -390,7 +396,9 @@ def _scores(turns: int, n: int) -> Iterator[Row]:
         for detector in (VMDLSbDetector, VMDLSDetector)
     }
     backbone = detectors[VMDLSDetector].network_.backbone
-    odin = ODIN(nn.Sequential(backbone, nn.Linear(512, N_CLASSES)).eval())
+    classifier = nn.Sequential(deepcopy(backbone), nn.Linear(512, N_CLASSES))
+    # It needs gradients of the input only.
+    odin = ODIN(classifier.eval().requires_grad_(False))
     X, batches = X[:n], images[:n].split(256)
 
     @torch.inference_mode()
