@@ -96,6 +96,8 @@ class Checkpoint:
         self.path = None if path is None else Path(path)
         self._seed = secrets.randbits(31)
         self._stages: dict[str, State] = {}
+        # A damaged file must not take the place of the good one before it.
+        self._is_good = False
         self._ingredients: dict[str, str] = {}
         if self.path is None:
             return
@@ -109,7 +111,8 @@ class Checkpoint:
         }
         self._ingredients["the code of skvmdls"] = package_code()
         if self.path.exists():
-            self._continue(self.path, _last_good(self.path))
+            stored, self._is_good = _last_good(self.path)
+            self._continue(self.path, stored)
 
     def seed(self, random_state: Any) -> Any:
         """Give a kept fit without a seed one, so that it can be taken up too.
@@ -187,8 +190,10 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         body = buffer.getvalue()
-        _set_aside(path)
+        if self._is_good:
+            _set_aside(path)
         write_whole(path, _head(body) + body)
+        self._is_good = True
 
 
 class _KeptStage(Stage):
@@ -223,9 +228,10 @@ def _head(body: bytes) -> bytes:
     return FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
-def _last_good(path: Path) -> dict[str, Any]:
+def _last_good(path: Path) -> tuple[dict[str, Any], bool]:
+    """Read the file or, where it is damaged, the one before; and say if it was it."""
     try:
-        return _read(path)
+        return _read(path), True
     except ValueError as error:
         try:
             stored = _read(_previous(path))
@@ -239,7 +245,7 @@ def _last_good(path: Path) -> dict[str, Any]:
             f"from the one before, {os.fspath(_previous(path))!r}.",
             stacklevel=2,
         )
-        return stored
+        return stored, False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -289,11 +289,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _check_features(self) -> None:
         chosen = list(self.features)
-        if (
-            not chosen
-            or len(set(chosen)) < len(chosen)
-            or not set(chosen) <= set(ENSEMBLE_PARTS)
-        ):
+        is_part = [isinstance(name, str) and name in ENSEMBLE_PARTS for name in chosen]
+        if not chosen or not all(is_part) or len(set(chosen)) < len(chosen):
             raise ValueError(
                 f"features={self.features!r} must name parts of the ensemble, each "
                 f"once: some of {ENSEMBLE_PARTS}."

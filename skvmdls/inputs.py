@@ -125,8 +125,8 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If labels are missing or continuous, ``-1`` is among them, there are fewer than
-        two classes, or a class has a single sample.
+        If labels are missing, continuous or beyond int64, ``-1`` is among them, there
+        are fewer than two classes, or a class has a single sample.
 
     Examples
     --------
@@ -140,6 +140,11 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "point cannot be trained on."
         )
     check_classification_targets(y)
+    if y.dtype.kind == "u" and y.max(initial=0) > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"y holds the label {y.max()}, too large to stand in one array with -1 for "
+            "'unknown'. Use labels below 2**63, or strings."
+        )
     classes, encoded, counts = np.unique(y, return_inverse=True, return_counts=True)
     if any(label in (-1, "-1") for label in classes.tolist()):
         raise ValueError(

@@ -42,6 +42,8 @@ NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
 LARGEST_INPUT = 2**22
 CPU = torch.device("cpu")
+# What rebuilding raises where the parts of a file do not fit each other.
+_REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 Head = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -66,8 +68,8 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        If the detector is of another class, or its labels are of a type that the file
-        cannot hold.
+        If the detector is of another class, its labels are of a type that the file
+        cannot hold, or its nets are no longer those of its parameters.
     sklearn.exceptions.NotFittedError
         If it is not fitted.
 
@@ -96,6 +98,7 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
         )
     check_is_fitted(detector)
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
+    _check_loads(detector, text, arrays)
     content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
     write_whole(Path(path), content)
 
@@ -141,11 +144,28 @@ def load(
     ValueError: ...notes.txt is damaged, or was not written by skvmdls.save: ...
     """
     head, arrays = _read(Path(path))
-    factories = {"backbone": backbone, "autoencoder": autoencoder}
+    given = {"backbone": backbone, "autoencoder": autoencoder}
+    factories = {role: factory for role, factory in given.items() if factory}
     try:
         return _rebuilt(head, arrays, factories)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except _REFUSALS as error:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
+
+
+def _check_loads(detector: VMDLSbDetector, text: str, arrays: Arrays) -> None:
+    factories = {
+        role: choice
+        for role in ("backbone", "autoencoder")
+        for choice in [getattr(detector, role, None)]
+        if callable(choice)
+    }
+    try:
+        _rebuilt(json.loads(text), arrays, factories)
+    except _REFUSALS as error:
+        raise ValueError(
+            f"A file of this {type(detector).__name__} could not be loaded: {error}. "
+            "If parameters were changed since fit, set them back, or fit again."
+        ) from error
 
 
 def _head(detector: VMDLSbDetector) -> Head:
@@ -259,7 +279,7 @@ def _refused(constant: str) -> float:
 
 
 def _rebuilt(
-    head: Head, arrays: Arrays, factories: dict[str, BackboneFactory | None]
+    head: Head, arrays: Arrays, factories: dict[str, BackboneFactory]
 ) -> VMDLSbDetector:
     """Fill a detector, checking that the parts fit each other."""
     for name, array in arrays.items():
@@ -272,8 +292,8 @@ def _rebuilt(
     parameters["features"] = tuple(parameters["features"])
     for role in ("backbone", "autoencoder"):
         if role in parameters:
-            parameters[role] = _factory(role, parameters[role], factories[role])
-        elif factories[role] is not None:
+            parameters[role] = _factory(role, parameters[role], factories.get(role))
+        elif role in factories:
             raise ValueError(f"a {cls.__name__} has no {role}")
     detector = cls(**parameters)
     detector._validate_params()

@@ -104,6 +104,11 @@ BAD_FITS = [
     BadFit("y with -1", "-1, which stands for 'unknown'", y=Y_GOOD - 1),
     BadFit('y with "-1"', "-1, which stands for", y=np.array(["-1", "a", "b"])[Y_GOOD]),
     BadFit(
+        "y of 2**64 - 1",
+        "too large",
+        y=np.where(Y_GOOD == 0, 7, 2**64 - 1 - Y_GOOD.astype(np.uint64)),
+    ),
+    BadFit(
         "y with None", "missing labels", y=np.array([None, "a", "b"], object)[Y_GOOD]
     ),
     BadFit(
@@ -148,6 +153,7 @@ BAD_FITS = [
     parameter(r"features=\(\) must name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
+    parameter("each once", features=[["mu"]]),
     parameter("augmentation='mixup'", augmentation="mixup"),
     BadFit(
         "`augmentation='affine'` for tables",

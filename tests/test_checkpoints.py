@@ -181,6 +181,32 @@ def test_a_damaged_file_gives_way_to_the_one_before(
         assert_same_fit(resumed, uninterrupted)
 
 
+def test_a_damaged_file_never_takes_the_place_of_the_good_one_before(
+    table, uninterrupted, stopping, tmp_path, monkeypatch
+):
+    """Regression: a full disk after a damaged file left two files of no use."""
+    path = tmp_path / "fit.checkpoint"
+    patch = stopping(3)
+    with pytest.raises(RuntimeError, match="power cut"):
+        VMDLSDetector(**QUICK, checkpoint=path).fit(*table)
+    patch.undo()
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skvmdls.checkpoints.write_whole", full)
+        with (
+            pytest.warns(UserWarning, match="cannot be used"),
+            pytest.raises(OSError, match="no space"),
+        ):
+            VMDLSDetector(**QUICK, checkpoint=path).fit(*table)
+    with pytest.warns(UserWarning, match="goes on from the one before"):
+        resumed = VMDLSDetector(**QUICK, checkpoint=path).fit(*table)
+    assert_same_fit(resumed, uninterrupted)
+
+
 def test_without_one_before_a_damaged_file_is_refused_and_left(table, tmp_path):
     path = tmp_path / "notes.txt"
     for bad in damaged(b"skvmdls checkpoint 1 sha256 " + 64 * b"0" + b"\nnothing"):

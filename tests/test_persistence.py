@@ -1,6 +1,7 @@
 """Files: what comes back, and what is refused."""
 
 import json
+import os
 import pickle
 from functools import partial
 
@@ -103,6 +104,31 @@ def test_a_detector_of_a_frame_keeps_its_columns(table, tmp_path):
     loaded = skvmdls.load(tmp_path / "a")
     with pytest.raises(ValueError, match="feature names"):
         loaded.predict(frame[list("fedcba")])
+
+
+@pytest.mark.parametrize("change", [{"latent_dim": 8}, {"backbone": "cnn"}], ids=str)
+def test_what_would_not_load_is_not_saved(change, table, tmp_path):
+    """Regression: parameters changed after fit made a file that load refused."""
+    X, y = table
+    detector = quick(VMDLSbDetector).fit(X, y).set_params(**change)
+    with pytest.raises(ValueError, match="set them back, or fit again"):
+        skvmdls.save(detector, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_may_be_read_by_those_who_may_read_any(table, tmp_path):
+    """Regression: a temporary file's permissions, the owner's alone, stayed."""
+    detector, path = quick(VMDLSbDetector).fit(*table), tmp_path / "a"
+    mask = os.umask(0o027)
+    try:
+        skvmdls.save(detector, path)
+        assert path.stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(mask)
+    path.chmod(0o664)
+    skvmdls.save(detector, path)
+    assert path.stat().st_mode & 0o777 == 0o664
 
 
 def own_mlp(input_shape):
