@@ -12,6 +12,7 @@ from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
 from skvmdls.benchmarks.__main__ import main
 from skvmdls.benchmarks.experiments import LOSSES, PUBLIC_SPLITS, TUNING_SPLITS
+from skvmdls.benchmarks.figures import draw_points
 from skvmdls.benchmarks.peers import PEERS, SoftmaxNet, train_softmax
 from skvmdls.benchmarks.protocol import Task, run
 from skvmdls.benchmarks.records import Record
@@ -198,6 +199,54 @@ def test_figures_are_stored_as_numbers_and_drawn_again(data_home, name, n_parts)
     main(["report", "--output", str(output)])
     assert path.with_suffix(".png").exists()
     assert f"(results/{path.stem}.png)" in (data_home / "docs/results.md").read_text()
+
+
+def test_every_panel_of_every_part_is_drawn_under_its_name(tmp_path, monkeypatch):
+    """Regression: with several seeds, only the last panel of each was drawn."""
+    panel = {"points": [[0.0, 1.0], [2.0, 3.0]], "labels": ["4", None]}
+    drawn = []
+    monkeypatch.setattr(
+        "skvmdls.benchmarks.figures._write",
+        lambda figure, path: drawn.extend(ax.get_title() for ax in figure.axes),
+    )
+    two = {"panels": {"theirs": panel, "ours": panel}}
+    draw_points({"seed 0": two, "seed 1": two}, tmp_path / "a.png")
+    assert {"seed 0: theirs", "seed 0: ours", "seed 1: theirs"} < set(drawn)
+
+
+def test_a_recipe_is_compared_split_by_split_and_only_once_it_is_finished(tmp_path):
+    """Regression: runs were compared by position, and one split with the mean."""
+
+    def part(auroc):
+        figures = {"AUROC": auroc, "OSCR": auroc, "F1": auroc}
+        method = {
+            "sets": {"other digits": figures},
+            "closed-set accuracy": 0.9,
+            "fit seconds": 1.0,
+        }
+        return {"methods": {"VMDLS": method, "VMDLS_b": method}}
+
+    for label, parts in (
+        ("defaults", {"a": part(0.9), "b": part(0.8)}),
+        ("better", {"b": part(0.9), "a": part(1.0)}),
+        ("begun", {"a": part(0.9)}),
+    ):
+        content = {"settings": {"settings": {"x": label}}, "parts": parts}
+        path = tmp_path / f"leave-classes-out-quick-{label}.json"
+        path.write_text(json.dumps(content))
+    page = PAGES["recipe_runs.md"](tmp_path)
+    assert "| +0.1000 ± 0.0000 |" in page
+    assert "begun" not in page
+
+
+def test_a_run_of_other_settings_or_other_code_is_not_continued(tmp_path, monkeypatch):
+    """Regression: runs were continued after the detectors' defaults had changed."""
+    path = tmp_path / "a.json"
+    Record(path, {"epochs": 1}).add("seed 0", {"auroc": 0.5})
+    assert Record(path, {"epochs": 1}).parts
+    assert not Record(path, {"epochs": 2}).parts
+    monkeypatch.setattr("skvmdls.benchmarks.records.package_code", lambda: "other")
+    assert not Record(path, {"epochs": 1}).parts
 
 
 @pytest.mark.parametrize("name", LOSSES)
