@@ -8,6 +8,7 @@ import numpy as np
 
 from skvmdls.benchmarks.experiments import EXPERIMENTS
 from skvmdls.benchmarks.protocol import OURS
+from skvmdls.benchmarks.speed import LIMITS
 
 __all__ = ["PAGES", "performance_page", "recipe_page", "results_page"]
 
@@ -108,6 +109,8 @@ def performance_page(folder: Path) -> str:
             f"| {'' if row['ratio'] is None else format(row['ratio'], '.3f')} "
             f"| {spread or ''} | {row['target'] or ''} |"
         )
+    lines += ["", "What limits each now:", ""]
+    lines += [f"- {measure} ...: {limit}." for measure, limit in LIMITS.items()]
     return "\n".join([*lines, ""])
 
 

@@ -26,7 +26,7 @@ from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
 from skvmdls.network import build_network
 from skvmdls.training import NetworkPlan, seeded, train_network
 
-__all__ = ["GROUPS", "alternate", "extra_memory", "speed"]
+__all__ = ["GROUPS", "LIMITS", "alternate", "extra_memory", "speed"]
 
 GROUPS = ("losses", "training", "fits", "scores", "gaussians")
 
@@ -37,6 +37,40 @@ N_CLASSES = 10
 SAMPLES_PER_CLASS = 16
 BATCH = N_CLASSES * SAMPLES_PER_CLASS
 EPOCHS_OF_A_FIT = 20
+# What takes the time or memory now, as profiles show it; by the beginning of a measure.
+LIMITS = {
+    "triplet and distancing loss": (
+        "half of it is the binary search of every distance among the anchor's "
+        "positives (`torch.searchsorted`, bound by mispredicted branches); the rest is "
+        "some forty small operations, of which none takes more than a tenth"
+    ),
+    "its extra memory": (
+        "batch x batch matrices: distances, 64-bit positions from the search, counts"
+    ),
+    "one epoch of": "the backbone's convolutions",
+    "whole fit of VMDLSbDetector": (
+        "beside the epochs, three forward passes in float32: two over the training "
+        "data for the Gaussians, one over the held-out data"
+    ),
+    "whole fit of VMDLSDetector": (
+        "the same, and the ten epochs of the autoencoder in float32"
+    ),
+    "score_samples of VMDLSbDetector": (
+        "the forward pass, and the Gaussians' matrix products in float64 (ten classes "
+        "of 992 dimensions)"
+    ),
+    "score_samples of VMDLSDetector": (
+        "the first stage of the backbone on the reconstruction: a quarter of "
+        "resnet18's multiplications, but at full resolution, where memory limits them, "
+        "half of its time; the autoencoder itself takes a hundredth"
+    ),
+    "tied covariance": (
+        "the two matrix products themselves, and passes over their results"
+    ),
+    "extra memory of fitting": (
+        "one class's sums: a few 800 x 800 matrices in float64"
+    ),
+}
 IMAGES = {"cnn": (1, 28, 28), "plain_cnn": (1, 28, 28), "resnet18": (3, 32, 32)}
 
 
