@@ -36,6 +36,8 @@ Part = dict[str, Any]
 def ranked_with_plane(task: Task) -> Part:
     """Figures of the detectors, and the points of a two-dimensional latent space.
 
+    The points are those of the first seed: one figure is enough.
+
     Parameters
     ----------
     task : Task
@@ -44,7 +46,8 @@ def ranked_with_plane(task: Task) -> Part:
     Returns
     -------
     part : dict
-        ``methods`` as of :func:`skvmdls.benchmarks.protocol.run`, and ``panels``.
+        ``methods`` as of :func:`skvmdls.benchmarks.protocol.run`, and of the first seed
+        ``panels``.
 
     Examples
     --------
@@ -55,12 +58,12 @@ def ranked_with_plane(task: Task) -> Part:
     800
     """
     detector, seconds = fit(task)
-    X, labels = _shown(task)
-    panel = _panel(detector.transform(X)[:, -2:], labels)
-    return {
-        "methods": compare(task, detector, seconds, ()),
-        "panels": {"latent space": panel},
-    }
+    part: Part = {"methods": compare(task, detector, seconds, ())}
+    if task.seed == 0:
+        X, labels = _shown(task)
+        panel = _panel(detector.transform(X)[:, -2:], labels)
+        part["panels"] = {"latent space": panel}
+    return part
 
 
 def spread_by_tsne(task: Task) -> Part:
@@ -146,7 +149,8 @@ def draw_points(parts: Mapping[str, Part], path: Path) -> None:
     Parameters
     ----------
     parts : mapping of str to dict
-        As of :func:`spread_by_tsne`. Several parts give their names to the panels.
+        As of :func:`spread_by_tsne`. Several parts give their names to the panels;
+        those without any are left out.
     path : Path
         Where the PNG goes.
 
@@ -159,10 +163,11 @@ def draw_points(parts: Mapping[str, Part], path: Path) -> None:
     >>> path.exists()
     True
     """
+    shown = {part: c["panels"] for part, c in parts.items() if "panels" in c}
     panels = {
-        _title(part if len(parts) > 1 else "", name, len(content["panels"])): panel
-        for part, content in parts.items()
-        for name, panel in content["panels"].items()
+        _title(part if len(shown) > 1 else "", name, len(of_part)): panel
+        for part, of_part in shown.items()
+        for name, panel in of_part.items()
     }
     figure, axes = _axes(len(panels), (5.2, 4.4))
     for ax, (name, panel) in zip(axes, panels.items(), strict=True):

@@ -281,11 +281,14 @@ def _method_rows(
 def _part_rows(
     parts: dict[str, dict[str, Any]], name: str
 ) -> dict[str, list[dict[str, float]]]:
-    return {
-        f"{method}: {part}": [content["methods"][method]["sets"][name]]
-        for method in OURS
-        for part, content in parts.items()
-    }
+    """Figures of each kind of part, its seeds together."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for method in OURS:
+        for part, content in parts.items():
+            kind, _, _ = part.rpartition("; seed")
+            figures = content["methods"][method]["sets"][name]
+            rows.setdefault(f"{method}: {kind or part}", []).append(figures)
+    return rows
 
 
 def _table(rows: dict[str, list[dict[str, float]]]) -> list[str]:
