@@ -52,6 +52,7 @@ from skvmdls.gaussians import (
     check_class_sizes,
     check_covariance_estimator,
     fit_gaussians,
+    kept_for_another_pass,
 )
 from skvmdls.inputs import (
     Standardizer,
@@ -373,7 +374,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             if stage.state is not None:
                 return ClassGaussians.from_state(stage.state, self.covariance_type)
             gaussians = fit_gaussians(
-                lambda label: self._ensembles(X[labels == label]),
+                kept_for_another_pass(
+                    lambda label: self._ensembles(X[labels == label])
+                ),
                 self.classes_.tolist(),
                 *kind,
             )

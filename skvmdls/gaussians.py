@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "check_class_sizes",
     "check_covariance_estimator",
     "fit_gaussians",
+    "kept_for_another_pass",
 ]
 
 # Below this share of what is usual, a feature's spread is taken to be rounding.
@@ -315,6 +316,57 @@ def fit_gaussians(
         )
     whitening = whitening / scale[:, None]
     return ClassGaussians(np.stack(means), whitening, covariance_type)
+
+
+def kept_for_another_pass(
+    class_batches: ClassBatches, largest: int = 2**28
+) -> ClassBatches:
+    """Keep classes' features as they stream by, instead of computing them again.
+
+    Parameters
+    ----------
+    class_batches : callable
+        As for :func:`fit_gaussians`; yields the same each time.
+    largest : int, default=256 MiB
+        Bytes to keep. Classes beyond it are computed anew in each pass.
+
+    Returns
+    -------
+    class_batches : callable
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> passes = []
+    >>> def class_batches(label):
+    ...     passes.append(label)
+    ...     yield np.ones((2, 3))
+    >>> kept = kept_for_another_pass(class_batches)
+    >>> [len(list(kept(label))) for label in (0, 1, 0, 1)], passes
+    ([1, 1, 1, 1], [0, 1])
+    """
+    kept: dict[int, list[np.ndarray]] = {}
+    room = largest
+
+    def batches(label: int) -> Iterator[np.ndarray]:
+        nonlocal room
+        if label in kept:
+            yield from kept[label]
+            return
+        own: list[np.ndarray] = []
+        size = 0
+        for features in class_batches(label):
+            yield features
+            size += features.nbytes
+            if size <= room:
+                own.append(features)
+            else:
+                own.clear()
+        if size <= room:
+            kept[label] = own
+            room -= size
+
+    return batches
 
 
 def _moments(batches: Iterable[np.ndarray]) -> StandardScaler:

@@ -37,9 +37,9 @@ def squared_distances(outputs: Tensor) -> Tensor:
     # square does, and is smallest about the mean.
     centred = outputs - outputs.mean(dim=0).detach()
     square_norms = centred.square().sum(dim=1)
-    distances = square_norms[:, None] + square_norms - 2 * centred @ centred.T
-    itself = torch.eye(len(outputs), dtype=torch.bool, device=outputs.device)
-    return distances.clamp_min(0).masked_fill(itself, 0)
+    sums = square_norms[:, None] + square_norms
+    distances = torch.addmm(sums, centred, centred.T, alpha=-2)
+    return distances.clamp_min(0).fill_diagonal_(0)
 
 
 def triplet_loss(

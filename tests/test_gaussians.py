@@ -22,6 +22,7 @@ from skvmdls.gaussians import (
     check_class_sizes,
     check_covariance_estimator,
     fit_gaussians,
+    kept_for_another_pass,
 )
 
 
@@ -284,6 +285,23 @@ def test_streamed_shrinkage_is_scikit_learns(n, n_features):
         return
     factor = fitted(arrays, "tied").precisions_cholesky.numpy()
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(expected), rtol=1e-7)
+
+
+def test_features_are_kept_for_another_pass_as_far_as_memory_allows():
+    computed = []
+
+    def class_batches(label):
+        for start in range(0, 60, 20):
+            computed.append((label, start))
+            yield CLASSES[0][start : start + 20] + label
+
+    kept = kept_for_another_pass(class_batches, largest=2 * CLASSES[0].nbytes)
+    first, second = (
+        [np.concatenate(list(kept(label))) for label in range(3)] for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    # Two of three classes fit.
+    assert computed == [(c, start) for c in (0, 1, 2, 2) for start in (0, 20, 40)]
 
 
 def peak_memory(n_batches, covariance_type, estimator, n_classes=3):

@@ -49,8 +49,8 @@ LIMITS = {
     ),
     "one epoch of": "the backbone's convolutions",
     "whole fit of VMDLSbDetector": (
-        "beside the epochs, three forward passes in float32: two over the training "
-        "data for the Gaussians, one over the held-out data"
+        "beside the epochs, forward passes in float32 over the training data, for the "
+        "Gaussians, and over the held-out data"
     ),
     "whole fit of VMDLSDetector": (
         "the same, and the ten epochs of the autoencoder in float32"
