@@ -12,6 +12,11 @@ from torch import Tensor
 
 __all__ = ["distancing_loss", "kl_loss", "squared_distances", "triplet_loss"]
 
+# Triplets are counted in pieces that stay in the cache of a processor core;
+# accelerators want few large pieces instead.
+CACHED_NUMBERS = 2**18
+LAUNCHED_NUMBERS = 2**24
+
 
 def squared_distances(outputs: Tensor) -> Tensor:
     """Squared Euclidean distances between all rows.
@@ -48,10 +53,10 @@ def triplet_loss(
     """Mean triplet loss of each point as the anchor (eq. 2).
 
     A triplet is (anchor, positive, negative): two different points of one class and a
-    point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. Instead of
-    enumerating triplets, each anchor's few positives are sorted once: those that are
-    active for a negative are then the last ones, whose number a binary search finds.
-    How often each distance counts says the rest. That is exact, in O(batch^2) memory.
+    point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. The sum over
+    triplets is that of the distances, each times how often it is in an active one. So
+    triplets are only counted, and gradients never pass through more than the batch^2
+    distances. That is exact; in memory it is O(batch^2).
 
     Parameters
     ----------
@@ -82,20 +87,33 @@ def triplet_loss(
     same_class = labels[:, None] == labels
     positives, is_positive = _own_class(labels, largest_class)
     reach = distances.gather(1, positives) + margin
-    farthest_last = reach.masked_fill(~is_positive, -math.inf).sort(dim=1).values
-    n_inactive = torch.searchsorted(
-        farthest_last.detach(), distances.detach(), right=True
-    ).masked_fill_(same_class, largest_class)
-    n_active = (largest_class - n_inactive).to(distances)
-    # Negatives by how many of the anchor's positives are inactive for them; the n-th
-    # nearest positive is active for those for which fewer than n are not.
-    n_by_inactive = distances.new_zeros(len(labels), largest_class + 1)
-    n_by_inactive.scatter_add_(1, n_inactive, torch.ones_like(n_active))
-    n_uses = n_by_inactive.cumsum(dim=1)[:, :-1]
-    reach_sums = (farthest_last.masked_fill(n_uses == 0, 0) * n_uses).sum(dim=1)
-    hinge_sums = reach_sums - (n_active * distances).sum(dim=1)
+    n_active, n_uses = _active_triplets(
+        reach.detach().masked_fill(~is_positive, -math.inf),
+        distances.detach().masked_fill(same_class, math.inf),
+    )
+    hinge_sums = (reach * n_uses).sum(dim=1) - (distances * n_active).sum(dim=1)
     n_triplets = is_positive.sum(dim=1) * (~same_class).sum(dim=1)
     return hinge_sums / n_triplets.clamp_min(1)
+
+
+def _active_triplets(reach: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each anchor, count the positives that reach beyond each negative.
+
+    And for each positive the negatives that it reaches beyond: both sums of one
+    comparison, made for a few anchors at a time.
+    """
+    n_active, n_uses = torch.empty_like(distances), torch.empty_like(reach)
+    largest = CACHED_NUMBERS if distances.device.type == "cpu" else LAUNCHED_NUMBERS
+    n_anchors = max(1, largest // (reach.shape[1] * len(distances)))
+    for start in range(0, len(distances), n_anchors):
+        anchors = slice(start, start + n_anchors)
+        near, far = reach[anchors, :, None], distances[anchors, None, :]
+        # Compared into numbers, not booleans: those are added up many times faster.
+        is_active = far.new_empty(len(near), reach.shape[1], len(distances))
+        torch.gt(near, far, out=is_active)
+        torch.sum(is_active, dim=1, out=n_active[anchors])
+        torch.sum(is_active, dim=2, out=n_uses[anchors])
+    return n_active, n_uses
 
 
 def _own_class(labels: Tensor, largest_class: int) -> tuple[Tensor, Tensor]:

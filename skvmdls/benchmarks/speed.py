@@ -40,12 +40,11 @@ EPOCHS_OF_A_FIT = 20
 # What takes the time or memory now, as profiles show it; by the beginning of a measure.
 LIMITS = {
     "triplet and distancing loss": (
-        "half of it is the binary search of every distance among the anchor's "
-        "positives (`torch.searchsorted`, bound by mispredicted branches); the rest is "
-        "some forty small operations, of which none takes more than a tenth"
+        "at 400, comparing each anchor's positives with its negatives, and passes over "
+        "the batch x batch matrices; at 160, calling some fifty small operations"
     ),
     "its extra memory": (
-        "batch x batch matrices: distances, 64-bit positions from the search, counts"
+        "batch x batch matrices: distances, their masks, counts and gradients"
     ),
     "one epoch of": "the backbone's convolutions",
     "whole fit of VMDLSbDetector": (
