@@ -105,14 +105,14 @@ def _active_triplets(reach: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     n_active, n_uses = torch.empty_like(distances), torch.empty_like(reach)
     largest = CACHED_NUMBERS if distances.device.type == "cpu" else LAUNCHED_NUMBERS
     n_anchors = max(1, largest // (reach.shape[1] * len(distances)))
+    # Compared into numbers, not booleans: those are added up many times faster.
+    is_active = reach.new_empty(n_anchors, reach.shape[1], len(distances))
     for start in range(0, len(distances), n_anchors):
         anchors = slice(start, start + n_anchors)
         near, far = reach[anchors, :, None], distances[anchors, None, :]
-        # Compared into numbers, not booleans: those are added up many times faster.
-        is_active = far.new_empty(len(near), reach.shape[1], len(distances))
-        torch.gt(near, far, out=is_active)
-        torch.sum(is_active, dim=1, out=n_active[anchors])
-        torch.sum(is_active, dim=2, out=n_uses[anchors])
+        active = torch.gt(near, far, out=is_active[: len(near)])
+        torch.sum(active, dim=1, out=n_active[anchors])
+        torch.sum(active, dim=2, out=n_uses[anchors])
     return n_active, n_uses
 
 
