@@ -182,7 +182,10 @@ class _Reader:
             ]
             return modules, weights
         if is_dataclass(thing):
-            return {f.name: self.content(getattr(thing, f.name)) for f in fields(thing)}
+            values = {
+                f.name: self.content(getattr(thing, f.name)) for f in fields(thing)
+            }
+            return self.content(type(thing)), values
         if callable(thing) and hasattr(thing, "__dict__"):
             return self._object(thing)
         if not isinstance(thing, np.ndarray):

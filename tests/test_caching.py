@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def closing_over(value):
             return x + value
 
     return Shift()
+
+
+def data_class(result):
+    source = f"class thing:\n def __call__(self, x): return {result}"
+    return dataclass(defined_by(source))()
 
 
 def by_keyword(factor):
@@ -135,6 +141,7 @@ def test_equal_things_have_equal_fingerprints(make):
         (v2.Lambda(scaled(1.0)), v2.Lambda(scaled(2.0))),
         (Callable([nn.Dropout(0.1)]), Callable([nn.Dropout(0.2)])),
         (closing_over(1.0), closing_over(2.0)),
+        (data_class("x"), data_class("-x")),
         (by_keyword(1.0), by_keyword(2.0)),
         (inheriting("x"), inheriting("-x")),
         (
