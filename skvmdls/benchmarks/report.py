@@ -210,6 +210,8 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
         f"{minutes:.0f} minutes in all, {_commits(runs)}.",
         "",
     ]
+    for note in dict.fromkeys(part["note"] for part in runs if "note" in part):
+        lines += [note, ""]
     if experiment.draw is not None:
         lines += [f"![{experiment.title}](results/{path.stem}.png)", ""]
     if "methods" not in runs[0]:
