@@ -314,7 +314,7 @@ def fit_gaussians(
         whitening = _whitenings(
             covariances, pooled, pooling, classes, covariance_estimator
         )
-    whitening = whitening / scale[:, None]
+    whitening /= scale[:, None]
     return ClassGaussians(np.stack(means), whitening, covariance_type)
 
 

@@ -105,6 +105,7 @@ def _active_triplets(reach: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     n_active, n_uses = torch.empty_like(distances), torch.empty_like(reach)
     largest = CACHED_NUMBERS if distances.device.type == "cpu" else LAUNCHED_NUMBERS
     n_anchors = max(1, largest // (reach.shape[1] * len(distances)))
+    n_anchors = min(n_anchors, len(distances))
     # Compared into numbers, not booleans: those are added up many times faster.
     is_active = reach.new_empty(n_anchors, reach.shape[1], len(distances))
     for start in range(0, len(distances), n_anchors):

@@ -14,7 +14,7 @@ from skvmdls import VMDLSDetector
 from skvmdls.benchmarks.experiments import EXPERIMENTS, Experiment, Options
 from skvmdls.benchmarks.protocol import Task
 from skvmdls.benchmarks.records import Record
-from skvmdls.benchmarks.report import PAGES, results_page
+from skvmdls.benchmarks.report import PAGES, experiment_of, results_page
 from skvmdls.benchmarks.speed import GROUPS, speed
 
 RESULTS = Path("docs/results")
@@ -34,8 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _report(folder: Path) -> None:
     for path in folder.glob("*.json"):
         stored = json.loads(path.read_text())
-        settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
-        experiment = EXPERIMENTS.get(settings.get("experiment", ""))
+        experiment = EXPERIMENTS.get(experiment_of(stored))
         if experiment is not None and experiment.draw is not None:
             experiment.draw(stored["parts"], path.with_suffix(".png"))
     for name, page in PAGES.items():

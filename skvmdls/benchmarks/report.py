@@ -10,7 +10,7 @@ from skvmdls.benchmarks.experiments import EXPERIMENTS
 from skvmdls.benchmarks.protocol import OURS
 from skvmdls.benchmarks.speed import LIMITS
 
-__all__ = ["PAGES", "performance_page", "recipe_page", "results_page"]
+__all__ = ["PAGES", "experiment_of", "performance_page", "recipe_page", "results_page"]
 
 MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
 
@@ -29,6 +29,28 @@ that is best for the set itself, which nobody can know. Figures are means over t
 of a run, with the standard deviation where there are several. No unknown set chose
 anything.
 """
+
+
+def experiment_of(stored: Any) -> str:
+    """Name the experiment of a stored file's content.
+
+    Parameters
+    ----------
+    stored : object
+        From JSON.
+
+    Returns
+    -------
+    name : str
+        Empty for what is no benchmark's.
+
+    Examples
+    --------
+    >>> experiment_of({"settings": {"experiment": "osr-mnist"}}), experiment_of([1])
+    ('osr-mnist', '')
+    """
+    settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
+    return settings.get("experiment", "")
 
 
 def results_page(folder: Path, only: Path | None = None) -> str:
@@ -54,8 +76,7 @@ def results_page(folder: Path, only: Path | None = None) -> str:
     sections = [] if only else [HEAD]
     for path in [only] if only else sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
-        settings = stored.get("settings", {}) if isinstance(stored, dict) else {}
-        if settings.get("experiment") in EXPERIMENTS.keys() - {FOR_RECIPES} or only:
+        if experiment_of(stored) in EXPERIMENTS.keys() - {FOR_RECIPES} or only:
             sections.append(_section(path, stored))
     return "\n".join(sections)
 
