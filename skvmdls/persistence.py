@@ -21,11 +21,11 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skvmdls._files import write_whole
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
-from skvmdls.files import write_whole
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network

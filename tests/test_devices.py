@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skvmdls.devices import (
+from skvmdls._devices import (
     autocast,
     fits_on,
     float64_device,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from skvmdls.caching import package_code
+from skvmdls._fingerprints import package_code
 
 __all__ = ["Record", "surroundings"]
 

@@ -1,87 +1,24 @@
-"""What training made, kept on disk under all that went into it (parameter `memory`).
+"""Whether two things are the same: hashes of content and of code.
 
-A net is kept under its weights before the training and the code of its modules, not
-under the name of its factory: a factory that was edited, or one of the same name in
-another session, never gets another's net. What code reads from global variables is not
-seen.
+A net is compared by its weights and the code of its modules, not by the name of its
+factory: a factory that was edited, or one of the same name in another session, never
+passes for another. What code reads from global variables is not seen.
 """
 
 import inspect
-import logging
 import marshal
-import os
 import pickle
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from sklearn.utils.validation import check_memory
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "package_code", "remembered"]
-
-logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
-
-def remembered(
-    memory: Any, step: str, make: Callable[[], Result], *ingredients: Any
-) -> Result:
-    """Make something, or recall what equal ingredients made before.
-
-    Logs at level DEBUG which of the two it was.
-
-    Parameters
-    ----------
-    memory : path, joblib.Memory or None
-        None always makes it.
-    step : str
-        What is made.
-    make : callable
-        Without arguments; must depend on nothing but the ingredients.
-    *ingredients
-        Everything that decides the result (see :func:`fingerprint`).
-
-    Returns
-    -------
-    result
-        Of `make`; recalled, it is a fresh copy.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> calls = []
-    >>> for _ in range(3):
-    ...     remembered(folder, "square", lambda: calls.append(1) or 2**2, 2)
-    4
-    4
-    4
-    >>> len(calls)
-    1
-    """
-    if memory is None:
-        return make()
-    if isinstance(memory, os.PathLike):
-        memory = os.fspath(memory)
-    recall = check_memory(memory).cache(_made, ignore=["make"])
-    key = fingerprint((torch.__version__, package_code(), *ingredients))
-    # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
-    is_stored = getattr(recall, "check_call_in_cache", None)
-    if is_stored is not None:
-        outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
-        logger.debug("%s %s: %s", step, key, outcome)
-    return recall(step, key, make)
-
-
-def _made(step: str, key: str, make: Callable[[], Any]) -> Any:
-    return make()
+__all__ = ["fingerprint", "package_code"]
 
 
 @cache

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from skvmdls.caching import fingerprint, package_code
-from skvmdls.files import write_whole
+from skvmdls._files import write_whole
+from skvmdls._fingerprints import fingerprint, package_code
 
 __all__ = ["Checkpoint", "Stage", "State"]
 
