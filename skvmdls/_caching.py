@@ -5,10 +5,9 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from sklearn.utils.validation import check_memory
 
-from skvmdls._fingerprints import fingerprint, package_code
+from skvmdls._fingerprints import fingerprint, what_decides
 
 __all__ = ["remembered"]
 
@@ -59,7 +58,7 @@ def remembered(
     if isinstance(memory, os.PathLike):
         memory = os.fspath(memory)
     recall = check_memory(memory).cache(_made, ignore=["make"])
-    key = fingerprint((torch.__version__, package_code(), *ingredients))
+    key = fingerprint(what_decides({str(i): x for i, x in enumerate(ingredients)}))
     # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
     is_stored = getattr(recall, "check_call_in_cache", None)
     if is_stored is not None:

@@ -5,9 +5,12 @@ factory: a factory that was edited, or one of the same name in another session, 
 passes for another. What code reads from global variables is not seen.
 """
 
+import ast
 import inspect
 import marshal
 import pickle
+import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -18,29 +21,76 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "package_code"]
+__all__ = [
+    "TRAINING_ROOMS",
+    "code_of",
+    "fingerprint",
+    "training_code",
+    "what_decides",
+]
 
 
-@cache
-def package_code() -> str:
-    """Hash of skvmdls's own sources: other code may train another net.
+# The rooms whose code decides the nets and the Gaussians. `detector` is among them as
+# long as `fit` itself says there what is trained from what.
+TRAINING_ROOMS = (
+    "_devices",
+    "augmentation",
+    "autoencoder",
+    "backbones",
+    "calibration",
+    "detector",
+    "gaussians",
+    "inputs",
+    "losses",
+    "network",
+    "sampling",
+    "scoring",
+    "training",
+)
 
-    Returns
-    -------
-    fingerprint : str
+
+def what_decides(ingredients: Mapping[str, Any]) -> dict[str, str]:
+    """Answer, for memory and checkpoint alike, what makes a training the same.
+
+    By name, a hash of each ingredient, of our code that trains, and of torch's version:
+    two trainings are the same where all of them are.
 
     Examples
     --------
-    >>> package_code() == package_code()
+    >>> sorted(what_decides({"X": np.zeros(3)}))
+    ['X', 'the code of skvmdls', 'the version of torch']
+    """
+    hashes = {name: fingerprint(value) for name, value in ingredients.items()}
+    return hashes | {
+        "the code of skvmdls": training_code(),
+        "the version of torch": str(torch.__version__),
+    }
+
+
+@cache
+def training_code() -> str:
+    """Hash of skvmdls's own code that trains: other code may train another net.
+
+    Examples
+    --------
+    >>> training_code() == training_code()
     True
     """
     folder = Path(__file__).parent
-    return joblib.hash(
-        [
-            (path.relative_to(folder).as_posix(), path.read_bytes())
-            for path in sorted(folder.rglob("*.py"))
-        ]
-    )
+    return code_of(folder / f"{room}.py" for room in TRAINING_ROOMS)
+
+
+def code_of(paths: Iterable[Path]) -> str:
+    """Hash of what files of Python do: their names and abstract syntax.
+
+    An edit to a comment, a docstring or the layout leaves it as it is.
+
+    Examples
+    --------
+    >>> code_of([Path(__file__)]) == code_of([Path(__file__)])
+    True
+    """
+    return joblib.hash([(path.name, _syntax(path.read_text())) for path in paths])
 
 
 def fingerprint(thing: Any) -> str:
@@ -196,9 +246,25 @@ def _cell_content(cell: Any) -> Any:
 
 def _source(thing: Any) -> Any:
     try:
-        return inspect.getsource(thing)
+        source = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
         return _compiled(thing)
+    try:
+        return _syntax(source)
+    except SyntaxError:  # A lambda comes with the rest of its line.
+        return source
+
+
+def _syntax(source: str) -> str:
+    """Abstract syntax of a source, without its docstrings and comments."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            is_documented = ast.get_docstring(node, clean=False) is not None
+            node.body = node.body[is_documented:]
+    return ast.dump(tree)
 
 
 # Looking up the source of a class parses its whole file, and a net of many modules is

@@ -245,7 +245,7 @@ def test_a_run_of_other_settings_or_other_code_is_not_continued(tmp_path, monkey
     Record(path, {"epochs": 1}).add("seed 0", {"auroc": 0.5})
     assert Record(path, {"epochs": 1}).parts
     assert not Record(path, {"epochs": 2}).parts
-    monkeypatch.setattr("skvmdls.benchmarks.records.package_code", lambda: "other")
+    monkeypatch.setattr("skvmdls.benchmarks.records.code_of", lambda _: "other")
     assert not Record(path, {"epochs": 1}).parts
 
 

@@ -11,6 +11,7 @@ from sklearn.covariance import OAS
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
 
+import skvmdls._fingerprints
 import skvmdls.detector
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls._caching import remembered
@@ -38,7 +39,9 @@ def test_what_cannot_be_compared_is_explained(table, tmp_path):
 
 def test_nothing_made_by_other_code_of_ours_is_recalled(tmp_path, monkeypatch):
     for code, expected in (("old", 1), ("new", 2), ("old", 1)):
-        monkeypatch.setattr("skvmdls._caching.package_code", lambda code=code: code)
+        monkeypatch.setattr(
+            "skvmdls._fingerprints.training_code", lambda code=code: code
+        )
         made = remembered(tmp_path, "step", lambda expected=expected: expected, 0)
         assert made == expected
 

@@ -1,8 +1,15 @@
 """What counts as the same: content and code, wherever they are held."""
 
+import ast
+import importlib
 import math
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +18,10 @@ from sklearn.covariance import OAS
 from torch import nn
 from torchvision.transforms import v2
 
-from skvmdls._fingerprints import fingerprint
+import skvmdls
+from skvmdls._fingerprints import TRAINING_ROOMS, code_of, fingerprint
+
+PACKAGE = Path(skvmdls.__file__).parent
 
 
 def scaled(factor):
@@ -143,3 +153,147 @@ def test_equal_things_have_equal_fingerprints(make):
 )
 def test_different_things_have_different_fingerprints(one, other):
     assert fingerprint(one) != fingerprint(other)
+
+
+PLAIN = """
+class Shift:
+    def __call__(self, x):
+        return x + 1
+
+
+def shift(x, by=1):
+    return x + by
+"""
+COMMENTED = '''
+"""A module."""
+
+
+class Shift:  # callable
+    """Adds."""
+
+    def __call__(self, x):
+        """Add."""
+        # One.
+        return x + 1
+
+
+def shift(
+    x, by=1
+):
+    """Add, too."""
+
+    return (x + by)  # two
+'''
+
+
+@pytest.fixture
+def module_of(tmp_path, monkeypatch):
+    """Make a module of a source; each is imported from a folder of its own."""
+    folders = iter(range(100))
+
+    def make(source):
+        path = tmp_path / str(next(folders)) / "shifting.py"
+        path.parent.mkdir()
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location("shifting", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "shifting", module)
+        spec.loader.exec_module(module)
+        return module, path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("source", "is_same"),
+    [
+        (COMMENTED, True),
+        (COMMENTED.replace("x + 1", "x + 2").replace("by=1", "by=2"), False),
+        (PLAIN.replace("x + 1", "1 + x").replace("x + by", "by + x"), False),
+    ],
+    ids=["comments", "numbers", "order"],
+)
+def test_code_counts_and_comments_and_docstrings_do_not(source, is_same, module_of):
+    def hashes(source):
+        module, path = module_of(source)
+        return [fingerprint(module.Shift()), fingerprint(module.shift), code_of([path])]
+
+    same = [a == b for a, b in zip(hashes(PLAIN), hashes(source), strict=True)]
+    assert same == [is_same] * 3
+
+
+def test_code_tells_files_apart_by_name(tmp_path):
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("1 + 1\n")
+    assert code_of([tmp_path / "a.py"]) != code_of([tmp_path / "b.py"])
+
+
+def test_what_trains_uses_no_code_of_ours_that_is_not_hashed():
+    """The detector's other rooms judge and keep what was trained."""
+    for room in set(TRAINING_ROOMS) - {"detector"}:
+        tree = ast.parse((PACKAGE / f"{room}.py").read_text())
+        used = {
+            node.module.removeprefix("skvmdls.")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("skvmdls.")
+        }
+        assert used <= {*TRAINING_ROOMS, "_checkpoints"}, room
+
+
+FIT = """
+import logging, sys
+import numpy as np
+from skvmdls import VMDLSDetector
+
+logger = logging.getLogger("skvmdls")
+logger.setLevel(logging.DEBUG)
+logger.addHandler(logging.StreamHandler(sys.stdout))
+y = np.repeat([0, 1], 20)
+X = np.random.default_rng(0).normal(size=(40, 8, 8)) + y[:, None, None]
+short = {"max_epochs": 1, "autoencoder_epochs": 1, "contamination": 0.5}
+settings = short | {"augmentation": "affine", "random_state": 0, "device": "cpu"}
+for keep in ("memory", "checkpoint"):
+    try:
+        VMDLSDetector(**settings, **{keep: keep}).fit(X, y)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_edits_to_what_does_not_train_keep_cache_and_checkpoint(tmp_path):
+    """Regression: a word in a docstring of the pictures discarded every trained net."""
+    copy = tmp_path / "code" / "skvmdls"
+    shutil.copytree(PACKAGE, copy)
+
+    def edit(room, old, new):
+        path = copy / f"{room}.py"
+        before = path.read_text()
+        path.write_text(before.replace(old, new))
+        assert path.read_text() != before, room
+
+    def fit():
+        done = subprocess.run(
+            [sys.executable, "-c", FIT],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(copy.parent)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        return [line.split()[-1] for line in lines[:3]], "".join(lines[3:])
+
+    assert fit() == (["made"] * 3, "")
+    kept = (tmp_path / "checkpoint").read_bytes()
+    edit("plotting", "BLUE", "DARK_BLUE")
+    edit("metrics", "return float(", "return 0.5 * float(")
+    for room in TRAINING_ROOMS:
+        edit(room, '"""\n', '"""  # A remark.\n')
+    edit("network", '"""Parameters of', '"""The parameters of')
+    assert fit() == (["recalled"] * 3, "")
+    assert (tmp_path / "checkpoint").read_bytes() == kept
+    edit("losses", "alpha=-2", "alpha=-2.0 - 1e-9")
+    outcomes, refusal = fit()
+    assert outcomes == ["made"] * 3
+    assert "is of another fit, which differs in the code of skvmdls." in refusal

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from skvmdls._fingerprints import package_code
+from skvmdls._fingerprints import code_of
 
 __all__ = ["Record", "surroundings"]
 
@@ -56,7 +56,8 @@ class Record:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.settings = json.loads(json.dumps({**settings, "code": package_code()}))
+        code = code_of(sorted(Path(__file__).parents[1].rglob("*.py")))
+        self.settings = json.loads(json.dumps({**settings, "code": code}))
         self.parts: dict[str, Any] = {}
         if path.exists():
             stored = json.loads(path.read_text())
