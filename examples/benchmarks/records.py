@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 from skvmdls.caching import package_code
@@ -23,6 +24,8 @@ PACKAGES = (
     "pytorch-ood",
     "pytorch-metric-learning",
 )
+# The rooms here that decide a figure; the others only show it.
+MEASURING = ("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py")
 
 
 class Record:
@@ -56,7 +59,7 @@ class Record:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.settings = json.loads(json.dumps({**settings, "code": package_code()}))
+        self.settings = json.loads(json.dumps({**settings, "code": _code()}))
         self.parts: dict[str, Any] = {}
         if path.exists():
             stored = json.loads(path.read_text())
@@ -100,6 +103,14 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _code() -> str:
+    """Hash of the sources that decide a figure, the detectors' and the benchmarks'."""
+    folder = Path(__file__).parent
+    return joblib.hash(
+        [package_code(), *[(folder / name).read_text() for name in MEASURING]]
+    )
 
 
 def _version(package: str) -> str | None:
