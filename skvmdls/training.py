@@ -24,6 +24,7 @@ __all__ = [
     "History",
     "NetworkPlan",
     "Plan",
+    "joint_loss",
     "seeded",
     "train_autoencoder",
     "train_network",
@@ -81,6 +82,8 @@ class NetworkPlan(Plan):
         ``s^2`` and the weight of the KL loss.
     kl_warmup : float
         Share of the epochs before the KL loss is switched on.
+    classification_weight, metric_weight : float
+        Weights of the head's cross-entropy and of the other losses.
     freeze_epochs : int
         Epochs at the start in which the backbone is left as it came.
 
@@ -92,6 +95,7 @@ class NetworkPlan(Plan):
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ...     classification_weight=0.0, metric_weight=1.0,
     ... )
     >>> plan.distancing_margin
     8.0
@@ -107,6 +111,8 @@ class NetworkPlan(Plan):
     prior_variance: float
     kl_weight: float
     kl_warmup: float
+    classification_weight: float
+    metric_weight: float
     freeze_epochs: int
 
 
@@ -170,7 +176,8 @@ def train_network(
 ) -> History:
     """Train the network with the triplet, distancing and KL losses, in place.
 
-    Dinari & Freifeld 2022, section 3.2. The prior of a class in one epoch is centred
+    Dinari & Freifeld 2022, section 3.2; and, if the network has a head, with its
+    cross-entropy (see :func:`joint_loss`). The prior of a class in one epoch is centred
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 
@@ -194,7 +201,9 @@ def train_network(
     -------
     history : dict of str to list of float
         One value an epoch: ``loss`` and its terms ``triplet``, ``distancing`` and
-        ``kl`` (weighted, 0 while it is off); ``divergence`` (the unweighted KL);
+        ``kl`` (weighted, 0 while it is off), and ``cross_entropy`` and
+        ``head_accuracy`` of the head, if there is one;
+        ``divergence`` (the unweighted KL);
         ``sigma`` (mean over points and dimensions); ``accuracy`` (share of points
         nearest to their own class's mean of the epoch before; chance level in the
         first, which has none); ``separation``
@@ -217,6 +226,7 @@ def train_network(
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ...     classification_weight=0.0, metric_weight=1.0,
     ... )
     >>> network = build_network(mlp, (20,), latent_dim=8)
     >>> labels = torch.arange(2).repeat_interleave(32)
@@ -252,8 +262,8 @@ def train_network(
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
                 with autocast(device, plan.dtype):
-                    mu, log_sigma = network(_augmented(x, plan))
-                mu, log_sigma = mu.float(), log_sigma.float()
+                    made = network(_augmented(x, plan))
+                mu, log_sigma = made.mu.float(), made.log_sigma.float()
                 outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
                 divergence = class_means.was_drawn[y] * kl_loss(
                     mu, log_sigma, class_means.means[y], plan.prior_variance
@@ -261,6 +271,11 @@ def train_network(
                 divergence = divergence.mean()
                 terms["kl"] = kl_weight * divergence
                 loss = terms["triplet"] + terms["distancing"] + terms["kl"]
+                if made.logits is not None:
+                    logits = made.logits.float()
+                    terms["cross_entropy"] = F.cross_entropy(logits, y)
+                    terms["head_accuracy"] = _share_right(logits, y)
+                    loss = joint_loss(terms["cross_entropy"], loss, plan)
                 _descend(loss, optimizer, schedule)
                 class_means.add(outputs, y)
                 averages.add(
@@ -467,6 +482,41 @@ def _set_training(
     network.backbone.train(not frozen)
     for parameter in trainable:
         parameter.requires_grad_(not frozen)
+
+
+def joint_loss(cross_entropy: Tensor, metric: Tensor, plan: NetworkPlan) -> Tensor:
+    """Join the head's loss and the others so that neither drowns the other.
+
+    On digits the metric losses fall to hundredths, as cross-entropy does; on photographs
+    they stay at 5 and more, beside a cross-entropy below 1. By their logarithm they
+    count in full where they are small, and hardly where they cannot be met: one weight
+    serves both.
+
+    Parameters
+    ----------
+    cross_entropy, metric : Tensor, scalars
+        `metric` is the sum of triplet, distancing and weighted KL loss.
+    plan : NetworkPlan
+        Its ``classification_weight`` and ``metric_weight``.
+
+    Returns
+    -------
+    loss : Tensor, scalar
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> plan = SimpleNamespace(classification_weight=1.0, metric_weight=0.5)
+    >>> joint_loss(torch.tensor(2.0), torch.tensor(0.0), plan)
+    tensor(2.)
+    """
+    return (
+        plan.classification_weight * cross_entropy + plan.metric_weight * metric.log1p()
+    )
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.detach().argmax(dim=1) == labels).float().mean()
 
 
 def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:
