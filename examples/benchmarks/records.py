@@ -25,7 +25,7 @@ PACKAGES = (
     "pytorch-metric-learning",
 )
 # The rooms here that decide a figure; the others only show it.
-MEASURING = ("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py")
+MEASURING = ("experiments", "figures", "peers", "protocol", "speed", "tables")
 
 
 class Record:
@@ -79,7 +79,7 @@ class Record:
         content = {"settings": self.settings, "parts": self.parts}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(content, indent=1) + "\n")
+        unfinished.write_text(_json(content))
         os.replace(unfinished, self.path)
 
 
@@ -105,11 +105,23 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def _json(content: dict[str, dict[str, Any]]) -> str:
+    """One line a setting and a part, so that a change of one is a change of a line."""
+    blocks = [
+        json.dumps(name)
+        + ": {\n"
+        + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in block.items())
+        + "\n}"
+        for name, block in content.items()
+    ]
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
 def _code() -> str:
     """Hash of the sources that decide a figure, the detectors' and the benchmarks'."""
     folder = Path(__file__).parent
     return joblib.hash(
-        [package_code(), *[(folder / name).read_text() for name in MEASURING]]
+        [package_code(), *[(folder / f"{name}.py").read_text() for name in MEASURING]]
     )
 
 
