@@ -27,25 +27,26 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skvmdls._docstrings import documented
-from skvmdls.autoencoder import AUTOENCODERS
-from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.caching import remembered
-from skvmdls.calibration import (
-    HeldOut,
-    WeightCalibration,
-    conformal_p_value,
-    conformal_threshold,
-    hold_out,
-)
-from skvmdls.checkpoints import Checkpoint
-from skvmdls.devices import (
+from skvmdls._caching import remembered
+from skvmdls._checkpoints import Checkpoint
+from skvmdls._devices import (
     fits_on,
     float64_device,
     place,
     resolve_device,
     resolve_precision,
     scoring_placement,
+)
+from skvmdls._docstrings import documented
+from skvmdls.augmentation import resolve_augmentation
+from skvmdls.autoencoder import AUTOENCODERS
+from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.calibration import (
+    HeldOut,
+    WeightCalibration,
+    conformal_p_value,
+    conformal_threshold,
+    hold_out,
 )
 from skvmdls.gaussians import (
     ClassGaussians,
@@ -59,7 +60,6 @@ from skvmdls.inputs import (
     check_inputs,
     check_labels,
     labels_with_unknown,
-    resolve_augmentation,
 )
 from skvmdls.metrics import open_set_f1
 from skvmdls.network import (

@@ -21,11 +21,12 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skvmdls._devices import compute_in_one_thread_if_forked
+from skvmdls._files import write_whole
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
-from skvmdls.files import write_whole
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
@@ -143,6 +144,7 @@ def load(
         ...
     ValueError: ...notes.txt is damaged, or was not written by skvmdls.save: ...
     """
+    compute_in_one_thread_if_forked()
     head, arrays = _read(Path(path))
     given = {"backbone": backbone, "autoencoder": autoencoder}
     factories = {role: factory for role, factory in given.items() if factory}

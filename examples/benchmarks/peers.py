@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
+from skvmdls._devices import autocast, resolve_device
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.devices import autocast, resolve_device
 from skvmdls.inputs import check_inputs
 from skvmdls.network import build_network
 from skvmdls.training import NetworkPlan, _augmented, _descend, _optimizer, seeded

@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 
-from skvmdls.caching import package_code
+import skvmdls
+from skvmdls._fingerprints import code_of
 
 __all__ = ["Record", "surroundings"]
 
@@ -25,7 +25,10 @@ PACKAGES = (
     "pytorch-metric-learning",
 )
 # The rooms here that decide a figure; the others only show it.
-MEASURING = ("experiments", "figures", "peers", "protocol", "speed", "tables")
+MEASURING = (
+    *("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py"),
+    "tables.py",
+)
 
 
 class Record:
@@ -119,10 +122,8 @@ def _json(content: dict[str, dict[str, Any]]) -> str:
 
 def _code() -> str:
     """Hash of the sources that decide a figure, the detectors' and the benchmarks'."""
-    folder = Path(__file__).parent
-    return joblib.hash(
-        [package_code(), *[(folder / f"{name}.py").read_text() for name in MEASURING]]
-    )
+    package = sorted(Path(skvmdls.__file__).parent.glob("*.py"))
+    return code_of([*package, *(Path(__file__).with_name(name) for name in MEASURING)])
 
 
 def _version(package: str) -> str | None:
