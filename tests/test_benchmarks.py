@@ -18,6 +18,7 @@ from command_line import main
 from experiments import (
     CIFAR10_SPLITS,
     DATA,
+    EVIDENCE,
     EXPERIMENTS,
     FOR_ANY_MARGIN,
     LOSSES,
@@ -28,7 +29,7 @@ from experiments import (
     _in_colour,
 )
 from figures import draw_points
-from peers import PEERS, SoftmaxNet, softmax_peers, train_softmax
+from peers import PEERS, SoftmaxNet, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
 from report import PAGES
@@ -128,6 +129,22 @@ def test_a_peer_that_fails_is_recorded_with_its_error(task, monkeypatch):
     assert run(small, partial(softmax_peers, names=["MSP"]))["MSP"] == {
         "error": "ZeroDivisionError: nothing to divide by"
     }
+
+
+def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors(
+    task, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("peers.train_softmax", lambda *given: seen.append(given))
+    detector = fit(task)["VMDLS"].detector
+    net, *_ = softmax_net(task, detector)
+    [(trained, *data, plan)] = seen
+    assert trained is net
+    assert plan == detector._network_plan(torch.device("cpu"))
+    rows, _ = split(task, detector)
+    expected = detector.standardizer_.transform(task.X_train[rows])
+    torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
+    assert type(net.backbone) is type(detector.network_.backbone)
 
 
 def test_the_softmax_net_learns():
@@ -336,6 +353,18 @@ def test_the_gaussian_of_each_class_is_that_of_scipy():
     found = gaussians.log_likelihood(X)
     constant = found - np.stack(expected, axis=1)
     np.testing.assert_allclose(constant, constant[0, 0])
+
+
+def test_variants_differ_in_their_settings_and_share_a_memory(small_data):
+    options = Options(None, n_train=50, n_test=20, seeds=2, settings={"max_epochs": 1})
+    tasks = dict(EXPERIMENTS["ablation-evidence-cifar10"].tasks(options))
+    assert list(tasks) == [f"{kind}; seed {s}" for kind in EVIDENCE for s in (0, 1)]
+    found = {name: task().settings for name, task in tasks.items()}
+    assert len({settings["memory"] for settings in found.values()}) == 1
+    for kind, changed in EVIDENCE.items():
+        settings = found[f"{kind}; seed 1"]
+        assert settings | changed == settings
+        assert settings["max_epochs"] == 1
 
 
 def test_digits_in_colour_are_of_the_size_of_photographs():
