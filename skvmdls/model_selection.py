@@ -1,15 +1,29 @@
-"""Splits for tuning without unknown data: known classes play the unknown ones."""
+"""Tuning without unknown data: splits in which known classes play them, and scorers."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state, column_or_1d, indexable
 
-__all__ = ["LeaveClassesOut"]
+from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls.metrics import (
+    acceptance_rate,
+    accepted_accuracy,
+    auroc,
+    closed_set_accuracy,
+    open_set_f1,
+    tnr_at_tpr,
+)
+
+__all__ = ["SCORERS", "LeaveClassesOut", "get_scorer"]
+
+Scorer = Callable[[Any, Any, Any], float]
 
 
 class LeaveClassesOut(BaseCrossValidator):
@@ -216,3 +230,106 @@ def _position_in_class(
     position = np.empty(len(labels), dtype=int)
     position[by_class] = np.concatenate([np.arange(count) for count in counts])
     return position
+
+
+def get_scorer(name: str) -> Scorer:
+    """Look up a scorer, for ``GridSearchCV(scoring=get_scorer(name))``.
+
+    scikit-learn takes only its own names in ``scoring="..."``; an entry of
+    :data:`SCORERS`, or the whole dict for several metrics at once, goes in as an
+    object.
+
+    Parameters
+    ----------
+    name : str
+        ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
+        be in the test part, as :class:`LeaveClassesOut` sees
+        to. ``"open_set_f1"``: with or without unknown points.
+        ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
+        ``"neg_acceptance_rate_error"``: known points only.
+
+    Returns
+    -------
+    scorer : callable
+        Takes (estimator, X, y), where the estimator is a detector, a ``Pipeline``
+        that ends in one, or a search over either; labels of y that the detector does
+        not know count as unknown.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> get_scorer("auroc").__name__
+    'auroc_scorer'
+    """
+    if name not in SCORERS:
+        raise ValueError(f"No scorer named {name!r}; there are {sorted(SCORERS)}.")
+    return SCORERS[name]
+
+
+def _scorer(figure: Callable[[Detector, Any, Any], float]) -> Scorer:
+    """Let a figure of a detector take a pipeline or a search too.
+
+    scikit-learn's `make_scorer` has no place for ``score_samples``, ``predict_known``
+    and ``classes_``.
+    """
+
+    @wraps(figure)
+    def scorer(estimator: Any, X: Any, y: Any) -> float:
+        return figure(*detector_and_inputs(estimator, X), y)
+
+    return scorer
+
+
+@_scorer
+def auroc_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.auroc` of the scores."""
+    return auroc(np.isin(y, detector.classes_), detector.score_samples(X))
+
+
+@_scorer
+def tnr_at_tpr95_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.tnr_at_tpr` at 95 % of the scores."""
+    return tnr_at_tpr(np.isin(y, detector.classes_), detector.score_samples(X))
+
+
+@_scorer
+def open_set_f1_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.open_set_f1` of the answers."""
+    return open_set_f1(y, detector.predict(X), detector.classes_)
+
+
+@_scorer
+def closed_set_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.closed_set_accuracy` of the most likely known labels."""
+    return closed_set_accuracy(y, detector.predict_known(X), detector.classes_)
+
+
+@_scorer
+def accepted_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.accepted_accuracy` of the answers."""
+    return accepted_accuracy(y, detector.predict(X), detector.classes_)
+
+
+@_scorer
+def neg_acceptance_rate_error_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """How far the acceptance rate is from ``1 - contamination``, negated.
+
+    `contamination` is the nominal rate even where `threshold` overrides it, so that a
+    search over thresholds can look for that rate.
+    """
+    rate = acceptance_rate(y, detector.predict(X), detector.classes_)
+    return -abs(rate - (1 - detector.contamination))
+
+
+SCORERS: dict[str, Scorer] = {
+    "accepted_accuracy": accepted_accuracy_scorer,
+    "auroc": auroc_scorer,
+    "closed_set_accuracy": closed_set_accuracy_scorer,
+    "neg_acceptance_rate_error": neg_acceptance_rate_error_scorer,
+    "open_set_f1": open_set_f1_scorer,
+    "tnr_at_tpr95": tnr_at_tpr95_scorer,
+}
