@@ -17,13 +17,6 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    Options,
-    StrOptions,
-    validate_parameter_constraints,
-)
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -38,6 +31,13 @@ from skvmdls._devices import (
     scoring_placement,
 )
 from skvmdls._docstrings import documented
+from skvmdls._sklearn import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory

@@ -7,7 +7,7 @@ and Ito, which colour-blind readers can tell apart.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,7 +26,6 @@ from skvmdls.metrics import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from typing_extensions import Self
 
 __all__ = [
     "EnsembleDisplay",
@@ -54,7 +53,7 @@ class _Display:
     ax_: "Axes"
     figure_: "Figure | SubFigure"
 
-    def plot(self, ax: "Axes | None" = None) -> "Self":
+    def plot(self, ax: "Axes | None" = None) -> Self:
         """Draw.
 
         Parameters
@@ -102,7 +101,7 @@ class _LabelledDisplay(_Display):
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, y: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "Self":
+    ) -> Self:
         """Ask a detector and draw.
 
         Parameters
@@ -177,7 +176,7 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         *,
         threshold: float,
         ax: "Axes | None" = None,
-    ) -> "Self":
+    ) -> Self:
         """Draw given scores.
 
         Parameters
@@ -291,7 +290,7 @@ class ThresholdCurveDisplay(_LabelledDisplay):
         classes: ArrayLike,
         threshold: float | None = None,
         ax: "Axes | None" = None,
-    ) -> "Self":
+    ) -> Self:
         """Compute the curve of given answers and draw it.
 
         Parameters
@@ -388,7 +387,7 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     @classmethod
     def from_predictions(
         cls, is_known: ArrayLike, scores: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "Self":
+    ) -> Self:
         """Draw given scores.
 
         Parameters
@@ -471,7 +470,7 @@ class EnsembleDisplay(_LabelledDisplay):
         *,
         random_state: RandomState = None,
         ax: "Axes | None" = None,
-    ) -> "Self":
+    ) -> Self:
         """Compute ensembles, embed them and draw.
 
         Parameters
@@ -503,7 +502,7 @@ class EnsembleDisplay(_LabelledDisplay):
         classes: ArrayLike,
         random_state: RandomState = None,
         ax: "Axes | None" = None,
-    ) -> "Self":
+    ) -> Self:
         """Embed given ensembles and draw.
 
         Parameters
@@ -600,7 +599,7 @@ class ReconstructionDisplay(_Display):
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, *, ax: "Axes | None" = None
-    ) -> "Self":
+    ) -> Self:
         """Reconstruct images and draw.
 
         Parameters
@@ -630,7 +629,7 @@ class ReconstructionDisplay(_Display):
         weights: ArrayLike | None = None,
         *,
         ax: "Axes | None" = None,
-    ) -> "Self":
+    ) -> Self:
         """Draw given images.
 
         Parameters
