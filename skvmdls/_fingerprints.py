@@ -152,7 +152,7 @@ class _Reader:
 
     def _taken_apart(self, thing: Any) -> Any:
         if isinstance(thing, tuple | list):
-            return type(thing).__name__, [self.content(part) for part in thing]
+            return type(thing).__name__, [self.content(item) for item in thing]
         if isinstance(thing, dict):
             return {key: self.content(value) for key, value in thing.items()}
         if isinstance(thing, partial):

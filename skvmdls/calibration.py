@@ -1,6 +1,6 @@
 """What held-out known data decides: the weight's constants and the threshold.
 
-Two parts of the training data that neither the net nor the Gaussians saw have one task
+Two sets of training rows that neither the net nor the Gaussians saw have one task
 each. The first sets the constants of the reconstruction weight, so that a point's score
 depends on nothing but the point. The second sets the threshold: the score function was
 fixed before its points were scored, which is what the conformal guarantee asks for.
@@ -83,7 +83,7 @@ def hold_out(
     weight_share: float,
     rng: np.random.RandomState,
 ) -> HeldOut:
-    """Split the training data, stratified, into the parts with their tasks.
+    """Split the training data, stratified, into rows with their tasks.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def hold_out(
 
     Returns
     -------
-    parts : HeldOut
+    rows : HeldOut
         ``training``, ``weight`` and ``threshold``: positions of rows, ascending.
         ``threshold`` has at least one; ``weight`` is empty if `weight_share` is 0,
         and shares the row of ``threshold`` if only one is held out.
@@ -105,8 +105,8 @@ def hold_out(
     Examples
     --------
     >>> labels = np.repeat([0, 1], 50)
-    >>> parts = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
-    >>> [len(part) for part in parts]
+    >>> rows = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
+    >>> [len(positions) for positions in rows]
     [80, 5, 15]
     """
     # Every other row at most: of two neighbours in a class, one is left to train on.

@@ -448,7 +448,7 @@ def threshold_curve_from_predictions(
     check_consistent_length(y_true, y_known, scores)
     classes = np.asarray(classes)
     values = np.asarray(column_or_1d(scores), dtype=np.float64)
-    # From the best accepted point to the worst: each threshold accepts a first part.
+    # From the best accepted point to the worst: each threshold accepts the first few.
     order = np.argsort(-values, kind="stable")
     values = values[order]
     true, answered = (
@@ -461,28 +461,28 @@ def threshold_curve_from_predictions(
 
     # How many of the first 0, 1, ... n points are known, and have their own label.
     known, right = (
-        np.concatenate([[0], np.cumsum(part)]) for part in (is_known, true == answered)
+        np.concatenate([[0], np.cumsum(mask)]) for mask in (is_known, true == answered)
     )
     accepted = np.arange(len(values) + 1)
     rejected, unknown = len(values) - accepted, accepted - known
     # "Unknown" is a class of its own: its F1, and whether it appears at all.
-    total_f1, n_present = _f1_of_first_parts(true, answered, len(classes))
+    total_f1, n_present = _f1_of_accepting_first(true, answered, len(classes))
     appears = rejected + n_unknown > 0
     total_f1 += 2 * (n_unknown - unknown) / np.maximum(rejected + n_unknown, 1)
     macro_f1 = total_f1 / (n_present + appears)
 
-    # Points of equal score are accepted together: only the last of them ends a part.
+    # Points of equal score are accepted together: only the last of them counts.
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
-    parts = np.concatenate([[0], ends])[::-1]
+    n_accepted = np.concatenate([[0], ends])[::-1]
     above_all = np.nextafter(values[0], np.inf)
     with np.errstate(invalid="ignore"):
-        accuracy = right[parts] / known[parts]
+        accuracy = right[n_accepted] / known[n_accepted]
     return ThresholdCurve(
-        thresholds=np.append(values[parts[:-1] - 1], above_all),
-        known_acceptance=known[parts] / n_known,
-        unknown_acceptance=unknown[parts] / n_unknown if n_unknown else None,
+        thresholds=np.append(values[n_accepted[:-1] - 1], above_all),
+        known_acceptance=known[n_accepted] / n_known,
+        unknown_acceptance=unknown[n_accepted] / n_unknown if n_unknown else None,
         accepted_accuracy=accuracy,
-        macro_f1=macro_f1[parts],
+        macro_f1=macro_f1[n_accepted],
     )
 
 
@@ -499,7 +499,7 @@ def _known_rows(
     return true[is_known], predicted[is_known]
 
 
-def _f1_of_first_parts(
+def _f1_of_accepting_first(
     true: np.ndarray, answered: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the known classes' F1 if the first 0, 1, ... n points are accepted.
@@ -532,12 +532,12 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
     mask = np.asarray(column_or_1d(is_known)).astype(bool)
     values = np.asarray(column_or_1d(scores))
     known, unknown = values[mask], values[~mask]
-    for name, part in (("known", known), ("unknown", unknown)):
-        if len(part) == 0:
+    for name, group in (("known", known), ("unknown", unknown)):
+        if len(group) == 0:
             raise ValueError(
                 f"There are no {name} points: telling known from unknown apart can "
                 "only be measured where both are present. Unknown are the labels that "
-                "the detector was not fitted on; for test parts that hold some, see "
+                "the detector was not fitted on; for test sets that hold some, see "
                 "skvmdls.model_selection.LeaveClassesOut."
             )
     return known, unknown

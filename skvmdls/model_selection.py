@@ -29,16 +29,16 @@ Scorer = Callable[[Any, Any, Any], float]
 class LeaveClassesOut(BaseCrossValidator):
     """Cross-validation in which some known classes play the unknown ones.
 
-    Each split leaves `n_unknown` classes out of its training part. Its test part is a
+    Each split leaves `n_unknown` classes out of its training set. Its test set is a
     stratified share of all rows, those of the left-out classes included: a detector
-    that was fitted on the training part has never seen their classes. The rows of
-    left-out classes that are not in the test part are not used in that split.
+    that was fitted on the training set has never seen their classes. The rows of
+    left-out classes that are not in the test set are not used in that split.
 
-    So unknown points make up ``n_unknown / n_classes`` of a test part if the classes
+    So unknown points make up ``n_unknown / n_classes`` of a test set if the classes
     are equally large. AUROC and TNR@TPR do not depend on this share; macro F1 and
     accuracy do.
 
-    Test parts of successive splits do not overlap as long as ``n_splits * test_size
+    Test sets of successive splits do not overlap as long as ``n_splits * test_size
     <= 1``. Where this product is 1, as by default, every row is tested exactly once,
     and ``cross_val_predict`` works too.
 
@@ -51,7 +51,7 @@ class LeaveClassesOut(BaseCrossValidator):
         (rounded, at least one). At least two classes must stay. Over the splits,
         any two classes are left out equally often, or one of them once more.
     test_size : float in (0, 1), default=0.2
-        Share of the rows of each class in the test part, rounded up or down.
+        Share of the rows of each class in the test set, rounded up or down.
     random_state : int, RandomState or None, default=None
         Chooses the classes and the rows. With an int, every call of :meth:`split`
         gives the same splits.
@@ -144,7 +144,7 @@ class LeaveClassesOut(BaseCrossValidator):
         self._check_class_sizes(classes, counts)
         rng = check_random_state(self.random_state)
         position = _position_in_class(labels, counts, rng)
-        # A part of a row of each class that is rounded away in one split counts in
+        # A fraction of a row of each class that is rounded away in one split counts in
         # the next; the start differs from class to class, so that not all classes
         # round up in the same split.
         start = rng.uniform(size=len(classes))
@@ -161,15 +161,15 @@ class LeaveClassesOut(BaseCrossValidator):
             )
             steps = (position - first[labels]) % counts[labels]
             is_test = steps < (last - first)[labels]
-            for name, part in (
+            for name, kind in (
                 ("left-out", is_left_out[labels]),
                 ("known", ~is_left_out[labels]),
             ):
-                if not (is_test & part).any():
+                if not (is_test & kind).any():
                     raise ValueError(
                         f"test_size={self.test_size} of classes of {counts.min()} to "
                         f"{counts.max()} rows leaves no row of a {name} class in the "
-                        f"test part of split {i}. Raise test_size, or give more rows."
+                        f"test set of split {i}. Raise test_size, or give more rows."
                     )
             yield (
                 np.flatnonzero(~is_test & ~is_left_out[labels]),
@@ -243,7 +243,7 @@ def get_scorer(name: str) -> Scorer:
     ----------
     name : str
         ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
-        be in the test part, as :class:`LeaveClassesOut` sees
+        be in the test set, as :class:`LeaveClassesOut` sees
         to. ``"open_set_f1"``: with or without unknown points.
         ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
         ``"neg_acceptance_rate_error"``: known points only.

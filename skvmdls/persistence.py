@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skvmdls._devices import compute_in_one_thread_if_forked
-from skvmdls._files import write_whole
+from skvmdls._files import write_atomically
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
@@ -43,7 +43,7 @@ NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
 LARGEST_INPUT = 2**22
 CPU = torch.device("cpu")
-# What rebuilding raises where the parts of a file do not fit each other.
+# What rebuilding raises where what a file holds does not fit together.
 _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 Head = dict[str, Any]
@@ -101,7 +101,7 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
     _check_loads(detector, text, arrays)
     content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
-    write_whole(Path(path), content)
+    write_atomically(Path(path), content)
 
 
 def load(
@@ -283,7 +283,7 @@ def _refused(constant: str) -> float:
 def _rebuilt(
     head: Head, arrays: Arrays, factories: dict[str, BackboneFactory]
 ) -> VMDLSbDetector:
-    """Fill a detector, checking that the parts fit each other."""
+    """Fill a detector, checking that its attributes fit each other."""
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")

@@ -202,28 +202,28 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         median = float(np.median(scores[is_known]))
         centre = self.threshold if has_threshold else median
         margins = scores - centre
-        # Half of the known points within the linear part.
+        # Half of the known points within the linear range.
         width = float(np.median(np.abs(margins[is_known]))) or 1.0
         ends = np.arcsinh(np.array([margins.min(), margins.max(), 0]) / width)
         # The threshold is an edge, so that no bar is on both of its sides.
         step = max(float(np.ptp(ends)), 1e-3) / 50
         first, last = np.floor(ends.min() / step), np.ceil(ends.max() / step)
         edges = width * np.sinh(step * np.arange(first, last + 2))
-        for name, part, colour, hatch in (
+        for name, group, colour, hatch in (
             ("known", is_known, BLUE, ""),
             ("unknown", ~is_known, ORANGE, "///"),
         ):
-            if part.any():
+            if group.any():
                 ax.hist(
-                    margins[part],
+                    margins[group],
                     edges.tolist(),
-                    weights=np.full(part.sum(), 100 / part.sum()),
+                    weights=np.full(group.sum(), 100 / group.sum()),
                     color=colour,
                     alpha=0.65,
                     hatch=hatch,
                     edgecolor="white",
                     linewidth=0.3,
-                    label=f"{name} ({part.sum()} points)",
+                    label=f"{name} ({group.sum()} points)",
                 )
         ax.set_xscale("asinh", linear_width=width)
         ticks = _ticks(width / 2, float(np.abs(margins).max()))
@@ -648,7 +648,7 @@ class ReconstructionDisplay(_Display):
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
         images, rebuilt = (
-            _as_pictures(part) for part in (self.images, self.reconstructions)
+            _as_pictures(row) for row in (self.images, self.reconstructions)
         )
         check_consistent_length(images, rebuilt)
         n, height, width = images.shape[:3]
@@ -657,11 +657,11 @@ class ReconstructionDisplay(_Display):
         frame = 1 + max(height, width) // 16
         rows = [
             np.pad(
-                np.clip((part - low) / max(high - low, 1e-12), 0, 1),
+                np.clip((row - low) / max(high - low, 1e-12), 0, 1),
                 ((0, 0), (0, frame), (0, frame), (0, 0)),
                 constant_values=1.0,
             )
-            for part in (images, rebuilt)
+            for row in (images, rebuilt)
         ]
         montage = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
         ax.imshow(montage.squeeze(), cmap="gray", vmin=0, vmax=1)

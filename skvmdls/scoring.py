@@ -78,7 +78,7 @@ def ensembles(
     >>> from skvmdls.backbones import mlp
     >>> from skvmdls.network import build_network
     >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> [part.shape for part in ensembles(network, [torch.zeros(4, 20)], ("g", "mu"))]
+    >>> [rows.shape for rows in ensembles(network, [torch.zeros(4, 20)], ("g", "mu"))]
     [(4, 136)]
     """
 
@@ -213,7 +213,7 @@ def map_batches(
     Yields
     ------
     result
-        Of each batch or, where memory was short, of each of its parts, in order.
+        Of each batch or, where memory was short, of each piece of it, in order.
 
     Raises
     ------
@@ -229,18 +229,18 @@ def map_batches(
     for batch in batches:
         waiting = list(batch.split(largest or len(batch)))
         while waiting:
-            part = waiting.pop(0)
-            result = _unless_out_of_memory(function, part)
+            piece = waiting.pop(0)
+            result = _unless_out_of_memory(function, piece)
             if result is not None:
                 yield result
                 continue
-            if len(part) == 1:
+            if len(piece) == 1:
                 raise MemoryError(
                     "The device ran out of memory scoring a single row of shape "
-                    f"{tuple(part.shape[1:])}. Free memory, or use device='cpu'."
+                    f"{tuple(piece.shape[1:])}. Free memory, or use device='cpu'."
                 )
-            largest = len(part) // 2
-            waiting = list(torch.cat([part, *waiting]).split(largest))
+            largest = len(piece) // 2
+            waiting = list(torch.cat([piece, *waiting]).split(largest))
 
 
 def _unless_out_of_memory(
