@@ -34,6 +34,7 @@ __all__ = [
 # long as `fit` itself says there what is trained from what.
 TRAINING_ROOMS = (
     "_devices",
+    "_validation",
     "augmentation",
     "autoencoder",
     "backbones",

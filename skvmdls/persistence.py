@@ -21,8 +21,10 @@ from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+import skvmdls
 from skvmdls._devices import compute_in_one_thread_if_forked
 from skvmdls._files import write_atomically
+from skvmdls._validation import check_shape, stored_array
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
@@ -41,6 +43,8 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 # Not needed to score; and paths to write to, which are not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
+# What the arrays of the Gaussians' state are called in a file.
+GAUSSIANS = {"means": "gaussians.means", "precisions_cholesky": "gaussians.precisions"}
 LARGEST_INPUT = 2**22
 CPU = torch.device("cpu")
 # What rebuilding raises where what a file holds does not fit together.
@@ -186,6 +190,7 @@ def _head(detector: VMDLSbDetector) -> Head:
     names = getattr(detector, "feature_names_in_", None)
     return {
         "format": FORMAT,
+        "written_by": skvmdls.__version__,
         "class": type(detector).__name__,
         "parameters": {name: _plain(value) for name, value in parameters.items()},
         "classes": _stored_classes(detector.classes_),
@@ -193,7 +198,7 @@ def _head(detector: VMDLSbDetector) -> Head:
         "input_shape": list(detector.input_shape_),
         "features": list(detector.features_),
         "covariance_type": detector.gaussians_.covariance_type,
-        "largest": detector.standardizer_.largest_,
+        "largest": detector.standardizer_.state_dict()["largest"],
         "weighting": None if weighting is None else vars(weighting),
         "history": detector.history_,
     }
@@ -204,12 +209,13 @@ def _plain(value: Any) -> Any:
 
 
 def _arrays(detector: VMDLSbDetector) -> Arrays:
+    standardizer = detector.standardizer_.state_dict()
+    gaussians = detector.gaussians_.state_dict()
     arrays = {
-        "standardizer.mean": detector.standardizer_.mean_,
-        "standardizer.scale": detector.standardizer_.scale_,
+        "standardizer.mean": standardizer["mean"],
+        "standardizer.scale": standardizer["scale"],
         "calibration_scores": detector.calibration_scores_,
-        "gaussians.means": detector.gaussians_.means.cpu().numpy(),
-        "gaussians.precisions": detector.gaussians_.precisions_cholesky.cpu().numpy(),
+        **{name: gaussians[key].cpu().numpy() for key, name in GAUSSIANS.items()},
     }
     nets: dict[str, nn.Module] = {"network": detector.network_}
     if isinstance(detector, VMDLSDetector):
@@ -261,8 +267,10 @@ def _read(path: Path) -> tuple[Head, Arrays]:
         ) from error
     if not isinstance(version, int) or version != FORMAT:
         raise ValueError(
-            f"{path} has format {version!r}; this version of skvmdls reads {FORMAT}. "
-            "A newer one may: pip install --upgrade skvmdls."
+            f"{path} has format {version!r}, written by skvmdls "
+            f"{str(head.get('written_by', '0.1.0'))[:20]}; this is skvmdls "
+            f"{skvmdls.__version__}, which reads format {FORMAT}. Load it with the "
+            "version that wrote it, or fit and save again with this one."
         )
     return head, arrays
 
@@ -305,15 +313,22 @@ def _rebuilt(
     detector.n_features_in_ = math.prod(detector.input_shape_)
     if head["feature_names_in"] is not None:
         names = _all_strings(head["feature_names_in"])
-        _check("feature_names_in", (len(names),), (detector.n_features_in_,))
+        check_shape("feature_names_in", (len(names),), (detector.n_features_in_,))
         detector.feature_names_in_ = np.array(names, dtype=object)
     detector.features_ = tuple(_all_strings(head["features"]))
     detector.history_ = {
         name: [float(value) for value in values]
         for name, values in _expected(head["history"], dict).items()
     }
-    detector.standardizer_ = _standardizer(head, arrays, detector.input_shape_)
-    detector.calibration_scores_ = _float64(arrays, "calibration_scores", 1)
+    detector.standardizer_ = Standardizer.from_state(
+        {
+            "mean": arrays["standardizer.mean"],
+            "scale": arrays["standardizer.scale"],
+            "largest": head["largest"],
+        },
+        detector.input_shape_,
+    )
+    detector.calibration_scores_ = stored_array(arrays, "calibration_scores", 1)
     _fill_nets(detector, arrays)
     detector.gaussians_ = _gaussians(head, arrays, detector)
     if isinstance(detector, VMDLSDetector):
@@ -329,11 +344,6 @@ def _expected(value: Any, kind: type) -> Any:
 
 def _all_strings(values: Any) -> list[str]:
     return [_expected(value, str) for value in _expected(values, list)]
-
-
-def _check(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise ValueError(f"{name} has shape {found}, expected {expected}")
 
 
 def _factory(role: str, stored: Any, given: BackboneFactory | None) -> Any:
@@ -368,31 +378,6 @@ def _input_shape(stored: Any) -> tuple[int, ...]:
     if len(shape) not in (1, 3) or min(shape) < 1 or math.prod(shape) > LARGEST_INPUT:
         raise ValueError(f"inputs of shape {shape}")
     return shape
-
-
-def _float64(arrays: Arrays, name: str, ndim: int) -> np.ndarray:
-    array = arrays[name]
-    if array.dtype != np.float64 or array.ndim != ndim or array.size == 0:
-        raise ValueError(
-            f"{name} is an array of {array.dtype} and shape {array.shape}, expected "
-            f"float64 with {ndim} axes"
-        )
-    return array
-
-
-def _standardizer(
-    head: Head, arrays: Arrays, input_shape: tuple[int, ...]
-) -> Standardizer:
-    standardizer = Standardizer()
-    shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
-    for name in ("mean", "scale"):
-        array = _float64(arrays, f"standardizer.{name}", len(shape))
-        _check(f"standardizer.{name}", array.shape, shape)
-        setattr(standardizer, f"{name}_", array)
-    if standardizer.scale_.min() <= 0:
-        raise ValueError("standardizer.scale must be positive")
-    standardizer.largest_ = _expected(head["largest"], float)
-    return standardizer
 
 
 def _fill_nets(detector: VMDLSbDetector, arrays: Arrays) -> None:
@@ -434,7 +419,7 @@ def _filled(net: Net, arrays: Arrays, role: str) -> Net:
             f"the {role} differs from the one that was saved in {sorted(different)[:5]}"
         )
     for name, tensor in expected.items():
-        _check(f"{role}.{name}", stored[name].shape, tuple(tensor.shape))
+        check_shape(f"{role}.{name}", stored[name].shape, tuple(tensor.shape))
     if any(tensor.is_meta for tensor in expected.values()):
         net.to_empty(device=CPU)
     net.load_state_dict(
@@ -446,25 +431,15 @@ def _filled(net: Net, arrays: Arrays, role: str) -> Net:
 def _gaussians(head: Head, arrays: Arrays, detector: VMDLSbDetector) -> ClassGaussians:
     if not set(detector.features_) <= set(ENSEMBLE_PARTS):
         raise ValueError(f"features {detector.features_}")
-    sizes = detector.network_.ensemble_sizes
-    n_classes = len(detector.classes_)
-    n_features = sum(sizes[part] for part in detector.features_)
-    kind = _expected(head["covariance_type"], str)
-    shapes = {
-        "full": (n_classes, n_features, n_features),
-        "tied": (n_features, n_features),
-        "diag": (n_classes, n_features),
-    }
-    means = _float64(arrays, "gaussians.means", 2)
-    precisions = _float64(arrays, "gaussians.precisions", len(shapes[kind]))
-    _check("gaussians.means", means.shape, (n_classes, n_features))
-    _check("gaussians.precisions", precisions.shape, shapes[kind])
-    diagonal = (
-        precisions if kind == "diag" else np.diagonal(precisions, axis1=-2, axis2=-1)
+    gaussians = ClassGaussians.from_state(
+        {key: arrays[name] for key, name in GAUSSIANS.items()},
+        _expected(head["covariance_type"], str),
     )
-    if diagonal.min() <= 0:
-        raise ValueError("gaussians.precisions must have a positive diagonal")
-    return ClassGaussians(means, precisions, kind)
+    sizes = detector.network_.ensemble_sizes
+    n_features = sum(sizes[part] for part in detector.features_)
+    expected = len(detector.classes_), n_features
+    check_shape("gaussians.means", tuple(gaussians.means.shape), expected)
+    return gaussians
 
 
 def _weighting(stored: dict[str, Any]) -> WeightCalibration:
