@@ -64,7 +64,7 @@ class Checkpoint:
     path : path or None
         A file; one that is there is continued. None keeps nothing.
     ingredients : dict
-        By name, all that decides the fit (see :func:`skvmdls.caching.fingerprint`).
+        By name, all that decides the fit (see :mod:`skvmdls._fingerprints`).
 
     Raises
     ------

@@ -22,6 +22,8 @@ NEED_NO_EXAMPLE = {
     "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",
+    "load_table",
+    "load_tables",
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
