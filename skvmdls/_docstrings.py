@@ -87,7 +87,8 @@ memory : path or joblib.Memory, default=None
     Keeps trained nets and Gaussians on disk under all that went into them, so that fits
     that differ only in what follows training (`features`, `fusion`, `normalize`,
     `covariance_type`, `covariance_estimator`, `covariance_pooling`, `weighting`,
-    `contamination`, `threshold`) train once. Like every pickle, load only from a folder that you trust.
+    `contamination`, `threshold`) train once. Like every pickle, load only from a
+    folder that you trust.
 checkpoint : path, default=None
     A file that holds the state of the training after every epoch. A `fit` that was
     interrupted or killed, started again with the same data and parameters, goes on

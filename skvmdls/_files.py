@@ -4,11 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["write_atomically"]
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place, then move it there.
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place, then move it there: as a whole or not at all.
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
     Who may read it is as it was, or as of any new file.
@@ -27,8 +27,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Examples
     --------
     >>> path = Path(tempfile.mkdtemp()) / "notes"
-    >>> write_whole(path, b"first")
-    >>> write_whole(path, b"second")
+    >>> write_atomically(path, b"first")
+    >>> write_atomically(path, b"second")
     >>> path.read_bytes()
     b'second'
     """

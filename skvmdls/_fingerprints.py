@@ -34,11 +34,14 @@ __all__ = [
 # long as `fit` itself says there what is trained from what.
 TRAINING_ROOMS = (
     "_devices",
+    "_workshop",
+    "_validation",
     "augmentation",
     "autoencoder",
     "backbones",
     "calibration",
     "detector",
+    "evidence",
     "gaussians",
     "inputs",
     "losses",
@@ -152,7 +155,7 @@ class _Reader:
 
     def _taken_apart(self, thing: Any) -> Any:
         if isinstance(thing, tuple | list):
-            return type(thing).__name__, [self.content(part) for part in thing]
+            return type(thing).__name__, [self.content(item) for item in thing]
         if isinstance(thing, dict):
             return {key: self.content(value) for key, value in thing.items()}
         if isinstance(thing, partial):

@@ -1,7 +1,7 @@
 """A parameter on one line: its name, type, default and constraints."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 __all__ = ["parameter", "with_parameters"]
 
@@ -13,7 +13,6 @@ def parameter(default: Any, *constraints: Any) -> Any:
     return field(default=default, metadata={"constraints": list(constraints)})
 
 
-@dataclass_transform(field_specifiers=(parameter,))
 def with_parameters(cls: Class) -> Class:
     """Give an estimator the ``__init__`` and the constraints of its parameters.
 

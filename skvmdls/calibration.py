@@ -1,10 +1,10 @@
 """What held-out known data decides: the score's constants and the threshold.
 
-Two parts of the training data that neither the net nor the Gaussians saw have one task
-each. The first sets the constants of the evidence and of the reconstruction weight, so
-that a point's score depends on nothing but the point. The second sets the threshold: the
-score function was fixed before its points were scored, which is what the conformal
-guarantee asks for.
+Two sets of training rows that neither the net nor the Gaussians saw have one task each.
+The first sets the constants of the evidence and of the reconstruction weight, so that a
+point's score depends on nothing but the point. The second sets the threshold: the score
+function was fixed before its points were scored, which is what the conformal guarantee
+asks for.
 """
 
 import math
@@ -84,7 +84,7 @@ def hold_out(
     evidence_share: float,
     rng: np.random.RandomState,
 ) -> HeldOut:
-    """Split the training data, stratified, into the parts with their tasks.
+    """Split the training data, stratified, into rows with their tasks.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def hold_out(
 
     Returns
     -------
-    parts : HeldOut
+    rows : HeldOut
         ``training``, ``evidence`` and ``threshold``: positions of rows, ascending.
         ``threshold`` has at least one; ``evidence`` is empty if `evidence_share` is 0,
         and shares the row of ``threshold`` if only one is held out.
@@ -106,8 +106,8 @@ def hold_out(
     Examples
     --------
     >>> labels = np.repeat([0, 1], 50)
-    >>> parts = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
-    >>> [len(part) for part in parts]
+    >>> rows = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
+    >>> [len(positions) for positions in rows]
     [80, 5, 15]
     """
     # Every other row at most: of two neighbours in a class, one is left to train on.

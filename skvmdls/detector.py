@@ -17,13 +17,6 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    Options,
-    StrOptions,
-    validate_parameter_constraints,
-)
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -38,6 +31,13 @@ from skvmdls._devices import (
 )
 from skvmdls._docstrings import documented
 from skvmdls._parameters import parameter, with_parameters
+from skvmdls._sklearn import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
@@ -189,8 +189,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
-        self.view_ = self._resolved_view()
-        self.features_, self.evidence_names_ = self.view_.features, self.view_.names
+        self._look_as(self._resolved_view())
         device = resolve_device(self.device)
         checkpoint = Checkpoint(self.checkpoint, self._ingredients(X, y, device))
         rng = check_random_state(checkpoint.seed(self.random_state))
@@ -240,6 +239,10 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             residual=reconstruction is not None
             and reconstruction.weighting == "evidence",
         )
+
+    def _look_as(self, view: View) -> None:
+        self.view_ = view
+        self.features_, self.evidence_names_ = view.features, view.names
 
     def _check_training_data(
         self, X: ArrayLike, y: ArrayLike
@@ -634,8 +637,9 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _measure_as(
         self, view: View, autoencoder: nn.Module | None, X: np.ndarray
     ) -> Measured:
+        gaussians: Any = self.gaussians_
         return measure(
-            self.network_, self.gaussians_, autoencoder, self._batches(X), len(X), view
+            self.network_, gaussians, autoencoder, self._batches(X), len(X), view
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:

@@ -8,14 +8,15 @@ set the threshold bring them to one unit: 0 is a known point's median, -1 the en
 usual range below it. Then they can be added.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skvmdls._validation import check_shape, stored_array
 from skvmdls.network import ENSEMBLE_PARTS
 
 __all__ = [
@@ -147,6 +148,71 @@ class View:
         has_logit = self.fusion == "late" and LOGIT in self.features
         return (*self.blocks, *[RESIDUAL] * self.residual, *[LOGIT] * has_logit)
 
+    def lengths(self, sizes: Mapping[str, int], first_places: int) -> dict[str, int]:
+        """Columns of each block that has Gaussians, the residual's included.
+
+        Parameters
+        ----------
+        sizes : mapping of str to int
+            Length of each part (see ``VariationalNetwork.ensemble_sizes``).
+        first_places : int
+            Places at which the first tap is taken.
+
+        Returns
+        -------
+        lengths : dict of str to int
+        """
+
+        def length(name: str) -> int:
+            return sizes[name] + (self.normalize and name != INPUT)
+
+        lengths = {
+            block: sum(length(name) for name in names)
+            for block, names in self.blocks.items()
+        }
+        if self.residual:
+            lengths[RESIDUAL] = sizes["t1"] * (1 if first_places == 1 else 2)
+        return lengths
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hand out what was decided, of JSON's types, for :meth:`from_state`.
+
+        Returns
+        -------
+        state : dict of str
+        """
+        return {**asdict(self), "features": list(self.features)}
+
+    @classmethod
+    def from_state(cls, state: Any, *, is_table: bool, has_head: bool) -> "View":
+        """Rebuild from a `state_dict`.
+
+        Parameters
+        ----------
+        state : dict of str
+        is_table, has_head : bool
+            As of :func:`resolve_features`.
+
+        Returns
+        -------
+        view : View
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of a view, or not of one that can be had here.
+        """
+        if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
+            raise ValueError(f"a view of {str(state)[:80]}")
+        view = cls(**{**state, "features": tuple(state["features"])})
+        are_bools = [isinstance(flag, bool) for flag in (view.normalize, view.residual)]
+        if view.fusion not in ("late", "early") or not all(are_bools):
+            raise ValueError(f"a view of {str(state)[:80]}")
+        resolve_features(
+            view.features, fusion=view.fusion, is_table=is_table, has_head=has_head
+        )
+        return view
+
 
 def part_weights(names: Sequence[str]) -> np.ndarray:
     """How much each part counts in the sum.
@@ -194,7 +260,7 @@ def unit_and_length(features: Tensor) -> Tensor:
 
 
 def residual_features(first_map: Tensor, reconstructed: Tensor) -> Tensor:
-    """What the first tap of a reconstruction lacks, channel by channel.
+    """Compare the first tap of points and of reconstructions, channel by channel.
 
     Parameters
     ----------
@@ -271,6 +337,48 @@ class Evidence:
         return cls(
             tuple(names), typical, np.maximum(spread, rounding), part_weights(names)
         )
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Hand out the constants, for :meth:`from_state`.
+
+        Returns
+        -------
+        state : dict of str to ndarray of shape (n_parts,)
+        """
+        return {name: getattr(self, name) for name in ("typical", "spread", "weights")}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> "Evidence":
+        """Rebuild from a `state_dict`.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray
+        names : sequence of str
+            The parts.
+
+        Returns
+        -------
+        evidence : Evidence
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of these parts.
+        KeyError
+            If something is missing.
+        """
+        arrays = {
+            name: stored_array(state, name, 1, of="evidence")
+            for name in ("typical", "spread", "weights")
+        }
+        for name, array in arrays.items():
+            check_shape(f"evidence.{name}", array.shape, (len(names),))
+        if arrays["spread"].min() <= 0:
+            raise ValueError("evidence.spread must be positive")
+        return cls(tuple(names), **arrays)
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores to the common unit.

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from sklearn.base import clone
 from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+
+from skvmdls._validation import check_shape, stored_array
 
 __all__ = [
     "ClassGaussians",
@@ -79,28 +81,53 @@ class ClassGaussians(nn.Module):
         )
         if covariance_type == "tied":
             # The same for all points: about their centre, rounding is least.
-            self.register_buffer("centre", self.means.mean(dim=0))
-            self.register_buffer(
-                "white_means", (self.means - self.centre) @ self.precisions_cholesky
-            )
+            centre = self.means.mean(dim=0)
+            white_means = (self.means - centre) @ self.precisions_cholesky
+            # Follow from the others: no part of the state.
+            self.register_buffer("centre", centre, persistent=False)
+            self.register_buffer("white_means", white_means, persistent=False)
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Tensor], covariance_type: str
+        cls, state: Mapping[str, Any], covariance_type: str
     ) -> "ClassGaussians":
         """Rebuild from a `state_dict`.
 
         Parameters
         ----------
-        state : dict of str to Tensor
+        state : dict
+            ``means`` and ``precisions_cholesky``: tensors on the CPU, or arrays.
         covariance_type : {"full", "tied", "diag"}
 
         Returns
         -------
         gaussians : ClassGaussians
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of Gaussians of this type.
+        KeyError
+            If something is missing.
         """
-        means, precisions = state["means"], state["precisions_cholesky"]
-        return cls(means.numpy(), precisions.numpy(), covariance_type)
+        means = stored_array(state, "means", 2, of="gaussians")
+        n_classes, n_features = means.shape
+        shape = {
+            "full": (n_classes, n_features, n_features),
+            "tied": (n_features, n_features),
+            "diag": (n_classes, n_features),
+        }[covariance_type]
+        name = "precisions_cholesky"
+        precisions = stored_array(state, name, len(shape), of="gaussians")
+        check_shape(f"gaussians.{name}", precisions.shape, shape)
+        diagonal = (
+            precisions
+            if covariance_type == "diag"
+            else np.diagonal(precisions, axis1=-2, axis2=-1)
+        )
+        if diagonal.min() <= 0:
+            raise ValueError(f"gaussians.{name} must have a positive diagonal")
+        return cls(means, precisions, covariance_type)
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """``log N(t; class c)`` of each row for each class.

@@ -1,7 +1,7 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
+
+from skvmdls._validation import check_shape, stored_array
 
 __all__ = [
     "Standardizer",
@@ -245,6 +247,55 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         rounding = 1e-12 * np.abs(self.mean_)
         self.scale_ = np.maximum(scaler.scale_.reshape(per_channel), rounding)
         return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hand out what was learned, for :meth:`from_state`.
+
+        Returns
+        -------
+        state : dict
+            ``mean`` and ``scale``, arrays of float64; ``largest``, a float.
+        """
+        return {"mean": self.mean_, "scale": self.scale_, "largest": self.largest_}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], input_shape: tuple[int, ...]
+    ) -> "Standardizer":
+        """Rebuild from a `state_dict`.
+
+        Parameters
+        ----------
+        state : dict
+        input_shape : tuple of int
+            (features,) or (channels, height, width).
+
+        Returns
+        -------
+        standardizer : Standardizer
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of a standardizer of such inputs.
+        KeyError
+            If something is missing.
+        """
+        shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
+        standardizer = cls()
+        for name in ("mean", "scale"):
+            array = stored_array(state, name, len(shape), of="standardizer")
+            check_shape(f"standardizer.{name}", array.shape, shape)
+            setattr(standardizer, f"{name}_", array)
+        if standardizer.scale_.min() <= 0:
+            raise ValueError("standardizer.scale must be positive")
+        standardizer.largest_ = state["largest"]
+        if type(standardizer.largest_) is not float or not standardizer.largest_ >= 0:
+            raise ValueError(
+                "standardizer.largest: expected float of at least 0, found "
+                f"{str(state['largest'])[:50]!r}"
+            )
+        return standardizer
 
     def warn_of_other_units(self, X: np.ndarray) -> None:
         """Warn if images look as if they were scaled otherwise than those of `fit`.

@@ -75,6 +75,8 @@ class VariationalNetwork(nn.Module):
     head : nn.Module or None
     ensemble_sizes : dict of str to int
         Length of each part of the feature ensemble; set by :func:`build_network`.
+    first_places : int
+        Places at which the first tap is taken, 1 if it gives vectors; likewise.
 
     Examples
     --------
@@ -102,6 +104,7 @@ class VariationalNetwork(nn.Module):
         nn.init.constant_(self.log_sigma.bias, math.log(INITIAL_SIGMA))
         self.head = nn.Linear(backbone_features, n_classes) if n_classes else None
         self.ensemble_sizes: dict[str, int] = {}
+        self.first_places = 0
         _remove_taps(backbone)
         channel_axis = getattr(backbone, "channel_axis", 1)
         for name, module_name in zip(ENSEMBLE_PARTS, _taps(backbone), strict=False):
@@ -223,9 +226,8 @@ def build_network(
             f"The backbone's taps {names} were not called in its forward pass. "
             "Name submodules that run, in the order in which they run."
         )
-    network.ensemble_sizes = {
-        name: part.shape[1] for name, part in parts.items() if name != FIRST_MAP
-    }
+    network.first_places = parts.pop(FIRST_MAP).shape[2]
+    network.ensemble_sizes = {name: part.shape[1] for name, part in parts.items()}
     return network.train()
 
 

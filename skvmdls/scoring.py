@@ -126,7 +126,7 @@ def block_features(
     >>> network = build_network(mlp, (20,), latent_dim=8).eval()
     >>> view = View(("g", "mu"), "early", normalize=False, residual=False)
     >>> x = torch.zeros(4, 20)
-    >>> [blocks["ensemble"].shape for blocks in block_features(network, None, [x], view)]
+    >>> [rows["ensemble"].shape for rows in block_features(network, None, [x], view)]
     [(4, 136)]
     """
 
@@ -141,7 +141,7 @@ def block_features(
 @torch.inference_mode()
 def measure(
     network: VariationalNetwork,
-    gaussians: Mapping[str, ClassGaussians] | nn.ModuleDict,
+    gaussians: Mapping[str, ClassGaussians],
     autoencoder: nn.Module | None,
     batches: Iterable[Tensor],
     n_points: int,
@@ -284,7 +284,7 @@ def map_batches(
     Yields
     ------
     result
-        Of each batch or, where memory was short, of each of its parts, in order.
+        Of each batch or, where memory was short, of each piece of it, in order.
 
     Raises
     ------
@@ -300,18 +300,18 @@ def map_batches(
     for batch in batches:
         waiting = list(batch.split(largest or len(batch)))
         while waiting:
-            part = waiting.pop(0)
-            result = _unless_out_of_memory(function, part)
+            piece = waiting.pop(0)
+            result = _unless_out_of_memory(function, piece)
             if result is not None:
                 yield result
                 continue
-            if len(part) == 1:
+            if len(piece) == 1:
                 raise MemoryError(
                     "The device ran out of memory scoring a single row of shape "
-                    f"{tuple(part.shape[1:])}. Free memory, or use device='cpu'."
+                    f"{tuple(piece.shape[1:])}. Free memory, or use device='cpu'."
                 )
-            largest = len(part) // 2
-            waiting = list(torch.cat([part, *waiting]).split(largest))
+            largest = len(piece) // 2
+            waiting = list(torch.cat([piece, *waiting]).split(largest))
 
 
 def _unless_out_of_memory(

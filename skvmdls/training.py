@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from skvmdls._checkpoints import Stage, State
-from skvmdls._devices import autocast, out_of_memory_explained, sent
+from skvmdls._devices import autocast, out_of_memory_explained, to_device
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler
@@ -258,7 +258,8 @@ def train_network(
             kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
             for batch in sampler.epoch().to(inputs.device):
-                x, y = sent(inputs[batch], device), sent(labels[batch], device)
+                x = to_device(inputs[batch], device)
+                y = to_device(labels[batch], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
                 with autocast(device, plan.dtype):
@@ -354,7 +355,7 @@ def train_autoencoder(
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             for batch in order.to(inputs.device).tensor_split(n_batches):
-                x = sent(inputs[batch], device)
+                x = to_device(inputs[batch], device)
                 loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})
@@ -487,10 +488,10 @@ def _set_training(
 def joint_loss(cross_entropy: Tensor, metric: Tensor, plan: NetworkPlan) -> Tensor:
     """Join the head's loss and the others so that neither drowns the other.
 
-    On digits the metric losses fall to hundredths, as cross-entropy does; on photographs
-    they stay at 5 and more, beside a cross-entropy below 1. By their logarithm they
-    count in full where they are small, and hardly where they cannot be met: one weight
-    serves both.
+    On digits the metric losses fall to hundredths, as cross-entropy does; on
+    photographs they stay at 5 and more, beside a cross-entropy below 1. By their
+    logarithm they count in full where they are small, and hardly where they cannot be
+    met: one weight serves both.
 
     Parameters
     ----------

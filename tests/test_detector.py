@@ -21,7 +21,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.metrics import auroc, get_scorer
+from skvmdls.metrics import auroc
+from skvmdls.model_selection import get_scorer
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
 SCORING_METHODS = (

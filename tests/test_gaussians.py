@@ -19,6 +19,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
 from skvmdls.gaussians import (
+    ClassGaussians,
     check_class_sizes,
     check_covariance_estimator,
     fit_gaussians,
@@ -334,3 +335,36 @@ def test_fitting_leaves_the_given_estimator_untouched():
         warnings.simplefilter("error")
         fitted(CLASSES, "full", estimator)
     assert not hasattr(estimator, "covariance_")
+
+
+STATES = {
+    "full": np.stack([np.eye(3), 2 * np.eye(3)]),
+    "tied": np.eye(3),
+    "diag": np.ones((2, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_gaussians_come_back_from_their_state(kind):
+    means = np.arange(6.0).reshape(2, 3)
+    gaussians = ClassGaussians(means, STATES[kind], kind)
+    assert set(gaussians.state_dict()) == {"means", "precisions_cholesky"}
+    again = ClassGaussians.from_state(gaussians.state_dict(), kind)
+    points = torch.randn(4, 3)
+    assert torch.equal(again.log_likelihood(points), gaussians.log_likelihood(points))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"means": np.zeros((3, 3))}, r"has shape \(2, 3, 3\), expected \(3, 3, 3\)"),
+        ({"means": np.zeros(3)}, "gaussians.means is an array of float64 and shape"),
+        ({"means": np.full((2, 3), np.inf)}, "means holds numbers that are not finite"),
+        ({"precisions_cholesky": np.eye(3)}, "expected float64 with 3 axes"),
+        ({"precisions_cholesky": -STATES["full"]}, "must have a positive diagonal"),
+    ],
+)
+def test_a_state_that_no_gaussians_have_is_refused(change, message):
+    state = {"means": np.zeros((2, 3)), "precisions_cholesky": STATES["full"]}
+    with pytest.raises(ValueError, match=message):
+        ClassGaussians.from_state(state | change, "full")

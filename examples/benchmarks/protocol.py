@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.calibration import conformal_threshold, hold_out
+from skvmdls.calibration import conformal_threshold
 from skvmdls.inputs import labels_with_unknown
 from skvmdls.metrics import (
     auroc,
@@ -358,14 +357,7 @@ def split(task: Task, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     >>> [len(rows) for rows in split(task, fit(task)["VMDLS"].detector)]
     [360, 30]
     """
-    if hasattr(detector, "split_"):
-        return detector.split_.training, detector.split_.threshold
-    # Repeats what `fit` drew from the seed, first of all.
-    labels = np.searchsorted(detector.classes_, task.y_train)
-    rng = check_random_state(task.seed)
-    share = detector._weight_share
-    parts = hold_out(labels, detector.calibration_fraction, share, rng)
-    return parts.training, parts.threshold
+    return detector.split_.training, detector.split_.threshold
 
 
 def set_figures(

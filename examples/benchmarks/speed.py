@@ -362,6 +362,8 @@ def _plan(epochs: int, dtype: torch.dtype) -> NetworkPlan:
         kl_weight=0.1,
         kl_warmup=0.0,
         freeze_epochs=0,
+        classification_weight=1.0,
+        metric_weight=1.0,
     )
 
 
@@ -369,7 +371,8 @@ def _train_ours(
     backbone: str, images: Tensor, labels: Tensor, dtype: torch.dtype
 ) -> None:
     with seeded(0, CPU):
-        network = build_network(BACKBONES[backbone], tuple(images.shape[1:]), 32)
+        shape = tuple(images.shape[1:])
+        network = build_network(BACKBONES[backbone], shape, 32, N_CLASSES)
         train_network(network, images, labels, _plan(1, dtype), seed=0)
 
 
@@ -503,9 +506,9 @@ def _gaussian_memory(n: int) -> Row:
 
 
 def _fit_streamed(n_points: int) -> None:
-    def class_batches(label: int) -> Iterator[np.ndarray]:
+    def class_batches(label: int) -> Iterator[dict[str, np.ndarray]]:
         rng = np.random.default_rng(label)
         for _ in range(n_points // N_CLASSES // 200):
-            yield rng.normal(size=(200, 800)).astype(np.float32)
+            yield {"g": rng.normal(size=(200, 800)).astype(np.float32)}
 
     fit_gaussians(class_batches, range(N_CLASSES), "full")
