@@ -27,10 +27,10 @@ kl_weight : float, default=0.1
 classification_weight : float, default=1
     Weight of the cross-entropy of a classification head on ``g``, trained along. 0: no
     head, the paper's losses alone.
-metric_weight : float, default=0.1
-    Weight of triplet + distancing + `kl_weight` x KL. Beside a head, of ``log(1 +
-    loss)`` of their sum, so that one weight serves data on which they vanish and data
-    on which they cannot be met (see :func:`skvmdls.training.joint_loss`).
+metric_weight : float, default=1
+    Weight of triplet + distancing + `kl_weight` x KL; 1: the paper's. Beside a head
+    they count less where the margins cannot be met, so that one weight serves digits
+    and photographs (see :func:`skvmdls.training.joint_loss`).
 features : "auto" or sequence of str, default="auto"
     Parts of the evidence: ``"x"`` (the standardised input itself, for tables),
     ``"t1"``, ``"t2"``, ``"t3"`` (the taps of the backbone), ``"g"`` (its output),

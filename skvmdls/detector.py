@@ -111,7 +111,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     classification_weight: float = parameter(
         1.0, Interval(Real, 0, None, closed="left")
     )
-    metric_weight: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
+    metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
     features: str | tuple[str, ...] = parameter(
         "auto", StrOptions({"auto"}), "array-like"
     )

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 History = dict[str, list[float]]
+
+# Squared distance, missed on the mean over triplets, at which the metric losses beside
+# a head count by 1/e. See docs/recipe.md.
+MISSED_MARGIN = 0.25
 
 # torch's global generators are one to a process: trainings in threads take turns.
 _TURN = threading.RLock()
@@ -271,12 +275,11 @@ def train_network(
                 )
                 divergence = divergence.mean()
                 terms["kl"] = kl_weight * divergence
-                loss = terms["triplet"] + terms["distancing"] + terms["kl"]
                 if made.logits is not None:
                     logits = made.logits.float()
                     terms["cross_entropy"] = F.cross_entropy(logits, y)
                     terms["head_accuracy"] = _share_right(logits, y)
-                    loss = joint_loss(terms["cross_entropy"], loss, plan)
+                loss = joint_loss(terms, plan)
                 _descend(loss, optimizer, schedule)
                 class_means.add(outputs, y)
                 averages.add(
@@ -485,18 +488,21 @@ def _set_training(
         parameter.requires_grad_(not frozen)
 
 
-def joint_loss(cross_entropy: Tensor, metric: Tensor, plan: NetworkPlan) -> Tensor:
-    """Join the head's loss and the others so that neither drowns the other.
+def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
+    """Join the head's loss and the others so that these do not drown it.
 
-    On digits the metric losses fall to hundredths, as cross-entropy does; on
-    photographs they stay at 5 and more, beside a cross-entropy below 1. By their
-    logarithm they count in full where they are small, and hardly where they cannot be
-    met: one weight serves both.
+    Without a head, the weighted sum of triplet, distancing and KL loss, as in the paper.
+    On digits the first two soon fall to hundredths, as the head's cross-entropy does;
+    on photographs they stay at 2 and more, and beside a head at full weight they cost
+    accuracy and OOD detection. So beside a head they count by ``exp(-missed /
+    MISSED_MARGIN)``, where ``missed`` is the triplet and distancing loss, by how much
+    the margins are missed: they shape what can be held apart.
 
     Parameters
     ----------
-    cross_entropy, metric : Tensor, scalars
-        `metric` is the sum of triplet, distancing and weighted KL loss.
+    terms : mapping of str to Tensor, scalars
+        ``triplet``, ``distancing`` and ``kl`` (weighted); ``cross_entropy`` if there is
+        a head.
     plan : NetworkPlan
         Its ``classification_weight`` and ``metric_weight``.
 
@@ -508,12 +514,19 @@ def joint_loss(cross_entropy: Tensor, metric: Tensor, plan: NetworkPlan) -> Tens
     --------
     >>> from types import SimpleNamespace
     >>> plan = SimpleNamespace(classification_weight=1.0, metric_weight=0.5)
-    >>> joint_loss(torch.tensor(2.0), torch.tensor(0.0), plan)
-    tensor(2.)
+    >>> zero = torch.tensor(0.0)
+    >>> terms = {"triplet": zero, "distancing": zero, "kl": torch.tensor(3.0)}
+    >>> joint_loss(terms, plan)
+    tensor(1.5000)
+    >>> joint_loss(terms | {"cross_entropy": torch.tensor(2.0)}, plan)
+    tensor(3.5000)
     """
-    return (
-        plan.classification_weight * cross_entropy + plan.metric_weight * metric.log1p()
-    )
+    missed = terms["triplet"] + terms["distancing"]
+    metric = plan.metric_weight * (missed + terms["kl"])
+    if "cross_entropy" not in terms:
+        return metric
+    share = (-missed.detach() / MISSED_MARGIN).exp()
+    return plan.classification_weight * terms["cross_entropy"] + share * metric
 
 
 def _share_right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -398,7 +398,7 @@ def _photograph_presets(
     }
 
 
-_CIFAR10_CPU = _preset(20_000, 3_000, _photograph_settings(12))
+_CIFAR10_CPU = _preset(10_000, 3_000, _photograph_settings(10))
 _TWO_DIMENSIONS = {"latent_dim": 2, "features": ENSEMBLE, "distancing_margin": 32.0}
 
 EXPERIMENTS = {
@@ -437,7 +437,7 @@ EXPERIMENTS = {
         "Table 1)",
         _cifar100,
         _photograph_presets(
-            _preset(20_000, 3_000, _photograph_settings(15)), 50_000, "densenet_bc100"
+            _preset(10_000, 3_000, _photograph_settings(10)), 50_000, "densenet_bc100"
         ),
     ),
     "osr-splits-cifar10": Experiment(
@@ -445,7 +445,7 @@ EXPERIMENTS = {
         "splits",
         partial(_left_out, "CIFAR-10", CIFAR10_SPLITS),
         _photograph_presets(
-            _preset(18_000, 6_000, _photograph_settings(12)), 30_000, "resnet18"
+            _preset(6_000, 3_000, _photograph_settings(10)), 30_000, "resnet18"
         ),
     ),
     "osr-tables": Experiment(
