@@ -48,7 +48,7 @@ from skvmdls.calibration import (
     conformal_threshold,
     hold_out,
 )
-from skvmdls.evidence import Evidence, View, resolve_features
+from skvmdls.evidence import FEW_POINTS, Evidence, View, resolve_features
 from skvmdls.gaussians import (
     ClassGaussians,
     check_class_sizes,
@@ -80,6 +80,8 @@ from skvmdls.training import (
 
 # Share of the held-out rows that set the score's constants; the others the threshold.
 EVIDENCE_SHARE = 0.25
+# Where they are few, about as many training points help to set the evidence's.
+TRAINING_POINTS = 1000
 
 # Parameters that do not touch the nets or the Gaussians.
 FREE_TO_CHANGE = ("checkpoint", "contamination", "memory", "threshold", "verbose")
@@ -360,7 +362,11 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _calibrate(self, X: np.ndarray) -> None:
         measured = self._measure(X[self.split_.evidence])
-        self.evidence_ = Evidence.fit(self.view_.names, measured.raw)
+        raw_of_training = None
+        if len(measured.raw) < FEW_POINTS:
+            some = self.split_.training[:: max(1, len(X) // TRAINING_POINTS)]
+            raw_of_training = self._measure(X[some]).raw
+        self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
         reconstruction = self._reconstruction()
         if reconstruction is not None and reconstruction.weighting == "paper":
             self.weight_calibration_ = WeightCalibration.fit(

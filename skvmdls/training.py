@@ -491,10 +491,10 @@ def _set_training(
 def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
     """Join the head's loss and the others so that these do not drown it.
 
-    Without a head, the weighted sum of triplet, distancing and KL loss, as in the paper.
-    On digits the first two soon fall to hundredths, as the head's cross-entropy does;
-    on photographs they stay at 2 and more, and beside a head at full weight they cost
-    accuracy and OOD detection. So beside a head they count by ``exp(-missed /
+    Without a head, the weighted sum of triplet, distancing and KL loss, as in the
+    paper. On digits the first two soon fall to hundredths, as the head's cross-entropy
+    does; on photographs they stay at 2 and more, and beside a head at full weight they
+    cost accuracy and OOD detection. So beside a head they count by ``exp(-missed /
     MISSED_MARGIN)``, where ``missed`` is the triplet and distancing loss, by how much
     the margins are missed: they shape what can be held apart.
 
