@@ -328,9 +328,9 @@ class Evidence:
     ) -> "Evidence":
         """Take the constants from held-out known points.
 
-        The range of a few points says little of that of all. That of the training points
-        is narrower, by about as much in each part, and stands in as a prior that is
-        worth :data:`PRIOR_POINTS` points.
+        The range of a few points says little of that of all. That of the training
+        points is narrower, by about as much in each part, and stands in as a prior that
+        is worth :data:`PRIOR_POINTS` points.
 
         Parameters
         ----------
