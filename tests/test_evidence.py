@@ -235,7 +235,7 @@ def test_the_median_is_nought_and_more_is_more(n, n_training):
     assert (evidence.spread > 0).all()
     order = np.argsort(raw_scores(n), axis=0)
     np.testing.assert_array_equal(np.argsort(standard, axis=0), order)
-    higher = raw_scores(n) + [0.0, 1.0, 0.0]
+    higher = raw_scores(n) + np.array([0.0, 1.0, 0.0])
     assert np.all(evidence.total(higher) > evidence.total(raw_scores(n)))
 
 
