@@ -208,11 +208,11 @@ class View:
         """
         if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
             raise ValueError(f"a view of {str(state)[:80]}")
-        are_bools = [isinstance(state[name], bool) for name in ("normalize", "residual")]
+        flags = (state["normalize"], state["residual"])
         if (
             not isinstance(state["features"], list)
             or state["fusion"] not in ("late", "early")
-            or not all(are_bools)
+            or not all(isinstance(flag, bool) for flag in flags)
         ):
             raise ValueError(f"a view of {str(state)[:80]}")
         view = cls(**{**state, "features": tuple(state["features"])})
