@@ -48,7 +48,7 @@ from skvmdls.calibration import (
     conformal_threshold,
     hold_out,
 )
-from skvmdls.evidence import Evidence, View, resolve_features
+from skvmdls.evidence import FEW_POINTS, Evidence, View, resolve_features
 from skvmdls.gaussians import (
     ClassGaussians,
     check_class_sizes,
@@ -76,10 +76,13 @@ from skvmdls.training import (
     NetworkPlan,
     train_autoencoder,
     train_network,
+    usual_epochs,
 )
 
 # Share of the held-out rows that set the score's constants; the others the threshold.
 EVIDENCE_SHARE = 0.25
+# Where they are few, about as many training points help to set the evidence's.
+TRAINING_POINTS = 1000
 
 # Parameters that do not touch the nets or the Gaussians.
 FREE_TO_CHANGE = ("checkpoint", "contamination", "memory", "threshold", "verbose")
@@ -131,7 +134,9 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         None, Interval(Integral, 2, None, closed="left"), None
     )
     samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
-    max_epochs: int = parameter(20, Interval(Integral, 1, None, closed="left"))
+    max_epochs: int | str = parameter(
+        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    )
     learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
     weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
     augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
@@ -295,8 +300,12 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         n_classes = len(self.classes_)
         classes_per_batch = min(n_classes, self.classes_per_batch or 10)
         margin = self.distancing_margin
+        batch_size = classes_per_batch * self.samples_per_class
+        n_batches = max(1, round(len(self.split_.training) / batch_size))
         return NetworkPlan(
-            epochs=self.max_epochs,
+            epochs=usual_epochs(n_batches, is_table=len(self.input_shape_) == 1)
+            if self.max_epochs == "auto"
+            else int(self.max_epochs),
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             augmentation=resolve_augmentation(self.augmentation, self.input_shape_),
@@ -360,7 +369,11 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _calibrate(self, X: np.ndarray) -> None:
         measured = self._measure(X[self.split_.evidence])
-        self.evidence_ = Evidence.fit(self.view_.names, measured.raw)
+        raw_of_training = None
+        if len(measured.raw) < FEW_POINTS:
+            some = self.split_.training[:: max(1, len(X) // TRAINING_POINTS)]
+            raw_of_training = self._measure(X[some]).raw
+        self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
         reconstruction = self._reconstruction()
         if reconstruction is not None and reconstruction.weighting == "paper":
             self.weight_calibration_ = WeightCalibration.fit(

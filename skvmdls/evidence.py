@@ -42,6 +42,10 @@ TAIL = 0.05
 # classes apart, and mu says again what g says: each counts half. See docs/recipe.md.
 HALF = ("t1", "t2", "mu", RESIDUAL)
 
+# Below as many held-out points, training points help to tell the usual range.
+FEW_POINTS = 200
+PRIOR_POINTS = 20
+
 SMALLEST_LENGTH = 1e-12
 
 
@@ -316,8 +320,17 @@ class Evidence:
     weights: np.ndarray
 
     @classmethod
-    def fit(cls, names: Sequence[str], raw: np.ndarray) -> "Evidence":
+    def fit(
+        cls,
+        names: Sequence[str],
+        raw: np.ndarray,
+        raw_of_training: np.ndarray | None = None,
+    ) -> "Evidence":
         """Take the constants from held-out known points.
+
+        The range of a few points says little of that of all. That of the training
+        points is narrower, by about as much in each part, and stands in as a prior that
+        is worth :data:`PRIOR_POINTS` points.
 
         Parameters
         ----------
@@ -325,18 +338,18 @@ class Evidence:
         raw : ndarray of shape (n, n_parts)
             Raw scores of points that neither the net nor the Gaussians saw, and that do
             not set the threshold.
+        raw_of_training : ndarray of shape (m, n_parts), optional
+            Raw scores of training points, where the held-out ones are few.
 
         Returns
         -------
         evidence : Evidence
         """
-        typical = np.median(raw, axis=0)
-        spread = typical - np.quantile(raw, TAIL, axis=0)
-        # Points that all score alike have no range: any difference is then a large one.
-        rounding = np.finfo(np.float32).eps * np.maximum(1, np.abs(typical))
-        return cls(
-            tuple(names), typical, np.maximum(spread, rounding), part_weights(names)
-        )
+        spread = _range_below(raw)
+        if raw_of_training is not None:
+            share = len(raw) / (len(raw) + PRIOR_POINTS)
+            spread = spread**share * _range_below(raw_of_training) ** (1 - share)
+        return cls(tuple(names), np.median(raw, axis=0), spread, part_weights(names))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Hand out the constants, for :meth:`from_state`.
@@ -407,3 +420,12 @@ class Evidence:
             Higher is more in-distribution.
         """
         return self.standardize(raw) @ self.weights
+
+
+def _range_below(raw: np.ndarray) -> np.ndarray:
+    """From the median down to the end of the usual range, of each column; positive."""
+    typical = np.median(raw, axis=0)
+    below = typical - np.quantile(raw, TAIL, axis=0)
+    # Points that all score alike have no range: any difference is then a large one.
+    rounding = np.finfo(np.float32).eps * np.maximum(1, np.abs(typical))
+    return np.maximum(below, rounding)
