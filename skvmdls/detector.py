@@ -76,6 +76,7 @@ from skvmdls.training import (
     NetworkPlan,
     train_autoencoder,
     train_network,
+    usual_epochs,
 )
 
 # Share of the held-out rows that set the score's constants; the others the threshold.
@@ -133,7 +134,9 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         None, Interval(Integral, 2, None, closed="left"), None
     )
     samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
-    max_epochs: int = parameter(20, Interval(Integral, 1, None, closed="left"))
+    max_epochs: int | str = parameter(
+        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    )
     learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
     weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
     augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
@@ -297,8 +300,12 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         n_classes = len(self.classes_)
         classes_per_batch = min(n_classes, self.classes_per_batch or 10)
         margin = self.distancing_margin
+        batch_size = classes_per_batch * self.samples_per_class
+        n_batches = max(1, round(len(self.split_.training) / batch_size))
         return NetworkPlan(
-            epochs=self.max_epochs,
+            epochs=usual_epochs(n_batches, is_table=len(self.input_shape_) == 1)
+            if self.max_epochs == "auto"
+            else int(self.max_epochs),
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             augmentation=resolve_augmentation(self.augmentation, self.input_shape_),

@@ -238,6 +238,11 @@ def small_data(monkeypatch):
     [
         ("ood-cifar10", 1, ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"]),
         ("ood-cifar100", 1, ["ImageNet-resize", "CIFAR-10", "NOISE"]),
+        (
+            "ablation-evidence-cifar10",
+            len(EVIDENCE),
+            ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"],
+        ),
         ("osr-splits-cifar10", 5, ["other classes"]),
         ("leave-classes-out-cifar10", 4, ["other classes"]),
         ("leave-classes-out-tables", 9, ["classes left out"]),

@@ -111,7 +111,6 @@ def train_softmax(
     batch_size = plan.classes_per_batch * plan.samples_per_class
     n_batches = max(1, round(len(inputs) / batch_size))
     optimizer, schedule = _optimizer(net, plan, plan.epochs * n_batches)
-    smoothing = getattr(plan, "label_smoothing", 0.0)
     net.train()
     epochs = range(plan.epochs)
     for _ in tqdm(epochs, "softmax net", unit="epoch", disable=not plan.verbose):
@@ -119,9 +118,7 @@ def train_softmax(
         for batch in order.tensor_split(n_batches):
             with autocast(inputs.device, plan.dtype):
                 logits = net(_augmented(inputs[batch], plan))
-            loss = F.cross_entropy(
-                logits.float(), labels[batch], label_smoothing=smoothing
-            )
+            loss = F.cross_entropy(logits.float(), labels[batch])
             _descend(loss, optimizer, schedule)
     net.eval()
 
