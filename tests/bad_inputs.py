@@ -150,11 +150,13 @@ BAD_FITS = [
     ),
     parameter("it is a class", covariance_estimator=OAS),
     parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
-    parameter(r"features=\(\) must name parts", features=()),
+    parameter(r"features=\(\) must be 'auto' or name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
-    parameter(r"a single one as \('mu',\)", features="mu"),
+    parameter(
+        r"must be .auto. or a sequence.*a single one as \('mu',\)", features="mu"
+    ),
     parameter("'features' parameter", features=3),
     BadFit(
         "`features=('x', 'mu')` for images",
@@ -196,7 +198,7 @@ BAD_FITS = [
     ),
     parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
     parameter("'weighting' parameter", weighting="none"),
-    parameter("'weighting' parameter.*'evidence', 'paper'", weighting="calibrated"),
+    parameter("'weighting' parameter.*'evidence'", weighting="calibrated"),
 ]
 
 # Of a detector that was fitted on 6 features.
