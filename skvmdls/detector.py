@@ -11,12 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import (
-    Tags,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
+from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -28,6 +23,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skvmdls._docstrings import documented
+from skvmdls._labels import as_labels
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.caching import remembered
@@ -37,6 +35,7 @@ from skvmdls.calibration import (
     conformal_p_value,
     conformal_threshold,
     hold_out,
+    warn_of_small_classes,
 )
 from skvmdls.checkpoints import Checkpoint
 from skvmdls.devices import (
@@ -221,7 +220,10 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> "VMDLSbDetector":
+    @under_ordinary_torch
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> "VMDLSbDetector":
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -232,9 +234,16 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 (n, channels, height, width)
             Floats, or uint8 images (scaled by 255).
         y : array-like of shape (n,)
-            Labels; at least two classes, with at least two samples each, none of
-            them ``-1``. One class needs three or more beside those held out, unless
-            `covariance_type` is ``"diag"``.
+            Labels: strings, integers, whole floats or booleans; at least two
+            classes, with at least two samples each, none of them ``-1``. One class
+            needs three or more beside those held out, unless `covariance_type` is
+            ``"diag"``.
+        groups : array-like of shape (n,), default=None
+            Rows that are not independent (of one patient, one video, copies of one
+            image) have one group: none of them is held out to set the threshold
+            while others are trained on, and together they count as one point. Equal
+            rows of X are kept together in any case. In a ``Pipeline`` or a search,
+            ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -251,22 +260,25 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             If a batch is too large for the device.
         """
         attempt = object.__new__(type(self))
-        attempt.__dict__.update(
-            {name: value for name, value in vars(self).items() if not _is_fitted(name)}
-        )
-        attempt._fit(X, y)
-        self.__dict__ = attempt.__dict__
+        given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
+        attempt.__dict__.update({name: plain(value) for name, value in given.items()})
+        attempt._fit(X, y, groups)
+        self.__dict__ = attempt.__dict__ | given
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike) -> None:
+    def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         self._check_features()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
         device = resolve_device(self.device)
-        checkpoint = Checkpoint(self.checkpoint, self._ingredients(X, y, device))
+        together = group_ids(X, groups)
+        ingredients = self._ingredients(X, labels, device) | {"groups": together}
+        checkpoint = Checkpoint(self.checkpoint, ingredients)
         rng = check_random_state(checkpoint.seed(self.random_state))
-        parts = hold_out(labels, self.calibration_fraction, self._weight_share, rng)
+        shares = self.calibration_fraction, self._weight_share
+        parts = hold_out(labels, *shares, rng, together)
+        warn_of_small_classes(self.classes_, labels, together)
         X_train, y_train = X[parts.training], labels[parts.training]
         check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
@@ -280,13 +292,14 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self._calibrate(X, parts)
 
     def _ingredients(
-        self, X: np.ndarray, y: ArrayLike, device: torch.device
+        self, X: np.ndarray, labels: np.ndarray, device: torch.device
     ) -> dict[str, Any]:
         """By name, all that decides the nets and Gaussians."""
         parameters = self.get_params(deep=False)
         for name in FREE_TO_CHANGE:
             parameters.pop(name, None)
-        return parameters | {"X": X, "y": np.asarray(y), "device": device.type}
+        y = self.classes_[labels]
+        return parameters | {"X": X, "y": y, "device": device.type}
 
     def _check_features(self) -> None:
         chosen = list(self.features)
@@ -297,7 +310,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 f"once: some of {ENSEMBLE_PARTS}."
             )
         # The Gaussians are of these parts, whatever the parameter says later.
-        self.features_ = tuple(chosen)
+        self.features_ = tuple(map(str, chosen))
 
     def _check_training_data(
         self, X: ArrayLike, y: ArrayLike
@@ -308,7 +321,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 "the target y is None."
             )
         X = check_inputs(self, X, input_shape=None)
-        y = np.asarray(column_or_1d(y, warn=True))
+        y = as_labels(y)
         check_consistent_length(X, y)
         self.classes_, labels = check_labels(y)
         self.input_shape_ = X.shape[1:]
@@ -403,7 +416,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _threshold(self) -> float:
         if self.threshold is not None:
             return float(self.threshold)
-        return conformal_threshold(self.calibration_scores_, self.contamination)
+        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
 
     @property
     def offset_(self) -> float:
@@ -420,7 +433,9 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         )
         return self._threshold()
 
-    def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
+    def fit_predict(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> np.ndarray:
         """Fit, then predict the same points.
 
         The threshold comes from held-out points, but most of X is training data,
@@ -432,14 +447,17 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             As for :meth:`fit`.
         y : array-like of shape (n,)
             As for :meth:`fit`; scikit-learn's own outlier detectors ignore it.
+        groups : array-like of shape (n,), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             As of :meth:`predict`.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, groups).predict(X)
 
+    @under_ordinary_torch
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
 
@@ -475,6 +493,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         likelihood = self.class_log_likelihood(X)
         return self.classes_[likelihood.argmax(axis=1)]
 
+    @under_ordinary_torch
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
@@ -509,6 +528,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         """
         return self.score_samples(X) - self.offset_
 
+    @under_ordinary_torch
     def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
         """Log-likelihood of each point's feature ensemble under each class.
 
@@ -545,6 +565,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         scores = self.score_samples(X)
         return conformal_p_value(self.calibration_scores_, scores)
 
+    @under_ordinary_torch
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
 
@@ -606,7 +627,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _batches(self, X: np.ndarray) -> Iterator[Tensor]:
         device, dtype = self._placed()
-        return self.standardizer_.batches(X, self.batch_size, device, dtype)
+        return self.standardizer_.batches(X, plain(self.batch_size), device, dtype)
 
     def _placed(self) -> tuple[torch.device, torch.dtype]:
         """Bring the nets to where they score; they may have been loaded elsewhere."""
@@ -641,6 +662,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _scores(self, measured: Measured) -> np.ndarray:
         return measured.log_likelihood
 
+    @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
@@ -795,6 +817,7 @@ class VMDLSDetector(VMDLSbDetector):
         self.autoencoder_epochs = autoencoder_epochs
         self.weighting = weighting
 
+    @under_ordinary_torch
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
 
@@ -814,6 +837,7 @@ width), float64
             reconstructions(self.autoencoder_, self._batches(X))
         )
 
+    @under_ordinary_torch
     def reconstruction_weight(self, X: ArrayLike) -> np.ndarray:
         """Distance between each point and its reconstruction at the first tap.
 

@@ -9,8 +9,12 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
+
+from skvmdls._labels import as_labels
+from skvmdls._validation import as_array, warn
 
 __all__ = [
     "AUGMENTATIONS",
@@ -62,7 +66,7 @@ def check_inputs(
     >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
     (5, 1, 8, 8)
     """
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = as_array(X)
     is_table = len(X.shape) <= 2
     if is_table and input_shape is not None and len(input_shape) == 3:
         raise ValueError(
@@ -107,13 +111,13 @@ def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
     return ""
 
 
-def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Find the classes and encode the labels.
 
     Parameters
     ----------
-    y : ndarray of shape (n,)
-        One-dimensional labels of a single type.
+    y : array-like of shape (n,)
+        Strings, integers, whole floats or booleans, one type for all.
 
     Returns
     -------
@@ -125,8 +129,9 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If labels are missing, continuous or beyond int64, ``-1`` is among them, there
-        are fewer than two classes, or a class has a single sample.
+        If labels are missing, continuous, beyond int64, of two types or of one that
+        cannot be answered, ``-1`` is among them, there are fewer than two classes, or
+        a class has a single sample.
 
     Examples
     --------
@@ -134,11 +139,7 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> encoded
     array([0, 1, 1, 0])
     """
-    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
-        raise ValueError(
-            "y contains missing labels (None or NaN). Drop these rows: an unlabelled "
-            "point cannot be trained on."
-        )
+    y = as_labels(y)
     check_classification_targets(y)
     if y.dtype.kind == "u" and y.max(initial=0) > np.iinfo(np.int64).max:
         raise ValueError(

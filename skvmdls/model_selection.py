@@ -7,7 +7,9 @@ from numbers import Integral, Real
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_random_state, column_or_1d, indexable
+from sklearn.utils import check_random_state, indexable
+
+from skvmdls._labels import as_labels
 
 __all__ = ["LeaveClassesOut"]
 
@@ -123,7 +125,7 @@ class LeaveClassesOut(BaseCrossValidator):
             warnings.warn("LeaveClassesOut ignores groups.", UserWarning, stacklevel=2)
         X, y = indexable(X, y)
         classes, labels, counts = np.unique(
-            column_or_1d(y), return_inverse=True, return_counts=True
+            as_labels(y), return_inverse=True, return_counts=True
         )
         self._check_settings()
         n_unknown = self._n_left_out(len(classes))

@@ -14,6 +14,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import roc_curve
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skvmdls._labels import positions
 from skvmdls.metrics import (
     ThresholdCurve,
     _detector_and_inputs,
@@ -115,7 +116,7 @@ class ScoreHistogramDisplay(_Display):
         display : ScoreHistogramDisplay
         """
         detector, X = _detector_and_inputs(estimator, X)
-        is_known = np.isin(y, detector.classes_)
+        is_known = positions(y, detector.classes_) < len(detector.classes_)
         return cls.from_predictions(
             is_known, detector.score_samples(X), threshold=detector.offset_, ax=ax
         )
@@ -393,7 +394,7 @@ class KnownUnknownRocDisplay(_Display):
         display : KnownUnknownRocDisplay
         """
         detector, X = _detector_and_inputs(estimator, X)
-        is_known = np.isin(y, detector.classes_)
+        is_known = positions(y, detector.classes_) < len(detector.classes_)
         return cls.from_predictions(is_known, detector.score_samples(X), ax=ax)
 
     @classmethod
@@ -588,7 +589,7 @@ class EnsembleDisplay(_Display):
                 linewidth=0.2,
                 label=str(label),
             )
-        is_unknown = ~np.isin(labels, classes)
+        is_unknown = positions(labels, classes) == len(classes)
         if is_unknown.any():
             ax.scatter(
                 self.points[is_unknown, 0],
