@@ -182,8 +182,8 @@ def _stacked(rows: list[Any]) -> np.ndarray:
         raise ValueError(
             f"X holds inputs of {len(shapes)} different shapes, such as {shapes[0]} "
             f"and {shapes[1]}; expected one shape. Bring images to one size first: "
-            "X = np.stack([np.asarray(PIL.Image.fromarray(x).resize((width, height))) "
-            "for x in X])."
+            "X = np.stack([torchvision.transforms.functional.resize(torch.as_tensor(x)"
+            "[None], [height, width])[0] for x in X])."
         )
     return _checked_dtype(np.stack(arrays))
 

@@ -8,7 +8,6 @@ seen.
 
 import inspect
 import logging
-import marshal
 import os
 import pickle
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import torch
 from sklearn.utils.validation import check_memory
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "package_code", "remembered"]
+__all__ = ["fingerprint", "package_code", "remembered", "remembered_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +77,58 @@ def remembered(
         outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
         logger.debug("%s %s: %s", step, key, outcome)
     return recall(step, key, make)
+
+
+def remembered_training(
+    memory: Any,
+    step: str,
+    net: nn.Module,
+    train: Callable[[], Result],
+    *ingredients: Any,
+) -> Result:
+    """Train a net, in place, or give it the weights that an equal training made.
+
+    What is kept is the net's `state_dict`, not the net: its class may be one of a
+    notebook or script, which no other process finds.
+
+    Parameters
+    ----------
+    memory, step
+        As for :func:`remembered`.
+    net : nn.Module
+        Left in evaluation mode. Its class, its weights and what it holds are
+        ingredients.
+    train : callable
+        Without arguments; trains `net`.
+    *ingredients
+        What else decides the training.
+
+    Returns
+    -------
+    result
+        Of `train`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for _ in range(2):
+    ...     net = nn.Linear(1, 1)
+    ...     _ = nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
+    ...     _ = remembered_training(folder, "one", net, lambda: nn.init.ones_(net.bias))
+    ...     float(net.bias)
+    1.0
+    1.0
+    """
+
+    def make() -> tuple[dict[str, Any], Result]:
+        result = train()
+        return net.state_dict(), result
+
+    state, result = remembered(memory, step, make, net, *ingredients)
+    net.load_state_dict(state)
+    net.eval()
+    return result
 
 
 def _made(step: str, key: str, make: Callable[[], Any]) -> Any:
@@ -258,6 +309,9 @@ def _cell_content(cell: Any) -> Any:
 
 
 def _source(thing: Any) -> Any:
+    # What was sent to another process is there as code only, and must be the same.
+    if getattr(thing, "__module__", None) == "__main__":
+        return _compiled(thing)
     try:
         return inspect.getsource(thing)
     except (OSError, TypeError):
@@ -270,9 +324,16 @@ _class_source = lru_cache(maxsize=1024)(_source)
 
 
 def _compiled(thing: Any) -> Any:
-    """Code of what has no source, because it was typed into an interpreter."""
+    """Code of what has no source, or not in every process."""
     if isinstance(thing, type):
         functions = filter(inspect.isfunction, vars(thing).values())
-        return tuple(_compiled(function) for function in functions)
-    code = getattr(thing, "__code__", None)
-    return code and marshal.dumps(code)
+        return [_compiled(function) for function in functions]
+    return _instructions(getattr(thing, "__code__", None))
+
+
+def _instructions(code: Any) -> Any:
+    """Take of code what it does, not the file and the line that it stands in."""
+    if not inspect.iscode(code):
+        return code
+    constants = [_instructions(constant) for constant in code.co_consts]
+    return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)

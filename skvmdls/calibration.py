@@ -27,7 +27,7 @@ __all__ = [
 # A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
 SMALLEST_TRAINING = 3
 # Below, the class's own Gaussian is so poor that most of its new points lie outside.
-SMALLEST_PROMISED = 10
+SMALLEST_PROMISED = 20
 FEWEST_GROUPS = 5
 
 
@@ -245,7 +245,7 @@ def warn_of_small_classes(
     Warns
     -----
     UserWarning
-        If a class has fewer than 10 rows (or groups) and others far more, or if
+        If a class has fewer than 20 rows (or groups) and another more than twice as many, or if
         `groups` leaves fewer than 5 of a class with more rows.
 
     Examples
@@ -267,17 +267,15 @@ def warn_of_small_classes(
     if not is_small.any():
         return
     small = np.flatnonzero(is_small)
-    shown = [f"{classes.tolist()[c]!r} ({own[c]} of {rows[c]})" for c in small[:5]]
     unit = "rows" if groups is None else "different rows or groups"
-    if groups is None:
-        shown = [f"{classes.tolist()[c]!r} ({rows[c]})" for c in small[:5]]
+    shown = [f"{classes.tolist()[c]!r} ({own[c]})" for c in small[:5]]
     warn(
         f"{len(small)} of {len(classes)} classes have too few {unit} for the promise "
         f"of the threshold to cover them: {', '.join(shown)}"
         f"{', ...' * (len(small) > 5)}. It is about all known points together; new "
         "points of so small a class may nearly all be rejected. Give more "
-        f"{unit} of them, or covariance_type='tied', which needs fewer, and look at "
-        "the acceptance of each class on points that were not fitted."
+        f"{unit} of them, or try covariance_type='tied', and look at the acceptance of "
+        "each class on points that were not fitted."
     )
 
 

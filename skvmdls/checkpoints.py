@@ -110,6 +110,14 @@ class Checkpoint:
             name: fingerprint(value) for name, value in ingredients.items()
         }
         self._ingredients["the code of skvmdls"] = package_code()
+        if self.path.is_dir():
+            raise ValueError(
+                f"checkpoint={os.fspath(self.path)!r} is a folder; expected the path "
+                "of a file in it, which the fit will write."
+            )
+        if self.path.is_symlink():
+            # The copy of one write before stands beside the file, not the link.
+            self.path = Path(os.path.realpath(self.path))
         if self.path.exists():
             stored, self._is_good = _last_good(self.path)
             self._continue(self.path, stored)
@@ -192,7 +200,7 @@ class Checkpoint:
         body = buffer.getvalue()
         if self._is_good:
             _set_aside(path)
-        write_whole(path, _head(body) + body)
+        write_whole(path, _head(body), body)
         self._is_good = True
 
 

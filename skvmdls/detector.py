@@ -28,7 +28,7 @@ from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import group_ids, plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.caching import remembered
+from skvmdls.caching import remembered, remembered_training
 from skvmdls.calibration import (
     HeldOut,
     WeightCalibration,
@@ -63,7 +63,6 @@ from skvmdls.inputs import (
 from skvmdls.metrics import open_set_f1
 from skvmdls.network import (
     ENSEMBLE_PARTS,
-    VariationalNetwork,
     build_autoencoder,
     build_network,
 )
@@ -344,16 +343,16 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         with seeded(seed, device):
             network = build_network(factory, self.input_shape_, self.latent_dim)
 
-            def train() -> tuple[VariationalNetwork, History]:
-                history = train_network(
+            def train() -> History:
+                return train_network(
                     network.to(device), inputs, labels, plan, seed, stage
                 )
-                return network, history
 
-            ingredients = network, inputs, labels, replace(plan, verbose=0), seed
-            self.network_, self.history_ = remembered(
-                self.memory, "network", train, *ingredients, device.type
+            ingredients = inputs, labels, replace(plan, verbose=0), seed, device.type
+            self.history_ = remembered_training(
+                self.memory, "network", network, train, *ingredients
             )
+            self.network_ = network
 
     def _network_plan(self, device: torch.device) -> NetworkPlan:
         n_classes = len(self.classes_)
@@ -714,6 +713,9 @@ class VMDLSDetector(VMDLSbDetector):
     {attributes}
     autoencoder_ : nn.Module
         The trained autoencoder.
+    autoencoder_history_ : dict of str to list of float
+        ``loss`` and ``learning_rate`` of each of its epochs
+        (see :func:`skvmdls.training.train_autoencoder`).
     weight_calibration_ : WeightCalibration
         The weight's constants.
 
@@ -872,17 +874,16 @@ width), float64
         with seeded(seed, device):
             autoencoder = build_autoencoder(factory, self.input_shape_)
 
-            def train() -> tuple[nn.Module, History]:
-                history = train_autoencoder(
+            def train() -> History:
+                return train_autoencoder(
                     autoencoder.to(device), inputs, plan, seed, stage
                 )
-                return autoencoder, history
 
-            ingredients = autoencoder, inputs, replace(plan, verbose=0), seed
-            self.autoencoder_, history = remembered(
-                self.memory, "autoencoder", train, *ingredients, device.type
+            ingredients = inputs, replace(plan, verbose=0), seed, device.type
+            self.autoencoder_history_ = remembered_training(
+                self.memory, "autoencoder", autoencoder, train, *ingredients
             )
-        self.history_["reconstruction_loss"] = history["loss"]
+            self.autoencoder_ = autoencoder
 
     def _autoencoder_plan(self) -> AutoencoderPlan:
         return AutoencoderPlan(

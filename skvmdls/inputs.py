@@ -1,6 +1,6 @@
 """From arrays to tensors: shapes, labels, standardisation, augmentation."""
 
-import warnings
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,7 +87,8 @@ def check_inputs(
     if X.ndim > 4:
         raise ValueError(
             f"X has {X.ndim} dimensions, shape {X.shape}; expected (n, features), "
-            "(n, height, width) or (n, channels, height, width)."
+            "(n, height, width) or (n, channels, height, width). Without a net of "
+            "its own for it, give it as a table: X.reshape(len(X), -1)."
         )
     images = X if X.ndim == 4 else X[:, None]
     if 0 in images.shape[1:]:
@@ -206,8 +207,10 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     Attributes
     ----------
     mean_, scale_ : ndarray of shape (features,) or (channels, 1, 1), float64
-    largest_ : float
-        Largest absolute value seen, of bytes after the division.
+    smallest_, largest_ : float
+        The range of the values seen, of bytes after the division.
+    were_bytes_ : bool
+        Whether they were of dtype uint8.
 
     Examples
     --------
@@ -234,13 +237,16 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             If the values are too large for their variance to be computed.
         """
         scaler = StandardScaler()
-        self.largest_ = 0.0
+        self.were_bytes_ = X.dtype == np.uint8
+        self.smallest_, self.largest_ = math.inf, -math.inf
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
-            self.largest_ = max(self.largest_, float(np.abs(values).max()))
-            if self.largest_ > LARGEST:
+            self.smallest_ = min(self.smallest_, float(values.min()))
+            self.largest_ = max(self.largest_, float(values.max()))
+            extent = max(-self.smallest_, self.largest_)
+            if extent > LARGEST:
                 raise ValueError(
-                    f"X holds values as large as {self.largest_:.3g}, too large to be "
+                    f"X holds values as large as {extent:.3g}, too large to be "
                     f"standardised: their squares overflow. Rescale X to stay below "
                     f"{LARGEST:.0e}."
                 )
@@ -266,22 +272,35 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         Warns
         -----
         UserWarning
-            Naming the dtype and the largest value of both.
+            Naming the dtype and the range of both.
         """
-        if X.ndim != 4:
+        # Bytes beside bytes are right, however dark.
+        if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
             return
-        largest = float(np.abs(_unit_range(X[:CHUNK])).max())
-        too_large = largest > 16 and self.largest_ <= 1
-        too_small = X.dtype == np.uint8 and self.largest_ > 16
-        if too_large or too_small:
-            warnings.warn(
-                f"X holds {X.dtype} images with values up to {largest:.3g} (uint8 is "
-                "divided by 255), but the detector was fitted on values up to "
-                f"{self.largest_:.3g}. Give images as they were given to fit: uint8, "
-                "or floats of the same range.",
-                UserWarning,
-                stacklevel=4,
+        values = _unit_range(X[:CHUNK])
+        smallest, largest = float(values.min()), float(values.max())
+        if self._look_rescaled(smallest, largest):
+            divided = " (uint8 divided by 255)"
+            warn(
+                f"X holds {X.dtype} images with values from {smallest:.3g} to "
+                f"{largest:.3g}{divided * (X.dtype == np.uint8)}, but the detector was "
+                f"fitted on values from {self.smallest_:.3g} to {self.largest_:.3g}"
+                f"{divided * self.were_bytes_}. Give images as they were given to fit: "
+                "in the same units and the same range."
             )
+
+    def _look_rescaled(self, smallest: float, largest: float) -> bool:
+        extent = max(-self.smallest_, self.largest_)
+        size = max(-smallest, largest)
+        # Of 255 and 1, or 65535 and 255: no picture is so much brighter or darker.
+        if size > 16 * extent or 0 < size < extent / 64:
+            return True
+        # Of [-1, 1] and [0, 1]: one has black at its most negative, the other at 0.
+        was_centred = self.smallest_ < -0.1 * extent
+        if was_centred:
+            return smallest >= 0 and smallest < 0.05 * largest and largest > 0.5 * extent
+        is_centred = smallest < -0.5 * size and size <= 1.01 * extent
+        return self.smallest_ >= 0 and is_centred
 
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardise.

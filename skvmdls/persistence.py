@@ -5,22 +5,24 @@ other format in use around scikit-learn, rebuilds objects of the types that a fi
 and has no form for torch's modules; here the types are ours, a file only fills them.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
@@ -29,11 +31,11 @@ from skvmdls.files import write_whole
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
-from skvmdls.training import seeded
+from skvmdls.training import History, seeded
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = 1
+FORMAT = 2
 
 KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
@@ -41,6 +43,18 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
 LARGEST_INPUT = 2**22
+# safetensors' names of the types that arrays of ours may have.
+DTYPES = {
+    "b1": "BOOL",
+    "f2": "F16",
+    "f4": "F32",
+    "f8": "F64",
+    "i1": "I8",
+    "i2": "I16",
+    "i4": "I32",
+    "i8": "I64",
+    "u1": "U8",
+}
 CPU = torch.device("cpu")
 # What rebuilding raises where the parts of a file do not fit each other.
 _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
@@ -50,6 +64,7 @@ Arrays = dict[str, np.ndarray]
 Net = TypeVar("Net", bound=nn.Module)
 
 
+@under_ordinary_torch
 def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
     """Write a fitted detector to one file, for :func:`load`.
 
@@ -72,6 +87,8 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
         cannot hold, or its nets are no longer those of its parameters.
     sklearn.exceptions.NotFittedError
         If it is not fitted.
+    OSError
+        If the file cannot be written, with its path; one that is there stays.
 
     See Also
     --------
@@ -97,12 +114,18 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
             "classes of your own."
         )
     check_is_fitted(detector)
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "It is a folder; give the path of a file", os.fspath(path)
+        )
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
     _check_loads(detector, text, arrays)
-    content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
-    write_whole(Path(path), content)
+    metadata = {KEY: text, CHECKSUM: _checksum(text, arrays)}
+    write_whole(path, *_safetensors(metadata, arrays))
 
 
+@under_ordinary_torch
 def load(
     path: str | os.PathLike[str],
     *,
@@ -125,8 +148,8 @@ def load(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If there is no such file, it is a folder, or it may not be read; with its path.
     ValueError
         If the file is damaged, is not one of ours, has a newer format, or needs a
         factory that was not given or that builds another net.
@@ -185,20 +208,18 @@ def _head(detector: VMDLSbDetector) -> Head:
     return {
         "format": FORMAT,
         "class": type(detector).__name__,
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "parameters": {name: plain(value) for name, value in parameters.items()},
         "classes": _stored_classes(detector.classes_),
         "feature_names_in": None if names is None else names.tolist(),
         "input_shape": list(detector.input_shape_),
         "features": list(detector.features_),
         "covariance_type": detector.gaussians_.covariance_type,
-        "largest": detector.standardizer_.largest_,
+        "range": [detector.standardizer_.smallest_, detector.standardizer_.largest_],
+        "were_bytes": detector.standardizer_.were_bytes_,
         "weighting": None if weighting is None else vars(weighting),
         "history": detector.history_,
+        "autoencoder_history": getattr(detector, "autoencoder_history_", None),
     }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _arrays(detector: VMDLSbDetector) -> Arrays:
@@ -217,7 +238,31 @@ def _arrays(detector: VMDLSbDetector) -> Arrays:
             # Tables score in float64, by weights that were trained in float32.
             value = tensor.float() if tensor.is_floating_point() else tensor
             arrays[f"{role}.{name}"] = value.cpu().numpy()
-    return {name: array.copy(order="C") for name, array in arrays.items()}
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+
+def _safetensors(metadata: dict[str, str], arrays: Arrays) -> Iterator[Any]:
+    """Give the file's parts, as safetensors describes its format.
+
+    The library's own writer first copies all arrays; of a thousand classes that is
+    gigabytes.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    # The format wants the largest items first, so that each is aligned.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    end = 0
+    for name in names:
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {
+            "dtype": DTYPES[arrays[name].dtype.str[1:]],
+            "shape": arrays[name].shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    yield from (arrays[name].reshape(-1) for name in names)
 
 
 def _stored_classes(classes: np.ndarray) -> dict[str, Any]:
@@ -233,6 +278,15 @@ def _stored_classes(classes: np.ndarray) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[Head, Arrays]:
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR,
+            "It is a folder; expected the file that skvmdls.save wrote",
+            os.fspath(path),
+        )
+    # safetensors says of every file that it cannot open that it does not exist.
+    with open(path, "rb"):
+        pass
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -242,8 +296,6 @@ def _read(path: Path) -> tuple[Head, Arrays]:
         if metadata[CHECKSUM] != _checksum(text, arrays):
             raise ValueError("its checksum is not that of its content")
         version = head["format"]
-    except FileNotFoundError:
-        raise
     except (
         SafetensorError,
         OSError,
@@ -260,7 +312,8 @@ def _read(path: Path) -> tuple[Head, Arrays]:
     if not isinstance(version, int) or version != FORMAT:
         raise ValueError(
             f"{path} has format {version!r}; this version of skvmdls reads {FORMAT}. "
-            "A newer one may: pip install --upgrade skvmdls."
+            "A newer one may, pip install --upgrade skvmdls; an older format is read "
+            "by the version that wrote it."
         )
     return head, arrays
 
@@ -270,7 +323,7 @@ def _checksum(text: str, arrays: Arrays) -> str:
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
@@ -283,7 +336,7 @@ def _rebuilt(
 ) -> VMDLSbDetector:
     """Fill a detector, checking that the parts fit each other."""
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not _is_finite(array):
             raise ValueError(f"{name} holds numbers that are not finite")
     cls = DETECTORS[_expected(head["class"], str)]
     parameters = _expected(head["parameters"], dict)
@@ -306,17 +359,29 @@ def _rebuilt(
         _check("feature_names_in", (len(names),), (detector.n_features_in_,))
         detector.feature_names_in_ = np.array(names, dtype=object)
     detector.features_ = tuple(_all_strings(head["features"]))
-    detector.history_ = {
-        name: [float(value) for value in values]
-        for name, values in _expected(head["history"], dict).items()
-    }
+    detector.history_ = _history(head["history"])
     detector.standardizer_ = _standardizer(head, arrays, detector.input_shape_)
     detector.calibration_scores_ = _float64(arrays, "calibration_scores", 1)
     _fill_nets(detector, arrays)
     detector.gaussians_ = _gaussians(head, arrays, detector)
     if isinstance(detector, VMDLSDetector):
         detector.weight_calibration_ = _weighting(head["weighting"])
+        detector.autoencoder_history_ = _history(head["autoencoder_history"])
     return detector
+
+
+def _history(stored: Any) -> History:
+    return {
+        name: [float(value) for value in _expected(values, list)]
+        for name, values in _expected(stored, dict).items()
+    }
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # Piece by piece: of a large array even the answers would be large.
+    flat = array.reshape(-1)
+    pieces = (flat[start : start + 2**20] for start in range(0, flat.size, 2**20))
+    return all(np.isfinite(piece).all() for piece in pieces)
 
 
 def _expected(value: Any, kind: type) -> Any:
@@ -389,7 +454,10 @@ def _standardizer(
         setattr(standardizer, f"{name}_", array)
     if standardizer.scale_.min() <= 0:
         raise ValueError("standardizer.scale must be positive")
-    standardizer.largest_ = _expected(head["largest"], float)
+    standardizer.smallest_, standardizer.largest_ = (
+        _expected(value, float) for value in _expected(head["range"], list)
+    )
+    standardizer.were_bytes_ = _expected(head["were_bytes"], bool)
     return standardizer
 
 

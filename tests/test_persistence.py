@@ -208,7 +208,8 @@ def array(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format", value=2), "has format 2; this version of skvmdls reads 1"),
+        (put("format", value=3), "has format 3; this version of skvmdls reads 2"),
+        (put("format", value=1), "read by the version that wrote it"),
         (put("class", value="os.system"), "cannot be loaded: 'os.system'"),
         (put("parameters", "memory", value="/tmp"), r"not a file's: \['memory'\]"),
         (put("parameters", "evil", value=1), r"not a file's: \['evil'\]"),
@@ -226,7 +227,7 @@ def array(name, value):
         (put("features", value=["mu", "t9"]), "features"),
         (put("covariance_type", value="round"), "cannot be loaded: 'round'"),
         (put("weighting", "scale", value=0.0), "a weighting of"),
-        (put("largest", value="big"), "expected float, found 'big'"),
+        (put("range", value=[0.0, "big"]), "expected float, found 'big'"),
         (put("history", value=[1]), "expected dict"),
         (
             array("network.mu.weight", lambda a: a[:, :3].copy()),
