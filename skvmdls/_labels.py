@@ -17,7 +17,7 @@ from skvmdls._validation import as_numpy, is_missing, plain
 
 __all__ = ["as_labels", "positions"]
 
-# Where all strings of an array take the room of the longest, beyond this it is too much.
+# Beyond it, strings stay objects: in an array, each takes the room of the longest.
 LONGEST_STRING = 1000
 MARKERS = (-1, "-1")
 KINDS = (
@@ -237,8 +237,10 @@ def _check_same_type(values: np.ndarray, classes: np.ndarray, name: str) -> None
         example = float(broken[0]) if len(broken) else example
     if are_numbers or kinds == ["string", "string"]:
         return
-    way = f"[str(label) for label in {name}]" if kinds[1] == "string" else (
-        f"np.asarray({name}).astype(int)"
+    way = (
+        f"[str(label) for label in {name}]"
+        if kinds[1] == "string"
+        else (f"np.asarray({name}).astype(int)")
     )
     raise ValueError(
         f"{name} holds labels of type {kinds[0]}, such as {example!r}, but the "

@@ -110,7 +110,7 @@ _SETTINGS = (
     _Setting(
         _matmul_precision,
         lambda found: None if found is None else "highest",
-        lambda found: found and torch.set_float32_matmul_precision(found),
+        torch.set_float32_matmul_precision,
     ),
     _Setting(
         lambda: [place.fp32_precision for place in _products()],

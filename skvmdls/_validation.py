@@ -87,8 +87,8 @@ def as_numpy(tensor: Tensor, name: str = "X") -> np.ndarray:
         way = ".dequantize()"
     if way:
         raise ValueError(
-            f"{name} is a tensor of {tensor.dtype} and layout {tensor.layout}; expected "
-            f"a dense one of plain numbers: pass {name}{way}."
+            f"{name} is a tensor of {tensor.dtype} and layout {tensor.layout}; "
+            f"expected a dense one of plain numbers: pass {name}{way}."
         )
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     try:
@@ -234,14 +234,14 @@ def _check_columns(frame: Any) -> None:
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
         kind = str(dtype).lower()
         is_plain = kind.startswith(("int", "uint", "float", "bool", "sparse"))
-        if kind.startswith(TIMES) or not is_plain and _has_text(frame[name]):
+        if kind.startswith(TIMES) or (not is_plain and _has_text(frame[name])):
             bad.append(f"{name!r} ({dtype})")
     if bad:
         raise ValueError(
             f"X has columns that hold no numbers: {', '.join(bad[:5])}"
             f"{', ...' * (len(bad) > 5)}. Turn categories into numbers, "
-            "pd.get_dummies(X), and dates into a duration, (X['date'] - start).dt.days; "
-            "or leave these columns out."
+            "pd.get_dummies(X), and dates into a duration, (X['date'] - start)"
+            ".dt.days; or leave these columns out."
         )
 
 
@@ -250,7 +250,7 @@ def _has_text(column: Any) -> bool:
 
 
 def group_ids(X: np.ndarray, groups: Any) -> np.ndarray | None:
-    """Number the groups of rows that must stay together.
+    """Give one number to the rows that must stay together.
 
     Rows are together if they are equal, if they have the same group, and if others join
     them: the connected components of both.
@@ -291,7 +291,9 @@ def _equal_rows(X: np.ndarray) -> np.ndarray:
         if X.dtype.kind == "f":
             # 0.0 and -0.0 are equal, and a longdouble has bytes without meaning.
             row = row.astype(min(X.dtype, np.dtype(np.float64))) + 0.0
-        digest = hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest()
+        digest = hashlib.blake2b(
+            np.ascontiguousarray(row).data, digest_size=16
+        ).digest()
         ids[i] = digests.setdefault(digest, len(digests))
     return ids
 
@@ -301,8 +303,8 @@ def _checked_groups(X: np.ndarray, groups: Any) -> list[Any]:
     check_consistent_length(X, values)
     if n_missing := sum(map(is_missing, values)):
         raise ValueError(
-            f"groups has {n_missing} missing values. Give each of these rows a group of "
-            "its own, or drop them."
+            f"groups has {n_missing} missing values. Give each of these rows a group "
+            "of its own, or drop them."
         )
     return values
 

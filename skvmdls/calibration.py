@@ -207,9 +207,7 @@ def _candidates(labels: np.ndarray, groups: np.ndarray, fraction: float) -> np.n
     return np.flatnonzero(may_be)
 
 
-def _give_back(
-    is_held_out: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> None:
+def _give_back(is_held_out: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
     """Return groups of several classes to the training, where a class would miss them.
 
     In place; at least one group stays held out.
@@ -245,8 +243,8 @@ def warn_of_small_classes(
     Warns
     -----
     UserWarning
-        If a class has fewer than 20 rows (or groups) and another more than twice as many, or if
-        `groups` leaves fewer than 5 of a class with more rows.
+        If a class has fewer than 20 rows (or groups) and another more than twice as
+        many; or fewer than 5 groups, of more rows.
 
     Examples
     --------

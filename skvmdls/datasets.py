@@ -1,8 +1,8 @@
-"""Data for open-set experiments: digits, MNIST, Omniglot, CIFAR-10, and noise.
+"""Data for open-set experiments: digits, MNIST, Omniglot, CIFAR, tables, and noise.
 
-MNIST, Omniglot and CIFAR-10 are looked for as local archives (``mnist.npz``,
-``omniglot_small1.npz``, ``cifar10_jpeg.tar.xz``) in the data folder, and fetched there
-by torchvision otherwise.
+MNIST, Omniglot, CIFAR-10 and CIFAR-100 are looked for as local archives (``mnist.npz``,
+``omniglot_small1.npz``, ``cifar10_jpeg.tar.xz``, ``cifar100_jpeg.tar.xz``) in the data
+folder, and fetched there by torchvision otherwise.
 The data folder is the argument `data_home`, else the environment variable
 ``SKVMDLS_DATA_HOME``, else ``~/skvmdls_data``.
 """
@@ -29,12 +29,22 @@ __all__ = [
     "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",
+    "load_table",
+    "load_tables",
     "mnist_noise",
     "uniform_noise",
 ]
 
 # Lake et al.'s "background small 1": 136 characters, 20 drawings of each.
 OMNIGLOT_ALPHABETS = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
+
+# Columns that name a row, or say where it was published, instead of describing it: a
+# method that splits by them learns the list of rows by heart.
+NO_MEASUREMENTS = {
+    "splice": ["Instance_name"],
+    "vowel": ["Train or Test"],
+    "zoo": ["animal"],
+}
 
 RandomState = int | np.random.RandomState | None
 
@@ -224,19 +234,7 @@ def load_cifar10(
     FileNotFoundError
         If the data is neither there nor to be had.
     """
-    folder = get_data_home(data_home)
-    archive = folder / "cifar10_jpeg.tar.xz"
-    if archive.exists():
-        names, images = _images_in(archive)
-        places = np.array([name.split("/")[:2] for name in names])
-        is_train = places[:, 0] == "train"
-        return Bunch(
-            X_train=images[is_train],
-            y_train=places[is_train, 1],
-            X_test=images[~is_train],
-            y_test=places[~is_train, 1],
-        )
-    return _fetched_cifar("CIFAR10", folder, download)
+    return _load_cifar("CIFAR10", get_data_home(data_home), download)
 
 
 def load_cifar100(
@@ -247,7 +245,8 @@ def load_cifar100(
     Parameters
     ----------
     data_home : path, optional
-        Folder to look in and to download to (see :func:`get_data_home`).
+        Folder with ``cifar100_jpeg.tar.xz`` (a lossy copy, unpacked in memory in about
+        a minute), or to download to (see :func:`get_data_home`).
     download : bool, default=True
         Whether to fetch what is not there.
 
@@ -261,7 +260,7 @@ def load_cifar100(
     FileNotFoundError
         If the data is neither there nor to be had.
     """
-    return _fetched_cifar("CIFAR100", get_data_home(data_home), download)
+    return _load_cifar("CIFAR100", get_data_home(data_home), download)
 
 
 def load_imagenet_resize(
@@ -283,13 +282,114 @@ def load_imagenet_resize(
     FileNotFoundError
         If the archive is not there: nothing fetches it.
     """
-    archive = get_data_home(data_home) / "imagenet_resize_jpeg.tar.xz"
+    return _images_in(_archive("imagenet_resize_jpeg.tar.xz", data_home))[1]
+
+
+def load_tables(data_home: str | os.PathLike[str] | None = None) -> dict[str, Bunch]:
+    """15 classification tables of the UCI repository, by name.
+
+    Parameters
+    ----------
+    data_home : path, optional
+        Folder with ``tables.tar.xz`` (see :func:`get_data_home`).
+
+    Returns
+    -------
+    tables : dict of str to Bunch
+        As of :func:`load_table`, in alphabetical order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the archive is not there: nothing fetches it.
+    ImportError
+        If pandas is not installed.
+    """
+    with tarfile.open(_archive("tables.tar.xz", data_home)) as members:
+        texts = {
+            Path(member.name).stem: members.extractfile(member)
+            for member in members
+            if member.name.endswith(".csv")
+        }
+        return {name: _read_table(name, texts[name]) for name in sorted(texts)}
+
+
+def load_table(name: str, data_home: str | os.PathLike[str] | None = None) -> Bunch:
+    """One of the tables of :func:`load_tables`.
+
+    Columns that do not describe a row are left out: ``animal`` of zoo and
+    ``Instance_name`` of splice name it, ``Train or Test`` of vowel says in which part
+    it was published; and those that hold no value at all.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"zoo"``: the name of its file, without the ending.
+    data_home : path, optional
+        As of :func:`load_tables`.
+
+    Returns
+    -------
+    table : Bunch
+        ``X``, a DataFrame: numbers are int64 or float64, everything else a category;
+        missing values are NaN. ``y``, an ndarray of shape (n,): the column ``class``,
+        as numbers or as text (autos has a class -1, which no detector takes).
+        ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such table.
+    FileNotFoundError
+        If the archive is not there: nothing fetches it.
+    ImportError
+        If pandas is not installed.
+    """
+    tables = load_tables(data_home)
+    if name not in tables:
+        raise ValueError(f"name={name!r} is no table; there are {', '.join(tables)}.")
+    return tables[name]
+
+
+def _read_table(name: str, file: Any) -> Bunch:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "Tables are read by pandas, which is not installed: pip install pandas."
+        ) from error
+    # Only an empty field is missing: "none" and "NA" are values.
+    table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    y = table.pop("class").to_numpy()
+    X = table.drop(columns=NO_MEASUREMENTS.get(name, []))
+    X = X.dropna(axis="columns", how="all")
+    texts = X.columns.difference(X.select_dtypes("number").columns)
+    return Bunch(X=X.astype(dict.fromkeys(texts, "category")), y=y, name=name)
+
+
+def _archive(name: str, data_home: str | os.PathLike[str] | None) -> Path:
+    archive = get_data_home(data_home) / name
     if not archive.exists():
         raise FileNotFoundError(
             f"{archive} was not found, and cannot be fetched. Name a folder that has "
             "it with data_home=... or SKVMDLS_DATA_HOME."
         )
-    return _images_in(archive)[1]
+    return archive
+
+
+def _load_cifar(name: str, folder: Path, download: bool) -> Bunch:
+    archive = folder / f"{name.lower()}_jpeg.tar.xz"
+    if not archive.exists():
+        return _fetched_cifar(name, folder, download)
+    names, images = _images_in(archive)
+    places = np.array([name.split("/")[:2] for name in names])
+    is_train = places[:, 0] == "train"
+    return Bunch(
+        X_train=images[is_train],
+        y_train=places[is_train, 1],
+        X_test=images[~is_train],
+        y_test=places[~is_train, 1],
+    )
 
 
 def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:

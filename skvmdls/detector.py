@@ -22,13 +22,23 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skvmdls._caching import remembered, remembered_training
+from skvmdls._checkpoints import Checkpoint
+from skvmdls._devices import (
+    fits_on,
+    float64_device,
+    place,
+    resolve_device,
+    resolve_precision,
+    scoring_placement,
+)
 from skvmdls._docstrings import documented
 from skvmdls._labels import as_labels
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import group_ids, plain
+from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.caching import remembered, remembered_training
 from skvmdls.calibration import (
     HeldOut,
     WeightCalibration,
@@ -36,15 +46,6 @@ from skvmdls.calibration import (
     conformal_threshold,
     hold_out,
     warn_of_small_classes,
-)
-from skvmdls.checkpoints import Checkpoint
-from skvmdls.devices import (
-    fits_on,
-    float64_device,
-    place,
-    resolve_device,
-    resolve_precision,
-    scoring_placement,
 )
 from skvmdls.gaussians import (
     ClassGaussians,
@@ -58,7 +59,6 @@ from skvmdls.inputs import (
     check_inputs,
     check_labels,
     labels_with_unknown,
-    resolve_augmentation,
 )
 from skvmdls.metrics import open_set_f1
 from skvmdls.network import (

@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skvmdls._devices import compute_in_one_thread_if_forked
+from skvmdls._files import write_whole
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
-from skvmdls.files import write_whole
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
@@ -166,6 +167,7 @@ def load(
         ...
     ValueError: ...notes.txt is damaged, or was not written by skvmdls.save: ...
     """
+    compute_in_one_thread_if_forked()
     head, arrays = _read(Path(path))
     given = {"backbone": backbone, "autoencoder": autoencoder}
     factories = {role: factory for role, factory in given.items() if factory}
@@ -323,7 +325,7 @@ def _checksum(text: str, arrays: Arrays) -> str:
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

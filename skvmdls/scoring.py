@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skvmdls.devices import is_out_of_memory
+from skvmdls._devices import is_out_of_memory
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.network import VariationalNetwork
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from skvmdls.checkpoints import Stage, State
-from skvmdls.devices import autocast, out_of_memory_explained, sent
+from skvmdls._checkpoints import Stage, State
+from skvmdls._devices import autocast, out_of_memory_explained, sent
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler

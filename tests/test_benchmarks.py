@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import main
+from experiments import LOSSES, PUBLIC_SPLITS, TUNING_SPLITS
+from figures import draw_points
+from peers import PEERS, SoftmaxNet, train_softmax
+from protocol import Task, run
+from records import Record
+from report import PAGES
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
-from skvmdls.benchmarks.__main__ import main
-from skvmdls.benchmarks.experiments import LOSSES, PUBLIC_SPLITS, TUNING_SPLITS
-from skvmdls.benchmarks.figures import draw_points
-from skvmdls.benchmarks.peers import PEERS, SoftmaxNet, train_softmax
-from skvmdls.benchmarks.protocol import Task, run
-from skvmdls.benchmarks.records import Record
-from skvmdls.benchmarks.report import PAGES
 from skvmdls.calibration import conformal_threshold, hold_out
 from skvmdls.metrics import open_set_f1
 
@@ -93,7 +93,7 @@ def test_a_peer_that_fails_is_recorded_with_its_error(task, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr("skvmdls.benchmarks.protocol.fit_peer", broken)
+    monkeypatch.setattr("protocol.fit_peer", broken)
     small = Task(
         *[getattr(task, name) for name in ("X_train", "y_train")],
         task.X_known,
@@ -206,7 +206,7 @@ def test_every_panel_of_every_part_is_drawn_under_its_name(tmp_path, monkeypatch
     panel = {"points": [[0.0, 1.0], [2.0, 3.0]], "labels": ["4", None]}
     drawn = []
     monkeypatch.setattr(
-        "skvmdls.benchmarks.figures._write",
+        "figures._write",
         lambda figure, path: drawn.extend(ax.get_title() for ax in figure.axes),
     )
     two = {"panels": {"theirs": panel, "ours": panel}}
@@ -245,7 +245,7 @@ def test_a_run_of_other_settings_or_other_code_is_not_continued(tmp_path, monkey
     Record(path, {"epochs": 1}).add("seed 0", {"auroc": 0.5})
     assert Record(path, {"epochs": 1}).parts
     assert not Record(path, {"epochs": 2}).parts
-    monkeypatch.setattr("skvmdls.benchmarks.records.package_code", lambda: "other")
+    monkeypatch.setattr("records._code", lambda: "other")
     assert not Record(path, {"epochs": 1}).parts
 
 

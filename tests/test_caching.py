@@ -1,9 +1,6 @@
 """What is recalled, and what must never be."""
 
 import logging
-import math
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import joblib
@@ -13,145 +10,18 @@ import torch
 from sklearn.covariance import OAS
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
-from torchvision.transforms import v2
 
+import skvmdls._fingerprints
 import skvmdls.detector
 from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls._caching import remembered
 from skvmdls.backbones import mlp
-from skvmdls.caching import fingerprint, remembered
 
 QUICK = {"max_epochs": 3, "contamination": 0.1, "random_state": 0}
 
 
 def scaled(factor):
     return lambda batch: batch * factor
-
-
-def defined_by(source):
-    names = {"nn": nn, "torch": torch}
-    exec(source, names)
-    return names["thing"]
-
-
-class Scale(nn.Module):
-    def __init__(self, **attributes):
-        super().__init__()
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    def forward(self, x):
-        return x * self.factors[0]
-
-
-class Callable:
-    def __init__(self, steps):
-        self.steps = steps
-
-    def __call__(self, x):
-        return x
-
-
-def closing_over(value):
-    class Shift(nn.Module):
-        def forward(self, x):
-            return x + value
-
-    return Shift()
-
-
-def data_class(result):
-    source = f"class thing:\n def __call__(self, x): return {result}"
-    return dataclass(defined_by(source))()
-
-
-def by_keyword(factor):
-    def thing(x, *, factor=factor):
-        return x * factor
-
-    return thing
-
-
-def countdown():
-    def thing(n):
-        return n and thing(n - 1)
-
-    return thing
-
-
-def inheriting(result):
-    base = defined_by(
-        f"class thing(nn.Module):\n def forward(self, x): return {result}"
-    )
-    return type("Heir", (base,), {})()
-
-
-def linear(seed):
-    torch.manual_seed(seed)
-    return nn.Linear(3, 3)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: (1, 2.5, "a", None, torch.float32, torch.device("cpu")),
-        lambda: linear(0),
-        lambda: scaled(2.0),
-        lambda: partial(np.add, 1),
-        lambda: np.add.reduce,
-        lambda: OAS(),
-        lambda: (torch.arange(3), np.arange(3)),
-        lambda: defined_by("thing = lambda x: x + 1"),
-        lambda: Scale(factors=[1.0], act=torch.tanh),
-        lambda: v2.Compose([v2.RandomRotation(10), v2.GaussianBlur(3)]),
-        lambda: inheriting("x"),
-        countdown,
-        lambda: lambda x: math.sqrt(x) + np.add(x, 1),
-        lambda: closing_over(math),
-    ],
-)
-def test_equal_things_have_equal_fingerprints(make):
-    assert fingerprint(make()) == fingerprint(make())
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (linear(0), linear(1)),
-        (scaled(2.0), scaled(3.0)),
-        (partial(np.add, 1), partial(np.add, 2)),
-        (torch.zeros(3), torch.zeros(4)),
-        (torch.float32, torch.bfloat16),
-        (OAS(), OAS(store_precision=False)),
-        (nn.Dropout(0.1), nn.Dropout(0.2)),
-        (nn.ReLU(), nn.Tanh()),
-        (
-            defined_by("thing = lambda x: x + 1"),
-            defined_by("thing = lambda x: x + 2"),
-        ),
-        # Regressions: only plain attributes of a module were seen.
-        (Scale(factors=[1.0]), Scale(factors=[-5.0])),
-        (Scale(factors={"a": 1.0}), Scale(factors={"a": 2.0})),
-        (Scale(act=nn.functional.relu), Scale(act=torch.tanh)),
-        (Scale(hidden=[nn.Dropout(0.1)]), Scale(hidden=[nn.Dropout(0.2)])),
-        (v2.RandomRotation(10), v2.RandomRotation(90)),
-        (
-            v2.Compose([v2.RandomRotation(10)]),
-            v2.Compose([v2.RandomRotation(10), v2.RandomHorizontalFlip()]),
-        ),
-        (v2.Lambda(scaled(1.0)), v2.Lambda(scaled(2.0))),
-        (Callable([nn.Dropout(0.1)]), Callable([nn.Dropout(0.2)])),
-        (closing_over(1.0), closing_over(2.0)),
-        (data_class("x"), data_class("-x")),
-        (by_keyword(1.0), by_keyword(2.0)),
-        (inheriting("x"), inheriting("-x")),
-        (
-            defined_by("class thing(nn.Module):\n def forward(self, x): return x")(),
-            defined_by("class thing(nn.Module):\n def forward(self, x): return -x")(),
-        ),
-    ],
-)
-def test_different_things_have_different_fingerprints(one, other):
-    assert fingerprint(one) != fingerprint(other)
 
 
 def test_what_cannot_be_compared_is_explained(table, tmp_path):
@@ -169,7 +39,9 @@ def test_what_cannot_be_compared_is_explained(table, tmp_path):
 
 def test_nothing_made_by_other_code_of_ours_is_recalled(tmp_path, monkeypatch):
     for code, expected in (("old", 1), ("new", 2), ("old", 1)):
-        monkeypatch.setattr("skvmdls.caching.package_code", lambda code=code: code)
+        monkeypatch.setattr(
+            "skvmdls._fingerprints.training_code", lambda code=code: code
+        )
         made = remembered(tmp_path, "step", lambda expected=expected: expected, 0)
         assert made == expected
 
@@ -287,7 +159,7 @@ def test_a_search_gives_what_it_gives_without_memory(n_jobs, table, tmp_path):
 
 def test_the_log_says_whether_it_was_recalled(table, tmp_path, caplog):
     X, y = table
-    caplog.set_level(logging.DEBUG, logger="skvmdls.caching")
+    caplog.set_level(logging.DEBUG, logger="skvmdls._caching")
     VMDLSbDetector(**QUICK, memory=tmp_path).fit(X, y)
     assert [r.message.split(":")[-1] for r in caplog.records] == [
         " not stored yet, made"

@@ -13,7 +13,7 @@ from torch import nn
 
 import skvmdls.training
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.checkpoints import Checkpoint
+from skvmdls._checkpoints import Checkpoint
 
 QUICK = {
     "max_epochs": 6,
@@ -196,7 +196,7 @@ def test_a_damaged_file_never_takes_the_place_of_the_good_one_before(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("skvmdls.checkpoints.write_whole", full)
+        patched.setattr("skvmdls._checkpoints.write_whole", full)
         with (
             pytest.warns(UserWarning, match="cannot be used"),
             pytest.raises(OSError, match="no space"),

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+BENCHMARKS = EXAMPLES / "benchmarks"
 
 
 def run(*command):
@@ -45,22 +46,22 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("page", "name"),
+    ("page", "script"),
     [
-        ("README.md", "mnist_open_set"),
-        ("docs/security.md", "fuzz_load"),
-        ("docs/robustness.md", "peak_memory"),
+        ("README.md", EXAMPLES / "mnist_open_set.py"),
+        ("docs/security.md", BENCHMARKS / "fuzz_load.py"),
+        ("docs/robustness.md", BENCHMARKS / "peak_memory.py"),
     ],
 )
-def test_the_table_of_a_page_is_the_stored_run(page, name):
-    stored = ROOT / "docs" / "results" / f"{name}.json"
-    table = run(EXAMPLES / f"{name}.py", "--show", stored)
+def test_the_table_of_a_page_is_the_stored_run(page, script):
+    stored = ROOT / "docs" / "results" / f"{script.stem}.json"
+    table = run(script, "--show", stored)
     assert table.strip() in (ROOT / page).read_text()
 
 
 def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
     output = tmp_path / "found.json"
-    run(EXAMPLES / "fuzz_load.py", "--mutations", 200, "--output", output)
+    run(BENCHMARKS / "fuzz_load.py", "--mutations", 200, "--output", output)
     found = json.loads(output.read_text())
     assert sum(sum(kind.values()) for kind in found["outcomes"].values()) == 200
     assert found["outcomes"]["damaged"]["refused"] > 90
@@ -71,13 +72,17 @@ def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
 
 def test_peak_memory_is_measured(tmp_path):
     output = tmp_path / "found.json"
-    run(EXAMPLES / "peak_memory.py", "--rows", 300, "--output", output)
+    run(BENCHMARKS / "peak_memory.py", "--rows", 300, "--output", output)
     [row] = json.loads(output.read_text())["rows"]
     assert row["input, MiB"] == pytest.approx(300 * 28 * 28 * 4 / 2**20)
 
 
+def test_the_folder_of_the_benchmarks_is_a_command():
+    assert "osr-mnist" in run(BENCHMARKS, "--help")
+
+
 def test_a_killed_fit_ends_where_another_does(tmp_path):
     output = tmp_path / "trials.json"
-    script = EXAMPLES / "kill_and_resume.py"
+    script = BENCHMARKS / "kill_and_resume.py"
     run(script, "--trials", 1, "--epochs", 3, "--output", output)
     assert [t["identical"] for t in json.loads(output.read_text())["trials"]] == [True]

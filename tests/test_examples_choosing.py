@@ -14,7 +14,7 @@ GUIDE = (ROOT / "docs" / "choosing_the_threshold.md").read_text()
 @pytest.fixture
 def example(request):
     path = ROOT / "examples" / f"{request.param}.py"
-    spec = importlib.util.spec_from_file_location(request.param, path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -42,7 +42,7 @@ def test_tuning_reports_the_default_beside_the_best_of_the_search(
     assert all(0 <= r["AUROC"][0] <= 1 for r in (default, chosen))
 
 
-@pytest.mark.parametrize("example", ["threshold_coverage"], indirect=True)
+@pytest.mark.parametrize("example", ["benchmarks/threshold_coverage"], indirect=True)
 def test_coverage_keeps_to_the_bound(example, monkeypatch, tmp_path, capsys):
     results = run(example, monkeypatch, tmp_path, "--epochs", 2, "--splits", 200)
     rows = results["coverage"]
@@ -56,7 +56,7 @@ def test_coverage_keeps_to_the_bound(example, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("example", "part"),
-    [("tune_without_ood", None), ("threshold_coverage", "coverage")],
+    [("tune_without_ood", None), ("benchmarks/threshold_coverage", "coverage")],
     indirect=["example"],
 )
 def test_the_guides_tables_are_the_stored_runs(example, part):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from skvmdls.files import write_whole
+from skvmdls._files import write_whole
 
 
 def test_a_file_is_made_and_replaced(tmp_path):

@@ -17,8 +17,8 @@ from sklearn.exceptions import NotFittedError
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
-from skvmdls.benchmarks.speed import extra_memory
 from skvmdls.persistence import CHECKSUM, KEY, _checksum
+from speed import extra_memory
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
 
@@ -295,7 +295,7 @@ def test_other_files_are_refused(saved, tmp_path):
 
 
 def test_mutated_files_load_equal_or_are_refused(saved, table):
-    """A sample of what `examples/fuzz_load.py` tries by the thousand."""
+    """A sample of what `examples/benchmarks/fuzz_load.py` tries by the thousand."""
     detector, path = saved
     content = path.read_bytes()
     rng = np.random.default_rng(0)

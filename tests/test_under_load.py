@@ -13,7 +13,7 @@ import torch
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.benchmarks.speed import extra_memory
+from speed import extra_memory
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
 

@@ -4,7 +4,7 @@ Each trial starts a fit in a process of its own, kills it by SIGKILL after a ran
 share of the time that a whole fit takes, fits again from its checkpoint, and compares
 every weight, Gaussian and calibration score.
 
-    python examples/kill_and_resume.py --trials 20
+    python examples/benchmarks/kill_and_resume.py --trials 20
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import signal
 import tempfile
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from skvmdls import VMDLSDetector
 from skvmdls.datasets import load_digits
 
 
-def fitted(path: Path | None, epochs: int, ready=None) -> VMDLSDetector:
+def fitted(path: Path | None, epochs: int, ready: Event | None = None) -> VMDLSDetector:
     torch.set_num_threads(1)
     digits = load_digits(random_state=0)
     if ready is not None:
@@ -59,6 +60,7 @@ def main() -> None:
         path, ready = folder / f"fit-{trial}", context.Event()
         fit = context.Process(target=fitted, args=(path, options.epochs, ready))
         fit.start()
+        assert fit.pid is not None  # It has started.
         ready.wait()
         seconds = float(rng.uniform(0, whole_seconds))
         time.sleep(seconds)

@@ -1,4 +1,10 @@
-"""Command line: ``python -m skvmdls.benchmarks NAME``."""
+"""The paper's experiments as commands: ``python examples/benchmarks NAME``.
+
+Every command writes a JSON file with each number, its settings, versions and hardware;
+``report`` makes the pages in ``docs/`` from these files. The detectors run beside live
+peers of pytorch-ood on one softmax net, trained on the same rows with the same
+backbone, augmentation, epochs and precision. Needs the extra ``bench``.
+"""
 
 import argparse
 import ast
@@ -10,12 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import EXPERIMENTS, Experiment, Options
+from protocol import Task
+from records import Record
+from report import PAGES, experiment_of, results_page
 from skvmdls import VMDLSDetector
-from skvmdls.benchmarks.experiments import EXPERIMENTS, Experiment, Options
-from skvmdls.benchmarks.protocol import Task
-from skvmdls.benchmarks.records import Record
-from skvmdls.benchmarks.report import PAGES, experiment_of, results_page
-from skvmdls.benchmarks.speed import GROUPS, speed
+from speed import GROUPS, speed
 
 RESULTS = Path("docs/results")
 
@@ -44,7 +50,7 @@ def _report(folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m skvmdls.benchmarks",
+        prog="python examples/benchmarks",
         description="Run one of the paper's experiments beside live peers, or measure "
         "the speed, or make the pages in docs/ from what is stored.",
     )
@@ -124,7 +130,7 @@ def _run_speed(options: argparse.Namespace) -> None:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "skvmdls.benchmarks", *sys.argv[1:]])
+    return shlex.join(["python", "examples/benchmarks", *sys.argv[1:]])
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -135,7 +141,3 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return name, value
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@ One net is trained once. Known points that it never saw are then split again and
 at random into calibration points, which set the threshold, and test points, of which
 the rejected ones are counted. On average at most a share `contamination` may be.
 
-    python examples/threshold_coverage.py --data-home ../shared/data --output cov.json
+    python examples/benchmarks/threshold_coverage.py --data-home ../shared/data
 
 Without --data-home it runs on scikit-learn's 8x8 digits.
 """

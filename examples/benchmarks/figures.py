@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.manifold import TSNE
 
-from skvmdls.benchmarks.protocol import (
+from protocol import (
     Task,
     compare,
     fit,
@@ -46,7 +46,7 @@ def ranked_with_plane(task: Task) -> Part:
     Returns
     -------
     part : dict
-        ``methods`` as of :func:`skvmdls.benchmarks.protocol.run`, and of the first seed
+        ``methods`` as of :func:`protocol.run`, and of the first seed
         ``panels``.
 
     Examples

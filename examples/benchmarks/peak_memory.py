@@ -4,7 +4,7 @@ Each size is scored in a process of its own, which loads a detector, scores once
 everything imported and all threads started, and then scores the memory map. The map's
 own pages count as memory while they are read, and are taken off. Needs Linux.
 
-    python examples/peak_memory.py --rows 1000 10000 100000
+    python examples/benchmarks/peak_memory.py --rows 1000 10000 100000
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import skvmdls
+from records import surroundings
 from skvmdls import VMDLSDetector
-from skvmdls.benchmarks.records import surroundings
-from skvmdls.benchmarks.speed import extra_memory
+from speed import extra_memory
 
 SHAPE = (1, 28, 28)
 

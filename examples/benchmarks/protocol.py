@@ -8,18 +8,19 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skvmdls import VMDLSDetector
-from skvmdls.backbones import BACKBONES, resolve_factory
-from skvmdls.benchmarks.peers import (
+from peers import (
     PEERS,
     SoftmaxNet,
     fit_peer,
     peer_scores,
     train_softmax,
 )
+from skvmdls import VMDLSDetector
+from skvmdls._devices import resolve_device, resolve_precision
+from skvmdls.augmentation import resolve_augmentation
+from skvmdls.backbones import BACKBONES, resolve_factory
 from skvmdls.calibration import HeldOut, conformal_threshold, hold_out
-from skvmdls.devices import resolve_device, resolve_precision
-from skvmdls.inputs import check_inputs, labels_with_unknown, resolve_augmentation
+from skvmdls.inputs import check_inputs, labels_with_unknown
 from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from skvmdls.caching import package_code
+import skvmdls
+from skvmdls._fingerprints import code_of
 
 __all__ = ["Record", "surroundings"]
 
@@ -23,6 +24,8 @@ PACKAGES = (
     "pytorch-ood",
     "pytorch-metric-learning",
 )
+# The rooms here that decide a figure; the others only show it.
+MEASURING = ("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py")
 
 
 class Record:
@@ -56,7 +59,7 @@ class Record:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.settings = json.loads(json.dumps({**settings, "code": package_code()}))
+        self.settings = json.loads(json.dumps({**settings, "code": _code()}))
         self.parts: dict[str, Any] = {}
         if path.exists():
             stored = json.loads(path.read_text())
@@ -100,6 +103,12 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _code() -> str:
+    """Hash of the sources that decide a figure, the detectors' and the benchmarks'."""
+    package = sorted(Path(skvmdls.__file__).parent.glob("*.py"))
+    return code_of([*package, *(Path(__file__).with_name(name) for name in MEASURING)])
 
 
 def _version(package: str) -> str | None:

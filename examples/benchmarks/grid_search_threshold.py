@@ -3,7 +3,7 @@
 Times three single fits, one for each fold, and then a grid search over 20 thresholds on
 the same folds with `memory`: 60 fits, of which 57 recall a net that is there already.
 
-    python examples/grid_search_threshold.py --data-home ../shared/data
+    python examples/benchmarks/grid_search_threshold.py --data-home ../shared/data
 
 Without --data-home it runs on scikit-learn's 8x8 digits.
 """

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from skvmdls.caching import fingerprint, package_code
-from skvmdls.files import write_whole
+from skvmdls._files import write_whole
+from skvmdls._fingerprints import what_decides
 
 __all__ = ["Checkpoint", "Stage", "State"]
 
@@ -64,7 +64,7 @@ class Checkpoint:
     path : path or None
         A file; one that is there is continued. None keeps nothing.
     ingredients : dict
-        By name, all that decides the fit (see :func:`skvmdls.caching.fingerprint`).
+        By name, all that decides the fit (see :mod:`skvmdls._fingerprints`).
 
     Raises
     ------
@@ -106,10 +106,6 @@ class Checkpoint:
                 f"checkpoint={os.fspath(self.path)!r}: there is no folder "
                 f"{os.fspath(self.path.parent)!r} to write it to."
             )
-        self._ingredients = {
-            name: fingerprint(value) for name, value in ingredients.items()
-        }
-        self._ingredients["the code of skvmdls"] = package_code()
         if self.path.is_dir():
             raise ValueError(
                 f"checkpoint={os.fspath(self.path)!r} is a folder; expected the path "
@@ -118,6 +114,7 @@ class Checkpoint:
         if self.path.is_symlink():
             # The copy of one write before stands beside the file, not the link.
             self.path = Path(os.path.realpath(self.path))
+        self._ingredients = what_decides(ingredients)
         if self.path.exists():
             stored, self._is_good = _last_good(self.path)
             self._continue(self.path, stored)

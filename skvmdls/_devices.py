@@ -4,13 +4,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 __all__ = [
     "autocast",
+    "compute_in_one_thread_if_forked",
     "fits_on",
     "float64_device",
     "is_out_of_memory",
@@ -24,14 +24,35 @@ __all__ = [
 
 _MOVING = threading.Lock()
 
-# OpenMP's threads stay behind in the parent of a forked process, which would wait for
-# them for ever once it computes in more than one. torch's data loaders do the same.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+# The process that imported this module: a forked child has another number.
+_PROCESS = os.getpid()
+
+
+def compute_in_one_thread_if_forked() -> None:
+    """Keep a forked child process from waiting for its parent's threads.
+
+    OpenMP's threads stay behind in the parent, and a child would wait for them for ever
+    once it computed in more than one. So there torch computes in one thread, from the
+    first `fit`, score or load on (torch's data loaders do the same to their workers).
+    It stays at one: given back, the number would stop the next computation, whoever's
+    it is.
+
+    Examples
+    --------
+    >>> before = torch.get_num_threads()
+    >>> compute_in_one_thread_if_forked()
+    >>> torch.get_num_threads() == before  # This process is not a forked one.
+    True
+    """
+    if os.getpid() != _PROCESS:
+        torch.set_num_threads(1)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn the parameter `device` into a device that is present.
+
+    What computes asks for its device first, so this is also where a forked process is
+    made safe (see :func:`compute_in_one_thread_if_forked`).
 
     Parameters
     ----------
@@ -52,6 +73,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     >>> resolve_device("cpu")
     device(type='cpu')
     """
+    compute_in_one_thread_if_forked()
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
+from skvmdls._devices import autocast
 from skvmdls.backbones import BackboneFactory
-from skvmdls.devices import autocast
 from skvmdls.network import build_network
 
 __all__ = ["PEERS", "SoftmaxNet", "fit_peer", "peer_scores", "train_softmax"]

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch
 
-from skvmdls import VMDLSDetector
-from skvmdls.benchmarks.figures import (
+from figures import (
     draw_points,
     draw_scores,
     ranked_with_plane,
     scores_by_weight,
     spread_by_tsne,
 )
-from skvmdls.benchmarks.protocol import Task, run
+from protocol import Task, run
+from skvmdls import VMDLSDetector
 from skvmdls.datasets import (
     load_cifar10,
     load_cifar100,
@@ -129,7 +129,7 @@ def with_peers(task: Task) -> dict[str, Any]:
 
     Examples
     --------
-    >>> with_peers.__name__  # see skvmdls.benchmarks.protocol.run
+    >>> with_peers.__name__  # see protocol.run
     'with_peers'
     """
     return {"methods": run(task)}

@@ -1,160 +1,97 @@
-"""What training made, kept on disk under all that went into it (parameter `memory`).
+"""Whether two things are the same: hashes of content and of code.
 
-A net is kept under its weights before the training and the code of its modules, not
-under the name of its factory: a factory that was edited, or one of the same name in
-another session, never gets another's net. What code reads from global variables is not
-seen.
+A net is compared by its weights and the code of its modules, not by the name of its
+factory: a factory that was edited, or one of the same name in another session, never
+passes for another. What code reads from global variables is not seen.
 """
 
+import ast
 import inspect
-import logging
-import os
 import pickle
-from collections.abc import Callable
+import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from sklearn.utils.validation import check_memory
 from torch import Tensor, nn
 
-__all__ = ["fingerprint", "package_code", "remembered", "remembered_training"]
-
-logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
-
-def remembered(
-    memory: Any, step: str, make: Callable[[], Result], *ingredients: Any
-) -> Result:
-    """Make something, or recall what equal ingredients made before.
-
-    Logs at level DEBUG which of the two it was.
-
-    Parameters
-    ----------
-    memory : path, joblib.Memory or None
-        None always makes it.
-    step : str
-        What is made.
-    make : callable
-        Without arguments; must depend on nothing but the ingredients.
-    *ingredients
-        Everything that decides the result (see :func:`fingerprint`).
-
-    Returns
-    -------
-    result
-        Of `make`; recalled, it is a fresh copy.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> calls = []
-    >>> for _ in range(3):
-    ...     remembered(folder, "square", lambda: calls.append(1) or 2**2, 2)
-    4
-    4
-    4
-    >>> len(calls)
-    1
-    """
-    if memory is None:
-        return make()
-    if isinstance(memory, os.PathLike):
-        memory = os.fspath(memory)
-    recall = check_memory(memory).cache(_made, ignore=["make"])
-    key = fingerprint((torch.__version__, package_code(), *ingredients))
-    # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
-    is_stored = getattr(recall, "check_call_in_cache", None)
-    if is_stored is not None:
-        outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
-        logger.debug("%s %s: %s", step, key, outcome)
-    return recall(step, key, make)
+__all__ = [
+    "TRAINING_ROOMS",
+    "code_of",
+    "fingerprint",
+    "training_code",
+    "what_decides",
+]
 
 
-def remembered_training(
-    memory: Any,
-    step: str,
-    net: nn.Module,
-    train: Callable[[], Result],
-    *ingredients: Any,
-) -> Result:
-    """Train a net, in place, or give it the weights that an equal training made.
+# The rooms whose code decides the nets and the Gaussians. `detector` is among them as
+# long as `fit` itself says there what is trained from what.
+TRAINING_ROOMS = (
+    "_devices",
+    "_torch_state",
+    "_validation",
+    "augmentation",
+    "autoencoder",
+    "backbones",
+    "calibration",
+    "detector",
+    "gaussians",
+    "inputs",
+    "losses",
+    "network",
+    "sampling",
+    "scoring",
+    "training",
+)
 
-    What is kept is the net's `state_dict`, not the net: its class may be one of a
-    notebook or script, which no other process finds.
 
-    Parameters
-    ----------
-    memory, step
-        As for :func:`remembered`.
-    net : nn.Module
-        Left in evaluation mode. Its class, its weights and what it holds are
-        ingredients.
-    train : callable
-        Without arguments; trains `net`.
-    *ingredients
-        What else decides the training.
+def what_decides(ingredients: Mapping[str, Any]) -> dict[str, str]:
+    """Answer, for memory and checkpoint alike, what makes a training the same.
 
-    Returns
-    -------
-    result
-        Of `train`.
+    By name, a hash of each ingredient, of our code that trains, and of torch's version:
+    two trainings are the same where all of them are.
 
     Examples
     --------
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> for _ in range(2):
-    ...     net = nn.Linear(1, 1)
-    ...     _ = nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
-    ...     _ = remembered_training(folder, "one", net, lambda: nn.init.ones_(net.bias))
-    ...     float(net.bias)
-    1.0
-    1.0
+    >>> sorted(what_decides({"X": np.zeros(3)}))
+    ['X', 'the code of skvmdls', 'the version of torch']
     """
-
-    def make() -> tuple[dict[str, Any], Result]:
-        result = train()
-        return net.state_dict(), result
-
-    state, result = remembered(memory, step, make, net, *ingredients)
-    net.load_state_dict(state)
-    net.eval()
-    return result
-
-
-def _made(step: str, key: str, make: Callable[[], Any]) -> Any:
-    return make()
+    hashes = {name: fingerprint(value) for name, value in ingredients.items()}
+    return hashes | {
+        "the code of skvmdls": training_code(),
+        "the version of torch": str(torch.__version__),
+    }
 
 
 @cache
-def package_code() -> str:
-    """Hash of skvmdls's own sources: other code may train another net.
-
-    Returns
-    -------
-    fingerprint : str
+def training_code() -> str:
+    """Hash of skvmdls's own code that trains: other code may train another net.
 
     Examples
     --------
-    >>> package_code() == package_code()
+    >>> training_code() == training_code()
     True
     """
     folder = Path(__file__).parent
-    return joblib.hash(
-        [
-            (path.relative_to(folder).as_posix(), path.read_bytes())
-            for path in sorted(folder.rglob("*.py"))
-        ]
-    )
+    return code_of(folder / f"{room}.py" for room in TRAINING_ROOMS)
+
+
+def code_of(paths: Iterable[Path]) -> str:
+    """Hash of what files of Python do: their names and abstract syntax.
+
+    An edit to a comment, a docstring or the layout leaves it as it is.
+
+    Examples
+    --------
+    >>> code_of([Path(__file__)]) == code_of([Path(__file__)])
+    True
+    """
+    return joblib.hash([(path.name, _syntax(path.read_text())) for path in paths])
 
 
 def fingerprint(thing: Any) -> str:
@@ -313,9 +250,25 @@ def _source(thing: Any) -> Any:
     if getattr(thing, "__module__", None) == "__main__":
         return _compiled(thing)
     try:
-        return inspect.getsource(thing)
+        source = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
         return _compiled(thing)
+    try:
+        return _syntax(source)
+    except SyntaxError:  # A lambda comes with the rest of its line.
+        return source
+
+
+def _syntax(source: str) -> str:
+    """Abstract syntax of a source, without its docstrings and comments."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            is_documented = ast.get_docstring(node, clean=False) is not None
+            node.body = node.body[is_documented:]
+    return ast.dump(tree)
 
 
 # Looking up the source of a class parses its whole file, and a net of many modules is

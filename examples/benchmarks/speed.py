@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from peers import SoftmaxNet, train_softmax
 from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls._devices import resolve_precision
 from skvmdls.backbones import BACKBONES
-from skvmdls.benchmarks.peers import SoftmaxNet, train_softmax
-from skvmdls.devices import resolve_precision
 from skvmdls.gaussians import ClassGaussians, fit_gaussians
 from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
 from skvmdls.network import build_network

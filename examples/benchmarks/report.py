@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skvmdls.benchmarks.experiments import EXPERIMENTS
-from skvmdls.benchmarks.protocol import OURS
-from skvmdls.benchmarks.speed import LIMITS
+from experiments import EXPERIMENTS
+from protocol import OURS
+from speed import LIMITS
 
 __all__ = ["PAGES", "experiment_of", "performance_page", "recipe_page", "results_page"]
 
@@ -19,7 +19,7 @@ FOR_RECIPES = "leave-classes-out"
 
 HEAD = """# Results
 
-Made by `python -m skvmdls.benchmarks report` from the JSON files in `results/`, which
+Made by `python examples/benchmarks report` from the JSON files in `results/`, which
 hold every number, setting and version. The peers are pytorch-ood's detectors on one
 softmax net, trained in the same run on the same rows with the same backbone,
 augmentation, epochs and precision. Every method's threshold is a conformal quantile of
@@ -102,7 +102,7 @@ def performance_page(folder: Path) -> str:
     lines = [
         "# Performance",
         "",
-        "Made by `python -m skvmdls.benchmarks report` from `results/speed.json`.",
+        "Made by `python examples/benchmarks report` from `results/speed.json`.",
         "In each line the competitors took turns in one run; the figures are medians,",
         "and the spread is that of the ratios of single turns.",
         "",
@@ -156,7 +156,7 @@ def recipe_page(folder: Path) -> str:
     lines = [
         "# What was tried",
         "",
-        "Made by `python -m skvmdls.benchmarks report` from the runs of "
+        "Made by `python examples/benchmarks report` from the runs of "
         f"`{FOR_RECIPES}` in",
         "`results/`: six digits of MNIST's training images are known, the four others "
         "play the",

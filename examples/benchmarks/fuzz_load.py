@@ -7,7 +7,7 @@ and the checksum is set right. Each must be refused with a ValueError, or load a
 answer. Anything else is a crash. Python's audit hook notices whatever would run code:
 compiling, unpickling, starting processes, loading libraries, connecting.
 
-    python examples/fuzz_load.py --mutations 10000
+    python examples/benchmarks/fuzz_load.py --mutations 10000
 """
 
 import argparse
@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -26,8 +27,8 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 import skvmdls
+from records import surroundings
 from skvmdls import VMDLSDetector
-from skvmdls.benchmarks.records import surroundings
 from skvmdls.persistence import CHECKSUM, KEY, _checksum
 
 OUTCOMES = ("refused", "loaded equal", "loaded, other answers", "crashed")
@@ -36,7 +37,7 @@ RUNS_CODE = (
     *("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen"),
     *("socket.connect", "urllib.Request"),
 )
-HOSTILE = (
+HOSTILE: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 3, 2**31, 2**63, 10**400, 0.5, -1e308, 1e-320),
     *("", "-1", "mlp", "cnn", "resnet18", "full", "paper", "cuda", "os.system"),
     *("../../etc/passwd", "__class__", "\x00", "𝟙" * 1000, "%s%n{0.__class__}"),
@@ -82,7 +83,7 @@ def fuzz(n_mutations: int, rng: np.random.Generator) -> dict:
     with safe_open(path, framework="numpy") as file:
         head = file.metadata()[KEY]
 
-    watch = {"on": False, "events": Counter()}
+    watch: dict[str, Any] = {"on": False, "events": Counter()}
     sys.addaudithook(
         lambda event, _: (
             watch["events"].update([event])
@@ -140,7 +141,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     if chance < 0.05:
         del changed[rng.integers(len(changed)) :]
     elif chance < 0.1:
-        changed += rng.bytes(rng.integers(1, 100))
+        changed += rng.bytes(int(rng.integers(1, 100)))
     return bytes(changed)
 
 

@@ -1,0 +1,5 @@
+"""Run as ``python examples/benchmarks NAME``."""
+
+from command_line import main
+
+main()
