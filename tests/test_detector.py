@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, X_GOOD, Y_GOOD
+from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, BAD_TRUTHS, X_GOOD, Y_GOOD
 from sklearn.base import clone
 from sklearn.covariance import OAS, EmpiricalCovariance
 from sklearn.exceptions import NotFittedError
@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.metrics import auroc, get_scorer
+from skvmdls.metrics import SCORERS, auroc, get_scorer
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
 SCORING_METHODS = (
@@ -558,7 +558,7 @@ def test_bad_fits_are_explained_and_an_earlier_fit_stays(case, table):
     usual = {name: getattr(earlier, name) for name in case.parameters}
     earlier.set_params(**case.parameters)
     with pytest.raises((ValueError, TypeError), match=case.message):
-        earlier.fit(case.X, case.y)
+        earlier.fit(case.X, case.y, case.groups)
     earlier.set_params(**usual)
     np.testing.assert_array_equal(earlier.score_samples(table[0]), before)
     assert earlier.n_features_in_ == 6
@@ -583,6 +583,15 @@ def test_out_of_memory_in_training_names_the_batch_and_keeps_the_earlier_fit(tab
 def test_bad_new_points_are_explained(fitted, method, case):
     with pytest.raises(ValueError, match=case.message):
         getattr(fitted, method)(case.X)
+
+
+@pytest.mark.parametrize("case", BAD_TRUTHS, ids=lambda case: case.given)
+def test_labels_of_another_type_are_not_scored(fitted, case):
+    with pytest.raises(ValueError, match=case.message):
+        fitted.score(X_GOOD, case.X)
+    for scorer in SCORERS.values():
+        with pytest.raises(ValueError, match=case.message):
+            scorer(fitted, X_GOOD, case.X)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.given)
