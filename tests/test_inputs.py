@@ -142,7 +142,7 @@ def test_dark_bright_and_empty_images_in_the_same_units_are_not_warned_of(unit):
     standardizer = Standardizer().fit(UNITS[unit](images))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for given in (images // 8, 128 + images // 2, 0 * images, 0 * images + 255):
+        for given in (images // 8, 160 + images // 3, 0 * images, 0 * images + 255):
             standardizer.warn_of_other_units(UNITS[unit](given.astype(np.uint8)))
 
 
