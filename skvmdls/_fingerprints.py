@@ -33,6 +33,7 @@ __all__ = [
 # long as `fit` itself says there what is trained from what.
 TRAINING_ROOMS = (
     "_devices",
+    "_labels",
     "_torch_state",
     "_validation",
     "augmentation",

@@ -129,7 +129,7 @@ BAD_FITS = [
     BadFit(
         "X with infinity", "X contains infinity", X=np.where(X_GOOD > 1, np.inf, X_GOOD)
     ),
-    BadFit("X with values of 1e200", r"as large as 1e\+200", X=X_GOOD + 1e200),
+    BadFit("X with values of 1e200", r"as large as \d.*e\+200", X=X_GOOD * 1e200),
     BadFit("X of complex numbers", "Complex data not supported", X=X_GOOD + 1j),
     BadFit("X of words", "could not convert|dtype", X=[["a"] * 6] * 12),
     BadFit("X of dates", "holds times", X=np.full((12, 6), "2020", "M8[D]")),
@@ -213,7 +213,7 @@ BAD_FITS = [
     BadFit(
         "series of 50 steps of 3 sensors",
         r"series of 50 steps.*X.reshape\(len\(X\), -1\)",
-        X=np.zeros((12, 50, 3)),
+        X=np.random.default_rng(0).normal(size=(12, 50, 3)),
     ),
     BadFit(
         "points that are all the same", "No rows can be held out", X=np.ones((12, 6))

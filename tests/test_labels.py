@@ -165,7 +165,7 @@ def test_a_detector_answers_in_the_type_that_it_was_given(names, table):
     )
     detector = VMDLSbDetector(max_epochs=2, contamination=0.1, random_state=0)
     answers = detector.fit(X, labels).predict(np.concatenate([X, 1e4 * X]))
-    unknown = "-1" if isinstance(list(names)[0], str) else -1
+    unknown = "-1" if isinstance(next(iter(names)), str) else -1
     assert set(answers.tolist()) == {*list(names), unknown}
     assert detector.score(X, labels) > 0.5
 

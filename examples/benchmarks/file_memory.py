@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from records import surroundings
-from speed import extra_memory
 
 import skvmdls
+from records import surroundings
 from skvmdls import VMDLSbDetector
 from skvmdls.gaussians import ClassGaussians
+from speed import extra_memory
 
 N_FEATURES = 64
 
