@@ -446,7 +446,8 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
-        It is the class of the head's largest logit; without a head
+        It is the class of the largest product of the head's probability and the square
+        root of that of the parts of the evidence; without a head
         (``classification_weight=0``), that of the largest log-likelihood.
 
         Parameters
@@ -652,7 +653,13 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     ) -> Measured:
         gaussians: Any = self.gaussians_
         return measure(
-            self.network_, gaussians, autoencoder, self._batches(X), len(X), view
+            self.network_,
+            gaussians,
+            autoencoder,
+            self._batches(X),
+            len(X),
+            view,
+            getattr(self, "evidence_", None),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:

@@ -13,6 +13,7 @@ from skvmdls.evidence import (
     INPUT,
     LOGIT,
     RESIDUAL,
+    Evidence,
     View,
     residual_features,
     unit_and_length,
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+# How much the parts count beside the head in choosing the class; see docs/recipe.md.
+PARTS_IN_LABEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ def measure(
     batches: Iterable[Tensor],
     n_points: int,
     view: View,
+    evidence: Evidence | None = None,
 ) -> Measured:
     """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
 
@@ -159,6 +164,8 @@ def measure(
     n_points : int
         Rows of all batches together.
     view : View
+    evidence : Evidence, optional
+        Brings the parts to one unit where head and parts choose the class together.
 
     Returns
     -------
@@ -200,10 +207,19 @@ def measure(
         if reconstructed is not None:
             difference = parts["t1"] - reconstructed.mean(dim=2)
             weight = difference.square().sum(dim=1)
+        classes = likelihood
+        if LOGIT in parts:
+            classes = parts[LOGIT].to(likelihood).log_softmax(dim=1)
+            if evidence is not None and view.blocks:
+                under_classes = torch.stack(
+                    [evidence.under_classes(name, scores[name]) for name in view.blocks]
+                )
+                by_parts = under_classes.sum(dim=0).log_softmax(dim=1)
+                classes = classes + PARTS_IN_LABEL * by_parts
         return Measured(
             likelihood.cpu().numpy(),
             torch.stack(raw, dim=1).numpy(),
-            parts.get(LOGIT, likelihood).argmax(dim=1).cpu().numpy(),
+            classes.argmax(dim=1).cpu().numpy(),
             weight.cpu().double().numpy(),
         )
 
