@@ -527,7 +527,8 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         -------
         log_likelihood : ndarray of shape (n, n_classes), float64
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
-            With ``fusion="late"`` the sum over the parts, as if they were independent.
+            With ``fusion="late"`` the sum over the parts, as if they were independent;
+            of ``features=("logit",)``, which has no Gaussians, the logits.
         """
         return self._measure_features(self._check_new(X)).class_log_likelihood
 

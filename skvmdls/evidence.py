@@ -208,10 +208,14 @@ class View:
         """
         if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
             raise ValueError(f"a view of {str(state)[:80]}")
-        view = cls(**{**state, "features": tuple(state["features"])})
-        are_bools = [isinstance(flag, bool) for flag in (view.normalize, view.residual)]
-        if view.fusion not in ("late", "early") or not all(are_bools):
+        flags = (state["normalize"], state["residual"])
+        if (
+            not isinstance(state["features"], list)
+            or state["fusion"] not in ("late", "early")
+            or not all(isinstance(flag, bool) for flag in flags)
+        ):
             raise ValueError(f"a view of {str(state)[:80]}")
+        view = cls(**{**state, "features": tuple(state["features"])})
         resolve_features(
             view.features, fusion=view.fusion, is_table=is_table, has_head=has_head
         )

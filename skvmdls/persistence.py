@@ -198,7 +198,7 @@ def _head(detector: BaseDetector) -> Head:
         "feature_names_in": None if names is None else names.tolist(),
         "input_shape": list(detector.input_shape_),
         "view": detector.view_.state_dict(),
-        "covariance_type": next(iter(detector.gaussians_.values())).covariance_type,
+        "covariance_type": _covariance_type(detector),
         "largest": detector.standardizer_.state_dict()["largest"],
         "weighting": None if weighting is None else vars(weighting),
         "histories": {
@@ -207,6 +207,13 @@ def _head(detector: BaseDetector) -> Head:
             if hasattr(detector, name)
         },
     }
+
+
+def _covariance_type(detector: BaseDetector) -> str:
+    """Tell what was fitted; the parameter may have been changed since."""
+    for gaussians in detector.gaussians_.values():
+        return gaussians.covariance_type
+    return detector.covariance_type
 
 
 def _plain(value: Any) -> Any:

@@ -182,7 +182,11 @@ def measure(
     >>> measure(network, gaussians, None, [x], 4, view).class_log_likelihood.shape
     (4, 3)
     """
-    n_classes = len(next(iter(gaussians.values())).means)
+    n_classes = (
+        network.head.out_features
+        if network.head is not None
+        else len(next(iter(gaussians.values())).means)
+    )
     # Filled in place: many small arrays, kept between the large ones that each batch
     # needs for a moment, would keep the allocator from using their memory again.
     measured = Measured(
@@ -199,7 +203,12 @@ def measure(
             name: gaussians[name].log_likelihood(block)
             for name, block in _blocks(parts, reconstructed, view).items()
         }
-        likelihood = torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+        likelihood = (
+            torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+            if view.blocks
+            else parts[LOGIT].double()
+        )
         if LOGIT in view.names:
             scores[LOGIT] = parts[LOGIT]
         raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
