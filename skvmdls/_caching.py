@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sklearn.utils.validation import check_memory
+from torch import nn
 
 from skvmdls._fingerprints import fingerprint, what_decides
 
-__all__ = ["remembered"]
+__all__ = ["remembered", "remembered_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,58 @@ def remembered(
         outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
         logger.debug("%s %s: %s", step, key, outcome)
     return recall(step, key, make)
+
+
+def remembered_training(
+    memory: Any,
+    step: str,
+    net: nn.Module,
+    train: Callable[[], Result],
+    *ingredients: Any,
+) -> Result:
+    """Train a net, in place, or give it the weights that an equal training made.
+
+    What is kept is the net's `state_dict`, not the net: its class may be one of a
+    notebook or script, which no other process finds.
+
+    Parameters
+    ----------
+    memory, step
+        As for :func:`remembered`.
+    net : nn.Module
+        Left in evaluation mode. Its class, its weights and what it holds are
+        ingredients.
+    train : callable
+        Without arguments; trains `net`.
+    *ingredients
+        What else decides the training.
+
+    Returns
+    -------
+    result
+        Of `train`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for _ in range(2):
+    ...     net = nn.Linear(1, 1)
+    ...     _ = nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
+    ...     _ = remembered_training(folder, "one", net, lambda: nn.init.ones_(net.bias))
+    ...     float(net.bias)
+    1.0
+    1.0
+    """
+
+    def make() -> tuple[dict[str, Any], Result]:
+        result = train()
+        return net.state_dict(), result
+
+    state, result = remembered(memory, step, make, net, *ingredients)
+    net.load_state_dict(state)
+    net.eval()
+    return result
 
 
 def _made(step: str, key: str, make: Callable[[], Any]) -> Any:

@@ -132,7 +132,8 @@ standardizer_ : Standardizer
 calibration_scores_ : ndarray
     Scores of the held-out points that set the threshold.
 history_ : dict of str to list of float
-    Figures of each epoch (see :func:`skvmdls.training.train_network`).
+    Figures of each epoch (see :func:`skvmdls.training.train_network`), all of one
+    length: ``pd.DataFrame(detector.history_).plot(subplots=True)``.
 """
 
 REFERENCES = """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skvmdls._caching import remembered
+from skvmdls._caching import remembered, remembered_training
 from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls.training import History, seeded
 
@@ -43,13 +43,16 @@ class Workshop:
         with seeded(seed, self.device):
             net = build()
 
-            def make() -> tuple[Net, History]:
-                history = train(net.to(self.device), seed, stage)
-                return net, history
-
-            return remembered(
-                self.memory, step, make, net, seed, self.device.type, *ingredients
+            history = remembered_training(
+                self.memory,
+                step,
+                net,
+                lambda: train(net.to(self.device), seed, stage),
+                seed,
+                self.device.type,
+                *ingredients,
             )
+        return net, history
 
     def fitted(
         self, step: str, fit: Callable[[Stage], Result], *ingredients: Any

@@ -11,12 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import (
-    Tags,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
+from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -30,6 +25,7 @@ from skvmdls._devices import (
     scoring_placement,
 )
 from skvmdls._docstrings import documented
+from skvmdls._labels import as_labels
 from skvmdls._parameters import parameter, with_parameters
 from skvmdls._sklearn import (
     HasMethods,
@@ -38,6 +34,8 @@ from skvmdls._sklearn import (
     StrOptions,
     validate_parameter_constraints,
 )
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain
 from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
@@ -47,6 +45,7 @@ from skvmdls.calibration import (
     conformal_p_value,
     conformal_threshold,
     hold_out,
+    warn_of_small_classes,
 )
 from skvmdls.evidence import FEW_POINTS, Evidence, View, resolve_features
 from skvmdls.gaussians import (
@@ -153,7 +152,8 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    @under_ordinary_torch
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -164,9 +164,16 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 (n, channels, height, width)
             Floats, or uint8 images (scaled by 255).
         y : array-like of shape (n,)
-            Labels; at least two classes, with at least two samples each, none of
-            them ``-1``. One class needs three or more beside those held out, unless
-            `covariance_type` is ``"diag"``.
+            Labels: strings, integers, whole floats or booleans; at least two
+            classes, with at least two samples each, none of them ``-1``. One class
+            needs three or more beside those held out, unless `covariance_type` is
+            ``"diag"``.
+        groups : array-like of shape (n,), default=None
+            Rows that are not independent (of one patient, one video, copies of one
+            image) have one group: none of them is held out to set the threshold
+            while others are trained on, and together they count as one point. Equal
+            rows of X are kept together in any case. In a ``Pipeline`` or a search,
+            ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -183,23 +190,27 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             If a batch is too large for the device.
         """
         attempt = object.__new__(type(self))
-        attempt.__dict__.update(
-            {name: value for name, value in vars(self).items() if not _is_fitted(name)}
-        )
-        attempt._fit(X, y)
-        self.__dict__ = attempt.__dict__
+        given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
+        attempt.__dict__.update({name: plain(value) for name, value in given.items()})
+        attempt._fit(X, y, groups)
+        self.__dict__ = attempt.__dict__ | given
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike) -> None:
+    def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
         self._look_as(self._resolved_view())
         device = resolve_device(self.device)
-        checkpoint = Checkpoint(self.checkpoint, self._ingredients(X, y, device))
+        together = group_ids(X, groups)
+        ingredients = self._ingredients(X, labels, device) | {"groups": together}
+        checkpoint = Checkpoint(self.checkpoint, ingredients)
         rng = check_random_state(checkpoint.seed(self.random_state))
         workshop = Workshop(self.memory, checkpoint, rng, device)
-        self.split_ = hold_out(labels, self.calibration_fraction, EVIDENCE_SHARE, rng)
+        self.split_ = hold_out(
+            labels, self.calibration_fraction, EVIDENCE_SHARE, rng, together
+        )
+        warn_of_small_classes(self.classes_, labels, together)
         X_train, y_train = X[self.split_.training], labels[self.split_.training]
         check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
@@ -217,13 +228,14 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return None
 
     def _ingredients(
-        self, X: np.ndarray, y: ArrayLike, device: torch.device
+        self, X: np.ndarray, labels: np.ndarray, device: torch.device
     ) -> dict[str, Any]:
         """By name, all that decides the nets and Gaussians."""
         parameters = self.get_params(deep=False)
         for name in FREE_TO_CHANGE:
             parameters.pop(name, None)
-        return parameters | {"X": X, "y": np.asarray(y), "device": device.type}
+        y = self.classes_[labels]
+        return parameters | {"X": X, "y": y, "device": device.type}
 
     def _resolved_view(self) -> View:
         """Decide what of the net is looked at, and how: it holds until the next fit."""
@@ -258,7 +270,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 "the target y is None."
             )
         X = check_inputs(self, X, input_shape=None)
-        y = np.asarray(column_or_1d(y, warn=True))
+        y = as_labels(y)
         check_consistent_length(X, y)
         self.classes_, labels = check_labels(y)
         self.input_shape_ = X.shape[1:]
@@ -387,7 +399,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     def _threshold(self) -> float:
         if self.threshold is not None:
             return float(self.threshold)
-        return conformal_threshold(self.calibration_scores_, self.contamination)
+        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
 
     @property
     def offset_(self) -> float:
@@ -404,7 +416,9 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         )
         return self._threshold()
 
-    def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
+    def fit_predict(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> np.ndarray:
         """Fit, then predict the same points.
 
         The threshold comes from held-out points, but most of X is training data,
@@ -416,14 +430,17 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             As for :meth:`fit`.
         y : array-like of shape (n,)
             As for :meth:`fit`; scikit-learn's own outlier detectors ignore it.
+        groups : array-like of shape (n,), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             As of :meth:`predict`.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, groups).predict(X)
 
+    @under_ordinary_torch
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
 
@@ -443,6 +460,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         answers = labels_with_unknown(self.classes_)
         return answers[np.where(accepted, measured.most_likely, len(self.classes_))]
 
+    @under_ordinary_torch
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
@@ -463,6 +481,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         measured = self._measure_features(self._check_new(X))
         return self.classes_[measured.most_likely]
 
+    @under_ordinary_torch
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
@@ -482,6 +501,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         """
         return self._scores(self._measure(self._check_new(X)))
 
+    @under_ordinary_torch
     def evidence(self, X: ArrayLike) -> np.ndarray:
         """How usual each part of a point looks, in common units.
 
@@ -515,6 +535,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         """
         return self.score_samples(X) - self.offset_
 
+    @under_ordinary_torch
     def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
         """Log-likelihood of each point's feature ensemble under each class.
 
@@ -552,6 +573,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         scores = self.score_samples(X)
         return conformal_p_value(self.calibration_scores_, scores)
 
+    @under_ordinary_torch
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
 
@@ -616,7 +638,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _batches(self, X: np.ndarray) -> Iterator[Tensor]:
         device, dtype = self._placed()
-        return self.standardizer_.batches(X, self.batch_size, device, dtype)
+        return self.standardizer_.batches(X, plain(self.batch_size), device, dtype)
 
     def _placed(self) -> tuple[torch.device, torch.dtype]:
         """Bring the nets to where they score; they may have been loaded elsewhere."""
@@ -670,6 +692,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             )
         return self.evidence_.total(measured.raw)
 
+    @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
@@ -790,6 +813,7 @@ class VMDLSDetector(BaseDetector):
     def _reconstruction(self) -> Reconstruction:
         return Reconstruction(self.autoencoder, self.autoencoder_epochs, self.weighting)
 
+    @under_ordinary_torch
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
 
@@ -809,6 +833,7 @@ width), float64
             reconstructions(self.autoencoder_, self._batches(X))
         )
 
+    @under_ordinary_torch
     def reconstruction_weight(self, X: ArrayLike) -> np.ndarray:
         """Distance between each point and its reconstruction at the first tap.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, stored_array
 from skvmdls.network import ENSEMBLE_PARTS
 
 __all__ = [
