@@ -114,9 +114,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         1.0, Interval(Real, 0, None, closed="left")
     )
     metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
-    features: str | tuple[str, ...] = parameter(
-        "auto", StrOptions({"auto"}), "array-like"
-    )
+    features: str | tuple[str, ...] = parameter("auto", str, "array-like")
     fusion: str = parameter("late", StrOptions({"late", "early"}))
     normalize: bool | str = parameter("auto", StrOptions({"auto"}), "boolean")
     covariance_type: str = parameter("full", StrOptions({"full", "tied", "diag"}))

@@ -272,7 +272,9 @@ BAD_FITS = [
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
-    parameter(r"a single one as \('mu',\)", features="mu"),
+    parameter(
+        r"must be .auto. or a sequence.*a single one as \('mu',\)", features="mu"
+    ),
     parameter("'features' parameter", features=3),
     BadFit(
         "`features=('x', 'mu')` for images",
