@@ -21,8 +21,7 @@ from sklearn.utils import Bunch
 
 from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits, load_mnist, load_omniglot
-from skvmdls.metrics import get_scorer
-from skvmdls.model_selection import LeaveClassesOut
+from skvmdls.model_selection import LeaveClassesOut, get_scorer
 
 DEFAULT = {"augmentation": None, "learning_rate": 1e-3}
 GRID = [

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from skvmdls._files import write_whole
+from skvmdls._files import write_atomically
 from skvmdls._fingerprints import what_decides
 
 __all__ = ["Checkpoint", "Stage", "State"]
@@ -197,7 +197,7 @@ class Checkpoint:
         body = buffer.getvalue()
         if self._is_good:
             _set_aside(path)
-        write_whole(path, _head(body), body)
+        write_atomically(path, _head(body), body)
         self._is_good = True
 
 

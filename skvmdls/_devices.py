@@ -19,7 +19,7 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "scoring_placement",
-    "sent",
+    "to_device",
 ]
 
 _MOVING = threading.Lock()
@@ -248,7 +248,7 @@ def fits_on(tensor: Tensor, device: torch.device) -> bool:
     return tensor.nbytes <= n_free / 2
 
 
-def sent(batch: Tensor, device: torch.device) -> Tensor:
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
     """Bring a batch to the device, through pinned memory if it is not there already.
 
     Parameters
@@ -263,7 +263,7 @@ def sent(batch: Tensor, device: torch.device) -> Tensor:
     Examples
     --------
     >>> batch = torch.zeros(2, 3)
-    >>> sent(batch, torch.device("cpu")) is batch
+    >>> to_device(batch, torch.device("cpu")) is batch
     True
     """
     if batch.device.type == device.type:

@@ -24,9 +24,26 @@ prior_variance : float, default=0.1
     ``s^2`` of the classes' priors in the latent space.
 kl_weight : float, default=0.1
     Weight of the KL loss (eqs. 5-7).
-features : sequence of str, default=("t1", "t2", "t3", "g", "mu")
-    Parts of the feature ensemble that the Gaussians are fitted to: the three taps of
-    the backbone, its output, and the latent mean.
+classification_weight : float, default=1
+    Weight of the cross-entropy of a classification head on ``g``, trained along. 0: no
+    head, the paper's losses alone.
+metric_weight : float, default=1
+    Weight of triplet + distancing + `kl_weight` x KL; 1: the paper's. Beside a head
+    they count less where the margins cannot be met, so that one weight serves digits
+    and photographs (see :func:`skvmdls.training.joint_loss`).
+features : "auto" or sequence of str, default="auto"
+    Parts of the evidence: ``"x"`` (the standardised input itself, for tables),
+    ``"t1"``, ``"t2"``, ``"t3"`` (the taps of the backbone), ``"g"`` (its output),
+    ``"mu"`` (the latent mean) and ``"logit"`` (the head's largest logit). ``"auto"`` is
+    all that there are; with ``fusion="early"``, the paper's five.
+fusion : {"late", "early"}, default="late"
+    ``"late"``: each part has class Gaussians of its own, its score is standardised on
+    held-out known points, and the standardised scores are added (``t1``, ``t2``, ``mu``
+    and the reconstruction's residual by half). ``"early"``: one Gaussian for each class
+    over all parts, as in the paper.
+normalize : "auto" or bool, default="auto"
+    Whether each part is L2-normalised, with the logarithm of its length as one more
+    column. ``"auto"``: with late fusion on images.
 covariance_type : {"full", "tied", "diag"}, default="full"
     A covariance for each class, one for all, or variances only.
 covariance_estimator : estimator, default=None
@@ -47,8 +64,9 @@ classes_per_batch : int, default=None
     ``B_C``, at least 2. None is 10, or the number of classes if that is smaller.
 samples_per_class : int, default=16
     ``B_N``, at least 2.
-max_epochs : int, default=20
+max_epochs : "auto" or int, default="auto"
     Epochs of training the net; each visits about as many points as there are.
+    ``"auto"`` is 20; for tables of few rows up to 60, enough for 2,000 steps.
 learning_rate : float, default=0.001
     Peak of the one-cycle schedule.
 weight_decay : float, default=0.01
@@ -68,9 +86,10 @@ precision : {"auto", "float32", "bfloat16"}, default="auto"
     for it. The autoencoder's training and scoring do not use bfloat16.
 memory : path or joblib.Memory, default=None
     Keeps trained nets and Gaussians on disk under all that went into them, so that fits
-    that differ only in what follows training (`features`, `covariance_type`,
-    `covariance_estimator`, `covariance_pooling`, `weighting`, `contamination`,
-    `threshold`) train once. Like every pickle, load only from a folder that you trust.
+    that differ only in what follows training (`features`, `fusion`, `normalize`,
+    `covariance_type`, `covariance_estimator`, `covariance_pooling`, `weighting`,
+    `contamination`, `threshold`) train once. Like every pickle, load only from a
+    folder that you trust.
 checkpoint : path, default=None
     A file that holds the state of the training after every epoch. A `fit` that was
     interrupted or killed, started again with the same data and parameters, goes on
@@ -91,14 +110,23 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 input_shape_ : tuple of int
     (features,) or (channels, height, width).
 features_ : tuple of str
-    Parts of the ensemble that the Gaussians were fitted to.
+    Parts of the evidence, as resolved from `features`.
+evidence_names_ : tuple of str
+    Columns of :meth:`evidence`.
 offset_ : float
     The threshold: points that score at least this are accepted. It follows
     `threshold` and `contamination` as they are now.
 network_ : VariationalNetwork
     The trained net.
-gaussians_ : ClassGaussians
-    The classes' Gaussians.
+gaussians_ : ModuleDict of str to ClassGaussians
+    The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
+evidence_ : Evidence
+    Constants that standardise the parts' scores, and their weights.
+split_ : HeldOut
+    Positions of the rows that trained, that set the evidence's constants, and that set
+    the threshold.
+view_ : View
+    Which parts are looked at, and how.
 standardizer_ : Standardizer
     Statistics of the training inputs.
 calibration_scores_ : ndarray

@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_whole"]
+__all__ = ["write_atomically"]
 
 Buffer = Any  # What can be written to a file: collections.abc.Buffer, from Python 3.12.
 
 
-def write_whole(path: Path, *parts: Buffer) -> None:
-    """Write a file beside its place, then move it there.
+def write_atomically(path: Path, *parts: Buffer) -> None:
+    """Write a file beside its place, then move it there: as a whole or not at all.
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
     Who may read it is as it was, or as of any new file. A link stays, and the file that
@@ -32,8 +32,8 @@ def write_whole(path: Path, *parts: Buffer) -> None:
     Examples
     --------
     >>> path = Path(tempfile.mkdtemp()) / "notes"
-    >>> write_whole(path, b"first")
-    >>> write_whole(path, b"second, ", b"and more")
+    >>> write_atomically(path, b"first")
+    >>> write_atomically(path, b"second, ", b"and more")
     >>> path.read_bytes()
     b'second, and more'
     """

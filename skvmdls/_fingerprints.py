@@ -33,14 +33,17 @@ __all__ = [
 # long as `fit` itself says there what is trained from what.
 TRAINING_ROOMS = (
     "_devices",
-    "_labels",
+    "_workshop",
     "_torch_state",
+    "_labels",
+    "_states",
     "_validation",
     "augmentation",
     "autoencoder",
     "backbones",
     "calibration",
     "detector",
+    "evidence",
     "gaussians",
     "inputs",
     "losses",
@@ -154,7 +157,7 @@ class _Reader:
 
     def _taken_apart(self, thing: Any) -> Any:
         if isinstance(thing, tuple | list):
-            return type(thing).__name__, [self.content(part) for part in thing]
+            return type(thing).__name__, [self.content(item) for item in thing]
         if isinstance(thing, dict):
             return {key: self.content(value) for key, value in thing.items()}
         if isinstance(thing, partial):

@@ -1,9 +1,10 @@
-"""What held-out known data decides: the weight's constants and the threshold.
+"""What held-out known data decides: the score's constants and the threshold.
 
-Two parts of the training data that neither the net nor the Gaussians saw have one task
-each. The first sets the constants of the reconstruction weight, so that a point's score
-depends on nothing but the point. The second sets the threshold: the score function was
-fixed before its points were scored, which is what the conformal guarantee asks for.
+Two sets of training rows that neither the net nor the Gaussians saw have one task each.
+The first sets the constants of the evidence and of the reconstruction weight, so that a
+point's score depends on nothing but the point. The second sets the threshold: the score
+function was fixed before its points were scored, which is what the conformal guarantee
+asks for.
 """
 
 import math
@@ -32,22 +33,22 @@ FEWEST_GROUPS = 5
 
 
 class HeldOut(NamedTuple):
-    """Positions of the rows that train, set the weight, and set the threshold.
+    """Positions of the rows that train, set the score's constants, and the threshold.
 
     Parameters
     ----------
-    training, weight, threshold : ndarray of int64, ascending
+    training, evidence, threshold : ndarray of int64, ascending
         Where rows have groups, `threshold` holds one row of each of its groups, and
         the groups' other rows are in none of the three.
 
     Examples
     --------
-    >>> HeldOut(np.array([0, 3]), np.array([1]), np.array([2])).weight
+    >>> HeldOut(np.array([0, 3]), np.array([1]), np.array([2])).evidence
     array([1])
     """
 
     training: np.ndarray
-    weight: np.ndarray
+    evidence: np.ndarray
     threshold: np.ndarray
 
 
@@ -90,11 +91,11 @@ def stratified_sample(
 def hold_out(
     labels: np.ndarray,
     fraction: float,
-    weight_share: float,
+    evidence_share: float,
     rng: np.random.RandomState,
     groups: np.ndarray | None = None,
 ) -> HeldOut:
-    """Split the training data, stratified, into the parts with their tasks.
+    """Split the training data, stratified, into rows with their tasks.
 
     Rows of one group stay together, as copies and near-copies must: a held-out copy of
     a training row looks far better known than any new point. Groups are drawn, each
@@ -108,17 +109,17 @@ def hold_out(
         Each class with at least two rows.
     fraction : float in (0, 0.5]
         Share held out. At most a half, so that every class keeps a row to train on.
-    weight_share : float in [0, 1)
-        Share of the held-out rows (or groups) that set the weight's constants.
+    evidence_share : float in [0, 1)
+        Share of the held-out rows (or groups) that set the score's constants.
     rng : RandomState
     groups : ndarray of shape (n,), int, or None
         Group of each row, from 0. None: each row stands alone.
 
     Returns
     -------
-    parts : HeldOut
-        ``training``, ``weight`` and ``threshold``: positions of rows, ascending.
-        ``threshold`` has at least one; ``weight`` is empty if `weight_share` is 0,
+    rows : HeldOut
+        ``training``, ``evidence`` and ``threshold``: positions of rows, ascending.
+        ``threshold`` has at least one; ``evidence`` is empty if `evidence_share` is 0,
         and shares the row (or group) of ``threshold`` if only one is held out.
 
     Raises
@@ -129,27 +130,27 @@ def hold_out(
     Examples
     --------
     >>> labels = np.repeat([0, 1], 50)
-    >>> parts = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
-    >>> [len(part) for part in parts]
+    >>> rows = hold_out(labels, 0.2, 0.25, np.random.RandomState(0))
+    >>> [len(positions) for positions in rows]
     [80, 5, 15]
     """
     if groups is not None:
-        return _hold_out_groups(labels, groups, fraction, weight_share, rng)
+        return _hold_out_groups(labels, groups, fraction, evidence_share, rng)
     # Every other row at most: of two neighbours in a class, one is left to train on.
     n_held_out = max(1, min(round(fraction * len(labels)), len(labels) // 2))
     held_out = stratified_sample(labels, n_held_out, rng)
     rows = np.flatnonzero(held_out)
-    n_weight = math.ceil(weight_share * n_held_out)
-    for_weight = stratified_sample(labels[rows], n_weight, rng)
-    for_threshold = ~for_weight if n_held_out > 1 else np.ones(1, dtype=bool)
-    return HeldOut(np.flatnonzero(~held_out), rows[for_weight], rows[for_threshold])
+    n_evidence = math.ceil(evidence_share * n_held_out)
+    for_evidence = stratified_sample(labels[rows], n_evidence, rng)
+    for_threshold = ~for_evidence if n_held_out > 1 else np.ones(1, dtype=bool)
+    return HeldOut(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])
 
 
 def _hold_out_groups(
     labels: np.ndarray,
     groups: np.ndarray,
     fraction: float,
-    weight_share: float,
+    evidence_share: float,
     rng: np.random.RandomState,
 ) -> HeldOut:
     sizes = np.bincount(groups)
@@ -173,14 +174,14 @@ def _hold_out_groups(
     ] = True
     _give_back(is_held_out, labels, groups)
     held_out = np.flatnonzero(is_held_out)
-    n_weight = math.ceil(weight_share * len(held_out))
-    for_weight = stratified_sample(main_label[held_out], n_weight, rng)
-    for_threshold = ~for_weight if len(held_out) > 1 else np.ones(1, dtype=bool)
+    n_evidence = math.ceil(evidence_share * len(held_out))
+    for_evidence = stratified_sample(main_label[held_out], n_evidence, rng)
+    for_threshold = ~for_evidence if len(held_out) > 1 else np.ones(1, dtype=bool)
     shuffled = rng.permutation(len(labels))
     first = shuffled[np.unique(groups[shuffled], return_index=True)[1]]
     return HeldOut(
         np.flatnonzero(~is_held_out[groups]),
-        np.flatnonzero(np.isin(groups, held_out[for_weight])),
+        np.flatnonzero(np.isin(groups, held_out[for_evidence])),
         np.sort(first[held_out[for_threshold]]),
     )
 
@@ -354,7 +355,7 @@ def conformal_p_value(calibration_scores: np.ndarray, scores: np.ndarray) -> np.
 
 @dataclass(frozen=True)
 class WeightCalibration:
-    """How the reconstruction weight ``w`` and the log-likelihood ``l`` join.
+    """The paper's product of reconstruction weight ``w`` and log-likelihood ``l``.
 
     Literally, ``w * l`` (Dinari & Freifeld 2022, section 3.4) ranks backwards where
     ``l > 0``; the authors shift ``l`` and scale ``w`` by the largest values of the
@@ -366,28 +367,22 @@ class WeightCalibration:
         Largest log-likelihood of the held-out points. Above it, where few points ever
         are, the weight divides instead of multiplying: it lowers every score.
     scale : float
-        Weight that counts as one, positive.
-    weighting : {"calibrated", "paper"}
-        ``"calibrated"`` multiplies the shortfall ``l - shift`` by ``max(1, w /
-        scale)``, where `scale` is twice the 99 % quantile: among known points the
-        weight hardly counts. ``"paper"`` multiplies it by ``w / scale``, where `scale`
-        is the largest weight.
+        Largest weight of the held-out points, which counts as one; positive.
 
     Examples
     --------
     >>> import numpy as np
-    >>> rule = WeightCalibration(shift=100.0, scale=2.0, weighting="calibrated")
-    >>> rule.apply(np.array([90.0, 90.0, 90.0]), np.array([0.0, 2.0, 6.0]))
-    array([-10., -10., -30.])
+    >>> rule = WeightCalibration(shift=100.0, scale=2.0)
+    >>> rule.apply(np.array([90.0, 90.0, 90.0]), np.array([1.0, 2.0, 6.0]))
+    array([ -5., -10., -30.])
     """
 
     shift: float
     scale: float
-    weighting: str
 
     @classmethod
     def fit(
-        cls, log_likelihoods: np.ndarray, weights: np.ndarray, weighting: str
+        cls, log_likelihoods: np.ndarray, weights: np.ndarray
     ) -> "WeightCalibration":
         """Take the constants from held-out known points.
 
@@ -397,18 +392,14 @@ class WeightCalibration:
             Of each point's most likely class.
         weights : ndarray of shape (n,)
             Reconstruction weights, non-negative.
-        weighting : {"calibrated", "paper"}
 
         Returns
         -------
         calibration : WeightCalibration
         """
-        # Twice, as the quantile of a few points falls short of that of all.
-        level, factor = (0.99, 2.0) if weighting == "calibrated" else (1.0, 1.0)
-        scale = factor * float(np.quantile(weights, level))
         # Perfect reconstructions leave no scale: any error is then a large one.
         smallest = float(np.finfo(np.float32).eps)
-        return cls(float(log_likelihoods.max()), max(scale, smallest), weighting)
+        return cls(float(log_likelihoods.max()), max(float(weights.max()), smallest))
 
     def apply(self, log_likelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Score points: higher is more in-distribution.
@@ -423,8 +414,6 @@ class WeightCalibration:
             Rising in the log-likelihood; falling in the weight.
         """
         relative = weights / self.scale
-        if self.weighting == "calibrated":
-            relative = np.maximum(1.0, relative)
         shortfall = log_likelihoods - self.shift
         # Above the shift a product would reward a large weight.
         return np.where(

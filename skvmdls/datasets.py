@@ -157,18 +157,18 @@ def load_mnist(
     folder = get_data_home(data_home)
     archive = folder / "mnist.npz"
     if archive.exists():
-        with np.load(archive, allow_pickle=False) as arrays:
-            parts = {name: arrays[name] for name in arrays.files}
+        with np.load(archive, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
     else:
-        parts = {}
+        arrays = {}
         for suffix, train in (("train", True), ("test", False)):
             dataset = _fetch("MNIST", folder, download, train=train)
-            parts[f"X_{suffix}"] = dataset.data.numpy()
-            parts[f"y_{suffix}"] = dataset.targets.numpy()
+            arrays[f"X_{suffix}"] = dataset.data.numpy()
+            arrays[f"y_{suffix}"] = dataset.targets.numpy()
     return Bunch(
         **{
-            name: part.astype(np.int64) if name.startswith("y") else part
-            for name, part in parts.items()
+            name: array.astype(np.int64) if name.startswith("y") else array
+            for name, array in arrays.items()
         }
     )
 
@@ -393,12 +393,12 @@ def _load_cifar(name: str, folder: Path, download: bool) -> Bunch:
 
 
 def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:
-    parts = {}
+    arrays = {}
     for suffix, train in (("train", True), ("test", False)):
         dataset: Any = _fetch(name, folder, download, train=train)
-        parts[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
-        parts[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
-    return Bunch(**parts)
+        arrays[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
+        arrays[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
+    return Bunch(**arrays)
 
 
 def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:

@@ -3,27 +3,19 @@
 import os
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import KW_ONLY, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
 from sklearn.utils import Tags, check_consistent_length, check_random_state
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    Options,
-    StrOptions,
-    validate_parameter_constraints,
-)
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skvmdls._caching import remembered, remembered_training
-from skvmdls._checkpoints import Checkpoint
+from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls._devices import (
     fits_on,
     float64_device,
@@ -34,19 +26,28 @@ from skvmdls._devices import (
 )
 from skvmdls._docstrings import documented
 from skvmdls._labels import as_labels
+from skvmdls._parameters import parameter, with_parameters
+from skvmdls._sklearn import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import group_ids, plain
+from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import (
-    HeldOut,
     WeightCalibration,
     conformal_p_value,
     conformal_threshold,
     hold_out,
     warn_of_small_classes,
 )
+from skvmdls.evidence import FEW_POINTS, Evidence, View, resolve_features
 from skvmdls.gaussians import (
     ClassGaussians,
     check_class_sizes,
@@ -61,168 +62,96 @@ from skvmdls.inputs import (
     labels_with_unknown,
 )
 from skvmdls.metrics import open_set_f1
-from skvmdls.network import (
-    ENSEMBLE_PARTS,
-    build_autoencoder,
-    build_network,
+from skvmdls.network import build_autoencoder, build_network
+from skvmdls.scoring import (
+    Measured,
+    block_features,
+    ensembles,
+    measure,
+    reconstructions,
 )
-from skvmdls.scoring import Measured, ensembles, measure, reconstructions
 from skvmdls.training import (
     AutoencoderPlan,
-    History,
     NetworkPlan,
-    seeded,
     train_autoencoder,
     train_network,
+    usual_epochs,
 )
+
+# Share of the held-out rows that set the score's constants; the others the threshold.
+EVIDENCE_SHARE = 0.25
+# Where they are few, about as many training points help to set the evidence's.
+TRAINING_POINTS = 1000
 
 # Parameters that do not touch the nets or the Gaussians.
-FREE_TO_CHANGE = (
-    "checkpoint",
-    "contamination",
-    "memory",
-    "threshold",
-    "verbose",
-    "weighting",
-)
+FREE_TO_CHANGE = ("checkpoint", "contamination", "memory", "threshold", "verbose")
 
 
-@documented
-class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
-    """Open-set classifier without the reconstruction weight (VMDLS_b).
+class Reconstruction(NamedTuple):
+    """Which autoencoder a detector has, and what its residual is used for."""
 
-    It answers with the most likely known class where the log-likelihood of the
-    feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. It is
-    :class:`VMDLSDetector` less the autoencoder, and so trains and scores faster.
+    factory: str | BackboneFactory
+    epochs: int
+    weighting: str
 
-    Parameters
-    ----------
-    {parameters}
 
-    Attributes
-    ----------
-    {attributes}
+@with_parameters
+class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
+    """What both detectors are: all but the autoencoder."""
 
-    See Also
-    --------
-    VMDLSDetector : The same with the reconstruction weight.
+    backbone: str | BackboneFactory = parameter("auto", str, callable)
+    _: KW_ONLY
+    latent_dim: int = parameter(32, Interval(Integral, 1, None, closed="left"))
+    triplet_margin: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
+    distancing_margin: float | None = parameter(
+        None, Interval(Real, 0, None, closed="left"), None
+    )
+    margin_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
+    kl_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
+    prior_variance: float = parameter(0.1, Interval(Real, 0, None, closed="neither"))
+    kl_weight: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
+    classification_weight: float = parameter(
+        1.0, Interval(Real, 0, None, closed="left")
+    )
+    metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
+    features: str | tuple[str, ...] = parameter("auto", str, "array-like")
+    fusion: str = parameter("late", StrOptions({"late", "early"}))
+    normalize: bool | str = parameter("auto", StrOptions({"auto"}), "boolean")
+    covariance_type: str = parameter("full", StrOptions({"full", "tied", "diag"}))
+    covariance_estimator: Any = parameter(None, HasMethods("fit"), None)
+    covariance_pooling: float = parameter(0.05, Interval(Real, 0, 1, closed="both"))
+    contamination: float = parameter(
+        0.05, Interval(Real, 0, 0.5, closed="right"), Options(Real, {0})
+    )
+    threshold: float | None = parameter(
+        None, Interval(Real, None, None, closed="neither"), None
+    )
+    calibration_fraction: float = parameter(0.1, Interval(Real, 0, 0.5, closed="right"))
+    classes_per_batch: int | None = parameter(
+        None, Interval(Integral, 2, None, closed="left"), None
+    )
+    samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
+    max_epochs: int | str = parameter(
+        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    )
+    learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
+    weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
+    augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
+        None, str, callable, None
+    )
+    freeze_epochs: int = parameter(0, Interval(Integral, 0, None, closed="left"))
+    batch_size: int = parameter(256, Interval(Integral, 1, None, closed="left"))
+    device: str | torch.device = parameter("auto", str, torch.device)
+    precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
+    memory: Any = parameter(None, str, os.PathLike, HasMethods("cache"), None)
+    checkpoint: str | os.PathLike[str] | None = parameter(None, str, os.PathLike, None)
+    verbose: int = parameter(0, "verbose")
+    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
 
-    References
-    ----------
-    {references}
-
-    Examples
-    --------
-    >>> from skvmdls import VMDLSbDetector
-    >>> from skvmdls.datasets import load_digits
-    >>> digits = load_digits(known=(0, 1, 2), random_state=0)
-    >>> detector = VMDLSbDetector(max_epochs=10, random_state=0)
-    >>> detector.fit(digits.X_train, digits.y_train).predict(digits.X_test).shape
-    (1422,)
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "backbone": [str, callable],
-        "latent_dim": [Interval(Integral, 1, None, closed="left")],
-        "triplet_margin": [Interval(Real, 0, None, closed="left")],
-        "distancing_margin": [Interval(Real, 0, None, closed="left"), None],
-        "margin_warmup": [Interval(Real, 0, 1, closed="both")],
-        "kl_warmup": [Interval(Real, 0, 1, closed="both")],
-        "prior_variance": [Interval(Real, 0, None, closed="neither")],
-        "kl_weight": [Interval(Real, 0, None, closed="left")],
-        "features": ["array-like"],
-        "covariance_type": [StrOptions({"full", "tied", "diag"})],
-        "covariance_estimator": [HasMethods("fit"), None],
-        "covariance_pooling": [Interval(Real, 0, 1, closed="both")],
-        "contamination": [Interval(Real, 0, 0.5, closed="right"), Options(Real, {0})],
-        "threshold": [Interval(Real, None, None, closed="neither"), None],
-        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
-        "classes_per_batch": [Interval(Integral, 2, None, closed="left"), None],
-        "samples_per_class": [Interval(Integral, 2, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "augmentation": [str, callable, None],
-        "freeze_epochs": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "memory": [str, os.PathLike, HasMethods("cache"), None],
-        "checkpoint": [str, os.PathLike, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
-
-    # Share of the held-out data that sets the reconstruction weight's constants.
-    _weight_share: ClassVar[float] = 0.0
-
-    def __init__(
-        self,
-        backbone: str | BackboneFactory = "auto",
-        *,
-        latent_dim: int = 32,
-        triplet_margin: float = 0.1,
-        distancing_margin: float | None = None,
-        margin_warmup: float = 0.5,
-        kl_warmup: float = 0.5,
-        prior_variance: float = 0.1,
-        kl_weight: float = 0.1,
-        features: tuple[str, ...] = ENSEMBLE_PARTS,
-        covariance_type: str = "full",
-        covariance_estimator: Any = None,
-        covariance_pooling: float = 0.05,
-        contamination: float = 0.05,
-        threshold: float | None = None,
-        calibration_fraction: float = 0.1,
-        classes_per_batch: int | None = None,
-        samples_per_class: int = 16,
-        max_epochs: int = 20,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        augmentation: str | Callable[[Tensor], Tensor] | None = None,
-        freeze_epochs: int = 0,
-        batch_size: int = 256,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        memory: Any = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        verbose: int = 0,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.latent_dim = latent_dim
-        self.triplet_margin = triplet_margin
-        self.distancing_margin = distancing_margin
-        self.margin_warmup = margin_warmup
-        self.kl_warmup = kl_warmup
-        self.prior_variance = prior_variance
-        self.kl_weight = kl_weight
-        self.features = features
-        self.covariance_type = covariance_type
-        self.covariance_estimator = covariance_estimator
-        self.covariance_pooling = covariance_pooling
-        self.contamination = contamination
-        self.threshold = threshold
-        self.calibration_fraction = calibration_fraction
-        self.classes_per_batch = classes_per_batch
-        self.samples_per_class = samples_per_class
-        self.max_epochs = max_epochs
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.augmentation = augmentation
-        self.freeze_epochs = freeze_epochs
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.memory = memory
-        self.checkpoint = checkpoint
-        self.verbose = verbose
-        self.random_state = random_state
+    _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
     @under_ordinary_torch
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
-    ) -> "VMDLSbDetector":
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -267,18 +196,20 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
     def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
-        self._check_features()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
+        self._look_as(self._resolved_view())
         device = resolve_device(self.device)
         together = group_ids(X, groups)
         ingredients = self._ingredients(X, labels, device) | {"groups": together}
         checkpoint = Checkpoint(self.checkpoint, ingredients)
         rng = check_random_state(checkpoint.seed(self.random_state))
-        shares = self.calibration_fraction, self._weight_share
-        parts = hold_out(labels, *shares, rng, together)
+        workshop = Workshop(self.memory, checkpoint, rng, device)
+        self.split_ = hold_out(
+            labels, self.calibration_fraction, EVIDENCE_SHARE, rng, together
+        )
         warn_of_small_classes(self.classes_, labels, together)
-        X_train, y_train = X[parts.training], labels[parts.training]
+        X_train, y_train = X[self.split_.training], labels[self.split_.training]
         check_class_sizes(np.bincount(y_train), self.covariance_type)
         self.standardizer_ = Standardizer().fit(X_train)
         inputs = self.standardizer_.transform(X_train)
@@ -286,9 +217,13 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         if fits_on(inputs, device):
             inputs, targets = inputs.to(device), targets.to(device)
         with checkpoint.named_if_interrupted():
-            self._train(inputs, targets, device, rng, checkpoint)
-            self._fit_gaussians(X_train, y_train, checkpoint)
-        self._calibrate(X, parts)
+            self._train(inputs, targets, workshop)
+            self._fit_gaussians(X_train, y_train, workshop)
+        self._calibrate(X)
+
+    def _reconstruction(self) -> Reconstruction | None:
+        """Which autoencoder, if any."""
+        return None
 
     def _ingredients(
         self, X: np.ndarray, labels: np.ndarray, device: torch.device
@@ -300,16 +235,29 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         y = self.classes_[labels]
         return parameters | {"X": X, "y": y, "device": device.type}
 
-    def _check_features(self) -> None:
-        chosen = list(self.features)
-        is_part = [isinstance(name, str) and name in ENSEMBLE_PARTS for name in chosen]
-        if not chosen or not all(is_part) or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"features={self.features!r} must name parts of the ensemble, each "
-                f"once: some of {ENSEMBLE_PARTS}."
-            )
-        # The Gaussians are of these parts, whatever the parameter says later.
-        self.features_ = tuple(map(str, chosen))
+    def _resolved_view(self) -> View:
+        """Decide what of the net is looked at, and how: it holds until the next fit."""
+        is_table = len(self.input_shape_) == 1
+        reconstruction = self._reconstruction()
+        return View(
+            features=resolve_features(
+                self.features,
+                fusion=self.fusion,
+                is_table=is_table,
+                has_head=self.classification_weight > 0,
+            ),
+            fusion=self.fusion,
+            # On tables lengths say much of what is new; see docs/recipe.md.
+            normalize=not is_table and self.fusion == "late"
+            if self.normalize == "auto"
+            else bool(self.normalize),
+            residual=reconstruction is not None
+            and reconstruction.weighting == "evidence",
+        )
+
+    def _look_as(self, view: View) -> None:
+        self.view_ = view
+        self.features_, self.evidence_names_ = view.features, view.names
 
     def _check_training_data(
         self, X: ArrayLike, y: ArrayLike
@@ -326,40 +274,48 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         self.input_shape_ = X.shape[1:]
         return X, labels
 
-    def _train(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        device: torch.device,
-        rng: np.random.RandomState,
-        checkpoint: Checkpoint,
-    ) -> None:
-        factory = resolve_factory(
-            self.backbone, BACKBONES, self.input_shape_, "backbone"
+    def _train(self, inputs: Tensor, labels: Tensor, workshop: Workshop) -> None:
+        shape = self.input_shape_
+        backbone = resolve_factory(self.backbone, BACKBONES, shape, "backbone")
+        reconstruction = self._reconstruction()
+        autoencoder = reconstruction and resolve_factory(
+            reconstruction.factory, AUTOENCODERS, shape, "autoencoder"
         )
-        plan = self._network_plan(device)
-        seed = rng.randint(np.iinfo(np.int32).max)
-        stage = checkpoint.stage("network")
-        with seeded(seed, device):
-            network = build_network(factory, self.input_shape_, self.latent_dim)
-
-            def train() -> History:
-                return train_network(
-                    network.to(device), inputs, labels, plan, seed, stage
-                )
-
-            ingredients = inputs, labels, replace(plan, verbose=0), seed, device.type
-            self.history_ = remembered_training(
-                self.memory, "network", network, train, *ingredients
-            )
-            self.network_ = network
+        n_logits = len(self.classes_) if self.classification_weight > 0 else 0
+        plan = self._network_plan(workshop.device)
+        self.network_, self.history_ = workshop.trained(
+            "network",
+            lambda: build_network(backbone, shape, self.latent_dim, n_logits),
+            lambda net, seed, stage: train_network(
+                net, inputs, labels, plan, seed, stage
+            ),
+            inputs,
+            labels,
+            replace(plan, verbose=0),
+        )
+        if reconstruction is None or autoencoder is None:
+            return
+        ae_plan = self._autoencoder_plan(reconstruction)
+        self.autoencoder_, self.autoencoder_history_ = workshop.trained(
+            "autoencoder",
+            lambda: build_autoencoder(autoencoder, shape),
+            lambda net, seed, stage: train_autoencoder(
+                net, inputs, ae_plan, seed, stage
+            ),
+            inputs,
+            replace(ae_plan, verbose=0),
+        )
 
     def _network_plan(self, device: torch.device) -> NetworkPlan:
         n_classes = len(self.classes_)
         classes_per_batch = min(n_classes, self.classes_per_batch or 10)
         margin = self.distancing_margin
+        batch_size = classes_per_batch * self.samples_per_class
+        n_batches = max(1, round(len(self.split_.training) / batch_size))
         return NetworkPlan(
-            epochs=self.max_epochs,
+            epochs=usual_epochs(n_batches, is_table=len(self.input_shape_) == 1)
+            if self.max_epochs == "auto"
+            else int(self.max_epochs),
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             augmentation=resolve_augmentation(self.augmentation, self.input_shape_),
@@ -373,18 +329,33 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             prior_variance=self.prior_variance,
             kl_weight=self.kl_weight,
             kl_warmup=self.kl_warmup,
+            classification_weight=self.classification_weight,
+            metric_weight=self.metric_weight,
             freeze_epochs=self.freeze_epochs,
         )
 
+    def _autoencoder_plan(self, reconstruction: Reconstruction) -> AutoencoderPlan:
+        return AutoencoderPlan(
+            epochs=reconstruction.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            verbose=self.verbose,
+            batch_size=128,
+        )
+
     def _fit_gaussians(
-        self, X: np.ndarray, labels: np.ndarray, checkpoint: Checkpoint
+        self, X: np.ndarray, labels: np.ndarray, workshop: Workshop
     ) -> None:
-        stage = checkpoint.stage("gaussians")
         kind = self.covariance_type, self.covariance_estimator, self.covariance_pooling
 
-        def fit() -> ClassGaussians:
+        def fit(stage: Stage) -> nn.ModuleDict:
             if stage.state is not None:
-                return ClassGaussians.from_state(stage.state, self.covariance_type)
+                return nn.ModuleDict(
+                    {
+                        block: ClassGaussians.from_state(state, self.covariance_type)
+                        for block, state in stage.state.items()
+                    }
+                )
             gaussians = fit_gaussians(
                 kept_for_another_pass(
                     lambda label: self._ensembles(X[labels == label])
@@ -392,22 +363,33 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
                 self.classes_.tolist(),
                 *kind,
             )
-            stage.keep(gaussians.state_dict())
-            return gaussians
+            stage.keep({block: g.state_dict() for block, g in gaussians.items()})
+            return nn.ModuleDict(gaussians)
 
-        self.gaussians_ = remembered(
-            self.memory,
+        self.gaussians_ = workshop.fitted(
             "gaussians",
             fit,
             self.network_,
+            getattr(self, "autoencoder_", None),
             X,
             labels,
-            self.features_,
+            self.view_,
             *kind,
         )
 
-    def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
-        measured = self._measure(X[parts.threshold])
+    def _calibrate(self, X: np.ndarray) -> None:
+        measured = self._measure(X[self.split_.evidence])
+        raw_of_training = None
+        if len(measured.raw) < FEW_POINTS:
+            some = self.split_.training[:: max(1, len(X) // TRAINING_POINTS)]
+            raw_of_training = self._measure(X[some]).raw
+        self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
+        reconstruction = self._reconstruction()
+        if reconstruction is not None and reconstruction.weighting == "paper":
+            self.weight_calibration_ = WeightCalibration.fit(
+                measured.log_likelihood, measured.weight
+            )
+        measured = self._measure(X[self.split_.threshold])
         self.calibration_scores_ = self._scores(measured)
         # Warns of too few points now, not at the first prediction.
         self._threshold()
@@ -476,8 +458,13 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         answers = labels_with_unknown(self.classes_)
         return answers[np.where(accepted, measured.most_likely, len(self.classes_))]
 
+    @under_ordinary_torch
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
+
+        It is the class of the largest product of the head's probability and the square
+        root of that of the parts of the evidence; without a head
+        (``classification_weight=0``), that of the largest log-likelihood.
 
         Parameters
         ----------
@@ -489,8 +476,8 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         labels : ndarray of shape (n,)
             Labels of ``classes_``.
         """
-        likelihood = self.class_log_likelihood(X)
-        return self.classes_[likelihood.argmax(axis=1)]
+        measured = self._measure_features(self._check_new(X))
+        return self.classes_[measured.most_likely]
 
     @under_ordinary_torch
     def score_samples(self, X: ArrayLike) -> np.ndarray:
@@ -507,10 +494,29 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            Higher is more in-distribution: the log-likelihood (in nats) of the most
-            likely class, weighted if the detector has a weight.
+            Higher is more in-distribution: the weighted sum of :meth:`evidence`; with
+            ``weighting="paper"`` the product of weight and log-likelihood.
         """
         return self._scores(self._measure(self._check_new(X)))
+
+    @under_ordinary_torch
+    def evidence(self, X: ArrayLike) -> np.ndarray:
+        """How usual each part of a point looks, in common units.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        evidence : ndarray of shape (n, n_parts), float64
+            Columns as in ``evidence_names_``: 0 at the median of held-out known points,
+            -1 at the end of their usual range (exceeded downwards by 5 % of them).
+            Their sum, weighted by ``evidence_.weights``, is :meth:`score_samples`
+            (but for ``weighting="paper"``).
+        """
+        return self.evidence_.standardize(self._measure(self._check_new(X)).raw)
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Score relative to the threshold.
@@ -540,9 +546,10 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         -------
         log_likelihood : ndarray of shape (n, n_classes), float64
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
-            Not weighted.
+            With ``fusion="late"`` the sum over the parts, as if they were independent;
+            of ``features=("logit",)``, which has no Gaussians, the logits.
         """
-        return self._measure_with(None, self._check_new(X)).class_log_likelihood
+        return self._measure_features(self._check_new(X)).class_log_likelihood
 
     def p_value(self, X: ArrayLike) -> np.ndarray:
         """Conformal p-value of "this point is of a known class".
@@ -576,10 +583,13 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         ensemble : ndarray of shape (n, D)
-            The parts named in `features_`, in that order. float32 for images, float64
-            for tables.
+            The parts named in `features_`, in that order, not normalised; of
+            ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        return np.concatenate(list(self._ensembles(self._check_new(X))))
+        batches = ensembles(self.network_, self._batches(self._check_new(X)))
+        return np.concatenate(
+            [np.hstack([parts[name] for name in self.features_]) for parts in batches]
+        )
 
     def get_feature_names_out(
         self, input_features: ArrayLike | None = None
@@ -597,7 +607,7 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             ``"t1_0"``, ``"t1_1"``, ... ``"mu_0"``, ...
         """
         check_is_fitted(self)
-        sizes = self.network_.ensemble_sizes
+        sizes = {"x": self.n_features_in_, **self.network_.ensemble_sizes}
         names = [f"{part}_{i}" for part in self.features_ for i in range(sizes[part])]
         return np.array(names, dtype=object)
 
@@ -640,26 +650,45 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         return device, dtype
 
     def _nets(self) -> list[nn.Module]:
-        return [self.network_]
+        nets = (getattr(self, name, None) for name in ("network_", "autoencoder_"))
+        return [net for net in nets if net is not None]
 
-    def _ensembles(self, X: np.ndarray) -> Iterator[np.ndarray]:
-        return ensembles(self.network_, self._batches(X), self.features_)
+    def _ensembles(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        return block_features(
+            self.network_,
+            getattr(self, "autoencoder_", None),
+            self._batches(X),
+            self.view_,
+        )
 
     def _measure(self, X: np.ndarray) -> Measured:
-        return self._measure_with(None, X)
+        autoencoder = getattr(self, "autoencoder_", None)
+        return self._measure_as(self.view_, autoencoder, X)
 
-    def _measure_with(self, autoencoder: nn.Module | None, X: np.ndarray) -> Measured:
+    def _measure_features(self, X: np.ndarray) -> Measured:
+        """Measure without the autoencoder, where only likelihoods are asked for."""
+        return self._measure_as(replace(self.view_, residual=False), None, X)
+
+    def _measure_as(
+        self, view: View, autoencoder: nn.Module | None, X: np.ndarray
+    ) -> Measured:
+        gaussians: Any = self.gaussians_
         return measure(
             self.network_,
-            self.gaussians_,
+            gaussians,
             autoencoder,
             self._batches(X),
             len(X),
-            self.features_,
+            view,
+            getattr(self, "evidence_", None),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
-        return measured.log_likelihood
+        if hasattr(self, "weight_calibration_"):
+            return self.weight_calibration_.apply(
+                measured.log_likelihood, measured.weight
+            )
+        return self.evidence_.total(measured.raw)
 
     @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
@@ -680,7 +709,44 @@ class VMDLSbDetector(TransformerMixin, OutlierMixin, BaseEstimator):
 
 
 @documented
-class VMDLSDetector(VMDLSbDetector):
+@with_parameters
+class VMDLSbDetector(BaseDetector):
+    """Open-set classifier without the reconstruction weight (VMDLS_b).
+
+    It answers with the most likely known class where the log-likelihood of the
+    feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. It is
+    :class:`VMDLSDetector` less the autoencoder, and so trains and scores faster.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    See Also
+    --------
+    VMDLSDetector : The same with the reconstruction weight.
+
+    References
+    ----------
+    {references}
+
+    Examples
+    --------
+    >>> from skvmdls import VMDLSbDetector
+    >>> from skvmdls.datasets import load_digits
+    >>> digits = load_digits(known=(0, 1, 2), random_state=0)
+    >>> detector = VMDLSbDetector(max_epochs=10, random_state=0)
+    >>> detector.fit(digits.X_train, digits.y_train).predict(digits.X_test).shape
+    (1422,)
+    """
+
+
+@documented
+@with_parameters
+class VMDLSDetector(BaseDetector):
     """Open-set classifier: one of the known labels, or ``-1`` for "never seen".
 
     A net is trained whose latent space is class-conditional and variational, shaped
@@ -699,13 +765,13 @@ class VMDLSDetector(VMDLSbDetector):
         A name in :mod:`skvmdls.autoencoder` or a factory ``factory(input_shape) ->
         nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
         ``"mlp"`` for tables and ``"cnn"`` for images.
-    autoencoder_epochs : int, default=10
+    autoencoder_epochs : int, default=5
         Passes over the training data in training the autoencoder. Trained for too
         long, it reconstructs unknown points as well as known ones.
-    weighting : {"calibrated", "paper"}, default="calibrated"
-        How weight and log-likelihood join. ``"calibrated"``: the ordinary range of
-        weights of known points counts nothing. ``"paper"``: the plain product, with a
-        shift and a scale from held-out data
+    weighting : {"evidence", "paper"}, default="evidence"
+        What becomes of the reconstruction. ``"evidence"``: the residual at the first
+        tap is one more part of the evidence. ``"paper"``: weight and log-likelihood
+        are multiplied, with a shift and a scale from held-out data
         (see :class:`skvmdls.calibration.WeightCalibration`).
 
     Attributes
@@ -714,10 +780,9 @@ class VMDLSDetector(VMDLSbDetector):
     autoencoder_ : nn.Module
         The trained autoencoder.
     autoencoder_history_ : dict of str to list of float
-        ``loss`` and ``learning_rate`` of each of its epochs
-        (see :func:`skvmdls.training.train_autoencoder`).
+        ``loss`` and ``learning_rate`` of each epoch of the autoencoder.
     weight_calibration_ : WeightCalibration
-        The weight's constants.
+        The weight's constants, with ``weighting="paper"``.
 
     See Also
     --------
@@ -739,85 +804,12 @@ class VMDLSDetector(VMDLSbDetector):
     [-1, 0, 1, 2]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **VMDLSbDetector._parameter_constraints,
-        "autoencoder": [str, callable],
-        "autoencoder_epochs": [Interval(Integral, 1, None, closed="left")],
-        "weighting": [StrOptions({"calibrated", "paper"})],
-    }
+    autoencoder: str | BackboneFactory = parameter("auto", str, callable)
+    autoencoder_epochs: int = parameter(5, Interval(Integral, 1, None, closed="left"))
+    weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
-    _weight_share: ClassVar[float] = 0.25
-
-    def __init__(
-        self,
-        backbone: str | BackboneFactory = "auto",
-        *,
-        latent_dim: int = 32,
-        triplet_margin: float = 0.1,
-        distancing_margin: float | None = None,
-        margin_warmup: float = 0.5,
-        kl_warmup: float = 0.5,
-        prior_variance: float = 0.1,
-        kl_weight: float = 0.1,
-        features: tuple[str, ...] = ENSEMBLE_PARTS,
-        covariance_type: str = "full",
-        covariance_estimator: Any = None,
-        covariance_pooling: float = 0.05,
-        contamination: float = 0.05,
-        threshold: float | None = None,
-        calibration_fraction: float = 0.1,
-        classes_per_batch: int | None = None,
-        samples_per_class: int = 16,
-        max_epochs: int = 20,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        augmentation: str | Callable[[Tensor], Tensor] | None = None,
-        freeze_epochs: int = 0,
-        autoencoder: str | BackboneFactory = "auto",
-        autoencoder_epochs: int = 10,
-        weighting: str = "calibrated",
-        batch_size: int = 256,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        memory: Any = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        verbose: int = 0,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        super().__init__(
-            backbone,
-            latent_dim=latent_dim,
-            triplet_margin=triplet_margin,
-            distancing_margin=distancing_margin,
-            margin_warmup=margin_warmup,
-            kl_warmup=kl_warmup,
-            prior_variance=prior_variance,
-            kl_weight=kl_weight,
-            features=features,
-            covariance_type=covariance_type,
-            covariance_estimator=covariance_estimator,
-            covariance_pooling=covariance_pooling,
-            contamination=contamination,
-            threshold=threshold,
-            calibration_fraction=calibration_fraction,
-            classes_per_batch=classes_per_batch,
-            samples_per_class=samples_per_class,
-            max_epochs=max_epochs,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            augmentation=augmentation,
-            freeze_epochs=freeze_epochs,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            memory=memory,
-            checkpoint=checkpoint,
-            verbose=verbose,
-            random_state=random_state,
-        )
-        self.autoencoder = autoencoder
-        self.autoencoder_epochs = autoencoder_epochs
-        self.weighting = weighting
+    def _reconstruction(self) -> Reconstruction:
+        return Reconstruction(self.autoencoder, self.autoencoder_epochs, self.weighting)
 
     @under_ordinary_torch
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
@@ -855,60 +847,6 @@ width), float64
             autoencoder has not learned to reconstruct.
         """
         return self._measure(self._check_new(X)).weight
-
-    def _train(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        device: torch.device,
-        rng: np.random.RandomState,
-        checkpoint: Checkpoint,
-    ) -> None:
-        factory = resolve_factory(
-            self.autoencoder, AUTOENCODERS, self.input_shape_, "autoencoder"
-        )
-        super()._train(inputs, labels, device, rng, checkpoint)
-        plan = self._autoencoder_plan()
-        seed = rng.randint(np.iinfo(np.int32).max)
-        stage = checkpoint.stage("autoencoder")
-        with seeded(seed, device):
-            autoencoder = build_autoencoder(factory, self.input_shape_)
-
-            def train() -> History:
-                return train_autoencoder(
-                    autoencoder.to(device), inputs, plan, seed, stage
-                )
-
-            ingredients = inputs, replace(plan, verbose=0), seed, device.type
-            self.autoencoder_history_ = remembered_training(
-                self.memory, "autoencoder", autoencoder, train, *ingredients
-            )
-            self.autoencoder_ = autoencoder
-
-    def _autoencoder_plan(self) -> AutoencoderPlan:
-        return AutoencoderPlan(
-            epochs=self.autoencoder_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            verbose=self.verbose,
-            batch_size=128,
-        )
-
-    def _calibrate(self, X: np.ndarray, parts: HeldOut) -> None:
-        measured = self._measure(X[parts.weight])
-        self.weight_calibration_ = WeightCalibration.fit(
-            measured.log_likelihood, measured.weight, self.weighting
-        )
-        super()._calibrate(X, parts)
-
-    def _nets(self) -> list[nn.Module]:
-        return [self.network_, self.autoencoder_]
-
-    def _measure(self, X: np.ndarray) -> Measured:
-        return self._measure_with(self.autoencoder_, X)
-
-    def _scores(self, measured: Measured) -> np.ndarray:
-        return self.weight_calibration_.apply(measured.log_likelihood, measured.weight)
 
 
 def _is_fitted(attribute: str) -> bool:

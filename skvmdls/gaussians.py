@@ -2,7 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from sklearn.base import clone
 from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+
+from skvmdls._states import check_shape, stored_array
 
 __all__ = [
     "ClassGaussians",
@@ -26,7 +30,10 @@ SMALLEST_RELATIVE_SCALE = 1e-3
 # Two points lie on a line, along which no shrinkage can tell noise from spread.
 SMALLEST_CLASS = 3
 
-ClassBatches = Callable[[int], Iterable[np.ndarray]]
+Features = dict[str, np.ndarray]
+ClassBatches = Callable[[int], Iterable[Features]]
+# By the reason, the positions of classes that take the pooled covariance.
+Borrowers = defaultdict[str, set[int]]
 
 
 class ClassGaussians(nn.Module):
@@ -74,28 +81,53 @@ class ClassGaussians(nn.Module):
         )
         if covariance_type == "tied":
             # The same for all points: about their centre, rounding is least.
-            self.register_buffer("centre", self.means.mean(dim=0))
-            self.register_buffer(
-                "white_means", (self.means - self.centre) @ self.precisions_cholesky
-            )
+            centre = self.means.mean(dim=0)
+            white_means = (self.means - centre) @ self.precisions_cholesky
+            # Follow from the others: no part of the state.
+            self.register_buffer("centre", centre, persistent=False)
+            self.register_buffer("white_means", white_means, persistent=False)
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Tensor], covariance_type: str
+        cls, state: Mapping[str, Any], covariance_type: str
     ) -> "ClassGaussians":
         """Rebuild from a `state_dict`.
 
         Parameters
         ----------
-        state : dict of str to Tensor
+        state : dict
+            ``means`` and ``precisions_cholesky``: tensors on the CPU, or arrays.
         covariance_type : {"full", "tied", "diag"}
 
         Returns
         -------
         gaussians : ClassGaussians
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of Gaussians of this type.
+        KeyError
+            If something is missing.
         """
-        means, precisions = state["means"], state["precisions_cholesky"]
-        return cls(means.numpy(), precisions.numpy(), covariance_type)
+        means = stored_array(state, "means", 2, of="gaussians")
+        n_classes, n_features = means.shape
+        shape = {
+            "full": (n_classes, n_features, n_features),
+            "tied": (n_features, n_features),
+            "diag": (n_classes, n_features),
+        }[covariance_type]
+        name = "precisions_cholesky"
+        precisions = stored_array(state, name, len(shape), of="gaussians")
+        check_shape(f"gaussians.{name}", precisions.shape, shape)
+        diagonal = (
+            precisions
+            if covariance_type == "diag"
+            else np.diagonal(precisions, axis1=-2, axis2=-1)
+        )
+        if diagonal.min() <= 0:
+            raise ValueError(f"gaussians.{name} must have a positive diagonal")
+        return cls(means, precisions, covariance_type)
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """``log N(t; class c)`` of each row for each class.
@@ -235,11 +267,11 @@ def fit_gaussians(
     covariance_type: str,
     covariance_estimator: Any = None,
     pooling: float = 0.0,
-) -> ClassGaussians:
-    """Fit a Gaussian to each class's features, which stream by.
+) -> dict[str, ClassGaussians]:
+    """Fit each class's Gaussians, one for each block of features, as they stream by.
 
     A first pass takes running moments, which is all that ``"diag"`` needs. For
-    ``"full"`` and ``"tied"``, a second pass estimates the covariance of one class at a
+    ``"full"`` and ``"tied"``, a second pass estimates the covariances of one class at a
     time, in units of the features' pooled within-class standard deviation; ``"tied"``
     averages the class covariances by the classes' sizes, as scikit-learn's linear
     discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
@@ -250,8 +282,8 @@ def fit_gaussians(
     Parameters
     ----------
     class_batches : callable
-        Takes the position of a class in `classes` and yields its features as arrays of
-        shape (at most a batch, D).
+        Takes the position of a class in `classes` and yields its features: dicts from a
+        block's name to an array of shape (at most a batch, D of the block).
     classes : sequence
         Labels, for messages.
     covariance_type : {"full", "tied", "diag"}
@@ -263,7 +295,8 @@ def fit_gaussians(
 
     Returns
     -------
-    gaussians : ClassGaussians
+    gaussians : dict of str to ClassGaussians
+        One for each block.
 
     Raises
     ------
@@ -285,37 +318,35 @@ def fit_gaussians(
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> gaussians = fit_gaussians(lambda c: [rng.normal(c, 1, (50, 3))], "ab", "full")
+    >>> def class_batches(label):
+    ...     yield {"t1": rng.normal(label, 1, (50, 3))}
+    >>> gaussians = fit_gaussians(class_batches, "ab", "full")["t1"]
     >>> gaussians.means.shape, gaussians.precisions_cholesky.shape
     (torch.Size([2, 3]), torch.Size([2, 3, 3]))
     """
     moments = [_moments(class_batches(label)) for label in range(len(classes))]
-    scale = _within_class_scale(moments)
-    if covariance_type == "diag":
-        means = [class_moments.mean_ for class_moments in moments]
-        deviations = _deviations(moments, scale, pooling, classes)
-        return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
-    means, covariances = [], []
-    pooled = np.zeros((len(scale), len(scale)))
-    n_samples = sum(class_moments.n_samples_seen_ for class_moments in moments)
-    for label, class_moments in enumerate(moments):
-        scaled = (features / scale for features in class_batches(label))
-        if covariance_estimator is None:
-            mean, covariance = _ledoit_wolf(scaled, class_moments.mean_ / scale)
-        else:
-            mean, covariance = _estimated(covariance_estimator, scaled)
-        means.append(mean * scale)
-        pooled += class_moments.n_samples_seen_ / n_samples * covariance
-        if covariance_type == "full":
-            covariances.append(covariance)
-    if covariance_type == "tied":
-        whitening = _whitening_of_pooled(pooled, covariance_estimator)
-    else:
-        whitening = _whitenings(
-            covariances, pooled, pooling, classes, covariance_estimator
-        )
-    whitening /= scale[:, None]
-    return ClassGaussians(np.stack(means), whitening, covariance_type)
+    blocks = {
+        name: _Block(name, [of_class[name] for of_class in moments])
+        for name in moments[0]
+    }
+    if covariance_type != "diag":
+        for label in range(len(classes)):
+            estimates = {
+                name: _Estimate(block.scale, block.moments[label], covariance_estimator)
+                for name, block in blocks.items()
+            }
+            for features in class_batches(label):
+                for name, estimate in estimates.items():
+                    estimate.add(features[name])
+            for name, estimate in estimates.items():
+                blocks[name].take(*estimate.finish(), keep=covariance_type == "full")
+    with _borrowing_named_once(classes) as borrowers:
+        return {
+            name: block.gaussians(
+                covariance_type, covariance_estimator, pooling, borrowers
+            )
+            for name, block in blocks.items()
+        }
 
 
 def kept_for_another_pass(
@@ -340,24 +371,24 @@ def kept_for_another_pass(
     >>> passes = []
     >>> def class_batches(label):
     ...     passes.append(label)
-    ...     yield np.ones((2, 3))
+    ...     yield {"t1": np.ones((2, 3))}
     >>> kept = kept_for_another_pass(class_batches)
     >>> [len(list(kept(label))) for label in (0, 1, 0, 1)], passes
     ([1, 1, 1, 1], [0, 1])
     """
-    kept: dict[int, list[np.ndarray]] = {}
+    kept: dict[int, list[Features]] = {}
     room = largest
 
-    def batches(label: int) -> Iterator[np.ndarray]:
+    def batches(label: int) -> Iterator[Features]:
         nonlocal room
         if label in kept:
             yield from kept[label]
             return
-        own: list[np.ndarray] = []
+        own: list[Features] = []
         size = 0
         for features in class_batches(label):
             yield features
-            size += features.nbytes
+            size += sum(block.nbytes for block in features.values())
             if size <= room:
                 own.append(features)
             else:
@@ -369,14 +400,97 @@ def kept_for_another_pass(
     return batches
 
 
-def _moments(batches: Iterable[np.ndarray]) -> StandardScaler:
-    scaler = StandardScaler()
+class _Block:
+    """Moments, means and covariances of one block of features, class by class."""
+
+    def __init__(self, name: str, moments: list[StandardScaler]) -> None:
+        self.moments = moments
+        self.scale = _within_class_scale(name, moments)
+        self.pooled = np.zeros((len(self.scale), len(self.scale)))
+        self.means: list[np.ndarray] = []
+        self.covariances: list[np.ndarray] = []
+
+    def take(self, mean: np.ndarray, covariance: np.ndarray, keep: bool) -> None:
+        """Take the next class's mean and covariance, in units of the scale."""
+        sizes = [class_moments.n_samples_seen_ for class_moments in self.moments]
+        self.pooled += sizes[len(self.means)] / sum(sizes) * covariance
+        self.means.append(mean * self.scale)
+        if keep:
+            self.covariances.append(covariance)
+
+    def gaussians(
+        self, covariance_type: str, estimator: Any, pooling: float, borrowers: Borrowers
+    ) -> ClassGaussians:
+        if covariance_type == "diag":
+            means = [class_moments.mean_ for class_moments in self.moments]
+            deviations = _deviations(self.moments, self.scale, pooling, borrowers)
+            return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
+        whitening = (
+            _whitening_of_pooled(self.pooled, estimator)
+            if covariance_type == "tied"
+            else _whitenings(
+                self.covariances, self.pooled, pooling, borrowers, estimator
+            )
+        )
+        whitening /= self.scale[:, None]
+        return ClassGaussians(np.stack(self.means), whitening, covariance_type)
+
+
+class _Estimate:
+    """Mean and covariance of one class, from batches of (n, D) as they come.
+
+    Without an estimator as of :class:`~sklearn.covariance.LedoitWolf`. Ledoit & Wolf
+    2004, section 3.3: beside the empirical covariance, the shrinkage needs only the sum
+    of the points' fourth powers of the distance to their mean.
+    """
+
+    def __init__(
+        self, scale: np.ndarray, moments: StandardScaler, estimator: Any
+    ) -> None:
+        self.scale = scale
+        self.mean = moments.mean_ / scale
+        self.n_samples = moments.n_samples_seen_
+        self.estimator = estimator
+        self.scatter = np.zeros((len(scale), len(scale)))
+        self.fourth_powers = 0.0
+        self.kept: list[np.ndarray] = []
+
+    def add(self, features: np.ndarray) -> None:
+        scaled = features / self.scale
+        if self.estimator is not None:
+            self.kept.append(scaled)
+            return
+        centred = scaled - self.mean
+        self.scatter += centred.T @ centred
+        self.fourth_powers += np.square(np.square(centred).sum(axis=1)).sum()
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.estimator is not None:
+            return _estimated(self.estimator, self.kept)
+        empirical = self.scatter / self.n_samples
+        square_norm = np.square(empirical).sum()
+        variance_of_entries = (
+            self.fourth_powers / self.n_samples - square_norm
+        ) / self.n_samples
+        distance_to_target = square_norm - np.trace(empirical) ** 2 / len(self.mean)
+        shrinkage = (
+            min(max(variance_of_entries / distance_to_target, 0.0), 1.0)
+            if distance_to_target > 0
+            else 0.0
+        )
+        return self.mean, shrunk_covariance(empirical, shrinkage)
+
+
+def _moments(batches: Iterable[Features]) -> dict[str, StandardScaler]:
+    scalers: dict[str, StandardScaler] = {}
     for features in batches:
-        scaler.partial_fit(features.astype(np.float64))
-    return scaler
+        for name, block in features.items():
+            scaler = scalers.setdefault(name, StandardScaler())
+            scaler.partial_fit(block.astype(np.float64))
+    return scalers
 
 
-def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
+def _within_class_scale(name: str, moments: list[StandardScaler]) -> np.ndarray:
     """Pool the standard deviation of each feature about its class's mean.
 
     Shrinkage pulls a covariance towards a multiple of the identity. In units of this
@@ -388,8 +502,9 @@ def _within_class_scale(moments: list[StandardScaler]) -> np.ndarray:
     smallest = SMALLEST_RELATIVE_SCALE**2 * pooled.mean()
     if not smallest > 0:
         raise ValueError(
-            "The feature ensemble is the same for every training point of a class, so "
-            "that no Gaussian can be fitted. Check that the inputs of a class differ."
+            f"The part {name!r} of the features is the same for every training point "
+            "of a class, so that no Gaussian can be fitted. Check that the inputs of a "
+            "class differ, or leave the part out of `features`."
         )
     return np.sqrt(np.maximum(pooled, smallest))
 
@@ -398,15 +513,10 @@ def _deviations(
     moments: list[StandardScaler],
     pooled: np.ndarray,
     pooling: float,
-    classes: Sequence[Any],
+    borrowers: Borrowers,
 ) -> list[np.ndarray]:
     is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
-    if any(is_small):
-        _warn_of_borrowing(
-            [c for c, small in zip(classes, is_small, strict=True) if small],
-            len(classes),
-            "too few points",
-        )
+    borrowers["too few points"] |= set(np.flatnonzero(is_small))
     # A channel that is dead within a class must not make the density infinite.
     smallest = SMALLEST_RELATIVE_SCALE * pooled
     return [
@@ -417,51 +527,31 @@ def _deviations(
     ]
 
 
-def _warn_of_borrowing(borrowers: list[Any], n_classes: int, reason: str) -> None:
-    warnings.warn(
-        f"{len(borrowers)} of {n_classes} classes ({borrowers[:5]}"
-        f"{'...' * (len(borrowers) > 5)}) have no covariance of their own: {reason}. "
-        "They take the one pooled over all classes. covariance_type='tied' does so "
-        "for every class.",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
-def _ledoit_wolf(
-    batches: Iterable[np.ndarray], mean: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance as of :class:`~sklearn.covariance.LedoitWolf`, streamed.
-
-    Ledoit & Wolf 2004, section 3.3: beside the empirical covariance, the shrinkage
-    needs only the sum of the points' fourth powers of the distance to their mean.
-    """
-    n_samples, fourth_powers = 0, 0.0
-    scatter = np.zeros((len(mean), len(mean)))
-    for features in batches:
-        centred = features - mean
-        scatter += centred.T @ centred
-        fourth_powers += np.square(np.square(centred).sum(axis=1)).sum()
-        n_samples += len(features)
-    empirical = scatter / n_samples
-    square_norm = np.square(empirical).sum()
-    variance_of_entries = (fourth_powers / n_samples - square_norm) / n_samples
-    distance_to_target = square_norm - np.trace(empirical) ** 2 / len(mean)
-    shrinkage = (
-        min(max(variance_of_entries / distance_to_target, 0.0), 1.0)
-        if distance_to_target > 0
-        else 0.0
-    )
-    return mean, shrunk_covariance(empirical, shrinkage)
+@contextmanager
+def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
+    """Warn of the classes that take the pooled covariance, in whichever block."""
+    borrowers: Borrowers = defaultdict(set)
+    yield borrowers
+    for reason, labels in borrowers.items():
+        if labels:
+            names = [classes[label] for label in sorted(labels)]
+            warnings.warn(
+                f"{len(names)} of {len(classes)} classes ({names[:5]}"
+                f"{'...' * (len(names) > 5)}) have no covariance of their own: "
+                f"{reason}. They take the one pooled over all classes. "
+                "covariance_type='tied' does so for every class.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _estimated(
-    estimator: Any, batches: Iterable[np.ndarray]
+    estimator: Any, batches: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     with warnings.catch_warnings():
         # One point has no covariance: the pooled one takes its place.
         warnings.filterwarnings("ignore", message="Only one sample available")
-        fitted = clone(estimator).fit(np.concatenate(list(batches)))
+        fitted = clone(estimator).fit(np.concatenate(batches))
     return fitted.location_, fitted.covariance_
 
 
@@ -486,22 +576,21 @@ def _whitenings(
     covariances: list[np.ndarray],
     pooled: np.ndarray,
     pooling: float,
-    classes: Sequence[Any],
+    borrowers: Borrowers,
     estimator: Any,
 ) -> np.ndarray:
     """Whiten by each class's covariance with a share of the pooled one in it."""
     whitenings = np.empty((len(covariances), *pooled.shape))
-    borrowers = []
+    borrowing = []
     for label, covariance in enumerate(covariances):
         if _regular_cholesky(covariance) is None:
-            borrowers.append(label)
+            borrowing.append(label)
         else:
             mixed = (1 - pooling) * covariance + pooling * pooled
             whitenings[label] = _whitening(cholesky(mixed, lower=True))
-    if borrowers:
-        whitenings[borrowers] = _whitening_of_pooled(pooled, estimator)
-        names = [classes[label] for label in borrowers]
-        _warn_of_borrowing(names, len(classes), "too few or too similar points")
+    if borrowing:
+        whitenings[borrowing] = _whitening_of_pooled(pooled, estimator)
+        borrowers["too few or too similar points"] |= set(borrowing)
     return whitenings
 
 

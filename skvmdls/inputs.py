@@ -1,7 +1,7 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skvmdls._labels import as_labels
+from skvmdls._states import check_shape, stored_array
 from skvmdls._validation import as_array, warn
 
 __all__ = [
@@ -252,6 +253,64 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         rounding = 1e-12 * np.abs(self.mean_)
         self.scale_ = np.maximum(scaler.scale_.reshape(per_channel), rounding)
         return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hand out what was learned, for :meth:`from_state`.
+
+        Returns
+        -------
+        state : dict
+            ``mean`` and ``scale``, arrays of float64; ``range``, the smallest and the
+            largest value; ``were_bytes``, a bool.
+        """
+        return {
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "range": [self.smallest_, self.largest_],
+            "were_bytes": self.were_bytes_,
+        }
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], input_shape: tuple[int, ...]
+    ) -> "Standardizer":
+        """Rebuild from a `state_dict`.
+
+        Parameters
+        ----------
+        state : dict
+        input_shape : tuple of int
+            (features,) or (channels, height, width).
+
+        Returns
+        -------
+        standardizer : Standardizer
+
+        Raises
+        ------
+        ValueError
+            If the state is not one of a standardizer of such inputs.
+        KeyError
+            If something is missing.
+        """
+        shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
+        standardizer = cls()
+        for name in ("mean", "scale"):
+            array = stored_array(state, name, len(shape), of="standardizer")
+            check_shape(f"standardizer.{name}", array.shape, shape)
+            setattr(standardizer, f"{name}_", array)
+        if standardizer.scale_.min() <= 0:
+            raise ValueError("standardizer.scale must be positive")
+        extent = state["range"]
+        are_floats = isinstance(extent, list) and [*map(type, extent)] == [float] * 2
+        if not are_floats or type(state["were_bytes"]) is not bool:
+            raise ValueError(
+                "standardizer: expected a range of two floats and whether they were "
+                f"bytes, found {str(extent)[:50]} and {str(state['were_bytes'])[:50]}"
+            )
+        standardizer.smallest_, standardizer.largest_ = extent
+        standardizer.were_bytes_ = state["were_bytes"]
+        return standardizer
 
     def warn_of_other_units(self, X: np.ndarray) -> None:
         """Warn if images look as if they were scaled otherwise than those of `fit`.

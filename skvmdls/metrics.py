@@ -1,33 +1,28 @@
-"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1, and scorers."""
+"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1 and the like."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import f1_score, roc_auc_score
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skvmdls._estimators import detector_and_inputs
 from skvmdls._labels import positions
 
 __all__ = [
-    "SCORERS",
     "ThresholdCurve",
     "acceptance_rate",
     "accepted_accuracy",
     "auroc",
     "closed_set_accuracy",
-    "get_scorer",
     "open_set_f1",
     "oscr",
     "threshold_curve",
     "threshold_curve_from_predictions",
     "tnr_at_tpr",
 ]
-
-Scorer = Callable[[Any, Any, Any], float]
 
 
 def auroc(is_known: ArrayLike, scores: ArrayLike) -> float:
@@ -412,7 +407,7 @@ def threshold_curve(estimator: Any, X: Any, y: ArrayLike) -> ThresholdCurve:
     >>> acceptance_rate(digits.y_test, answers, detector.classes_) >= 0.9
     True
     """
-    detector, X = _detector_and_inputs(estimator, X)
+    detector, X = detector_and_inputs(estimator, X)
     return threshold_curve_from_predictions(
         y, detector.predict_known(X), detector.score_samples(X), detector.classes_
     )
@@ -456,7 +451,7 @@ def threshold_curve_from_predictions(
     check_consistent_length(y_true, y_known, scores)
     classes = np.asarray(classes)
     values = np.asarray(column_or_1d(scores), dtype=np.float64)
-    # From the best accepted point to the worst: each threshold accepts a first part.
+    # From the best accepted point to the worst: each threshold accepts the first few.
     order = np.argsort(-values, kind="stable")
     values = values[order]
     true = positions(y_true, classes, "y_true")[order]
@@ -468,191 +463,29 @@ def threshold_curve_from_predictions(
 
     # How many of the first 0, 1, ... n points are known, and have their own label.
     known, right = (
-        np.concatenate([[0], np.cumsum(part)]) for part in (is_known, true == answered)
+        np.concatenate([[0], np.cumsum(mask)]) for mask in (is_known, true == answered)
     )
     accepted = np.arange(len(values) + 1)
     rejected, unknown = len(values) - accepted, accepted - known
     # "Unknown" is a class of its own: its F1, and whether it appears at all.
-    total_f1, n_present = _f1_of_first_parts(true, answered, len(classes))
+    total_f1, n_present = _f1_of_accepting_first(true, answered, len(classes))
     appears = rejected + n_unknown > 0
     total_f1 += 2 * (n_unknown - unknown) / np.maximum(rejected + n_unknown, 1)
     macro_f1 = total_f1 / (n_present + appears)
 
-    # Points of equal score are accepted together: only the last of them ends a part.
+    # Points of equal score are accepted together: only the last of them counts.
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
-    parts = np.concatenate([[0], ends])[::-1]
+    n_accepted = np.concatenate([[0], ends])[::-1]
     above_all = np.nextafter(values[0], np.inf)
     with np.errstate(invalid="ignore"):
-        accuracy = right[parts] / known[parts]
+        accuracy = right[n_accepted] / known[n_accepted]
     return ThresholdCurve(
-        thresholds=np.append(values[parts[:-1] - 1], above_all),
-        known_acceptance=known[parts] / n_known,
-        unknown_acceptance=unknown[parts] / n_unknown if n_unknown else None,
+        thresholds=np.append(values[n_accepted[:-1] - 1], above_all),
+        known_acceptance=known[n_accepted] / n_known,
+        unknown_acceptance=unknown[n_accepted] / n_unknown if n_unknown else None,
         accepted_accuracy=accuracy,
-        macro_f1=macro_f1[parts],
+        macro_f1=macro_f1[n_accepted],
     )
-
-
-def get_scorer(name: str) -> Scorer:
-    """Look up a scorer, for ``GridSearchCV(scoring=get_scorer(name))``.
-
-    scikit-learn takes only its own names in ``scoring="..."``; an entry of
-    :data:`SCORERS`, or the whole dict for several metrics at once, goes in as an
-    object.
-
-    Parameters
-    ----------
-    name : str
-        ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
-        be in the test part, as :class:`skvmdls.model_selection.LeaveClassesOut` sees
-        to. ``"open_set_f1"``: with or without unknown points.
-        ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
-        ``"neg_acceptance_rate_error"``: known points only.
-
-    Returns
-    -------
-    scorer : callable
-        Takes (estimator, X, y), where the estimator is a detector, a ``Pipeline``
-        that ends in one, or a search over either; labels of y that the detector does
-        not know count as unknown.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-
-    Examples
-    --------
-    >>> get_scorer("auroc").__name__
-    'auroc_scorer'
-    """
-    if name not in SCORERS:
-        raise ValueError(f"No scorer named {name!r}; there are {sorted(SCORERS)}.")
-    return SCORERS[name]
-
-
-def auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """:func:`auroc` of a detector's ``score_samples``.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-    X, y : test points, some of classes that the detector does not know
-
-    Returns
-    -------
-    auroc : float
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    return auroc(_is_known(y, detector), detector.score_samples(X))
-
-
-def tnr_at_tpr95_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """:func:`tnr_at_tpr` at 95 % of a detector's ``score_samples``.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-    X, y : test points, some of classes that the detector does not know
-
-    Returns
-    -------
-    tnr : float
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    return tnr_at_tpr(_is_known(y, detector), detector.score_samples(X))
-
-
-def open_set_f1_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """:func:`open_set_f1` of a detector's ``predict``.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-    X, y : test points, possibly of classes that the detector does not know
-
-    Returns
-    -------
-    f1 : float
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    return open_set_f1(y, detector.predict(X), detector.classes_)
-
-
-def closed_set_accuracy_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """:func:`closed_set_accuracy` of a detector's ``predict_known``.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-    X, y : test points, possibly of classes that the detector does not know
-
-    Returns
-    -------
-    accuracy : float
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    return closed_set_accuracy(y, detector.predict_known(X), detector.classes_)
-
-
-def accepted_accuracy_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """:func:`accepted_accuracy` of a detector's ``predict``.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-    X, y : test points, possibly of classes that the detector does not know
-
-    Returns
-    -------
-    accuracy : float
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    return accepted_accuracy(y, detector.predict(X), detector.classes_)
-
-
-def neg_acceptance_rate_error_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """How far the :func:`acceptance_rate` is from ``1 - contamination``, negated.
-
-    Parameters
-    ----------
-    estimator : fitted detector, Pipeline or search
-        Its `contamination` is the nominal rate even where `threshold` overrides it,
-        so that a search over thresholds can look for that rate.
-    X, y : test points, possibly of classes that the detector does not know
-
-    Returns
-    -------
-    error : float
-        At most 0, which is best.
-    """
-    detector, X = _detector_and_inputs(estimator, X)
-    rate = acceptance_rate(y, detector.predict(X), detector.classes_)
-    return -abs(rate - (1 - detector.contamination))
-
-
-SCORERS: dict[str, Scorer] = {
-    "accepted_accuracy": accepted_accuracy_scorer,
-    "auroc": auroc_scorer,
-    "closed_set_accuracy": closed_set_accuracy_scorer,
-    "neg_acceptance_rate_error": neg_acceptance_rate_error_scorer,
-    "open_set_f1": open_set_f1_scorer,
-    "tnr_at_tpr95": tnr_at_tpr95_scorer,
-}
-
-
-def _detector_and_inputs(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Reach through searches and pipelines to the detector, and to what it is given."""
-    if hasattr(estimator, "best_estimator_"):
-        return _detector_and_inputs(estimator.best_estimator_, X)
-    if isinstance(estimator, Pipeline):
-        X = estimator[:-1].transform(X) if len(estimator) > 1 else X
-        return _detector_and_inputs(estimator[-1], X)
-    return estimator, X
-
-
-def _is_known(y: Any, detector: Any) -> np.ndarray:
-    return positions(y, detector.classes_) < len(detector.classes_)
 
 
 def _known_rows(
@@ -669,7 +502,7 @@ def _known_rows(
     return true[is_known], predicted[is_known]
 
 
-def _f1_of_first_parts(
+def _f1_of_accepting_first(
     true: np.ndarray, answered: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the known classes' F1 if the first 0, 1, ... n points are accepted.
@@ -702,12 +535,12 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
     mask = np.asarray(column_or_1d(is_known)).astype(bool)
     values = np.asarray(column_or_1d(scores))
     known, unknown = values[mask], values[~mask]
-    for name, part in (("known", known), ("unknown", unknown)):
-        if len(part) == 0:
+    for name, group in (("known", known), ("unknown", unknown)):
+        if len(group) == 0:
             raise ValueError(
                 f"There are no {name} points: telling known from unknown apart can "
                 "only be measured where both are present. Unknown are the labels that "
-                "the detector was not fitted on; for test parts that hold some, see "
+                "the detector was not fitted on; for test sets that hold some, see "
                 "skvmdls.model_selection.LeaveClassesOut."
             )
     return known, unknown

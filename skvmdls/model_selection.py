@@ -1,32 +1,45 @@
-"""Splits for tuning without unknown data: known classes play the unknown ones."""
+"""Tuning without unknown data: splits in which known classes play them, and scorers."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state, indexable
 
-from skvmdls._labels import as_labels
+from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls._labels import as_labels, positions
+from skvmdls.metrics import (
+    acceptance_rate,
+    accepted_accuracy,
+    auroc,
+    closed_set_accuracy,
+    open_set_f1,
+    tnr_at_tpr,
+)
 
-__all__ = ["LeaveClassesOut"]
+__all__ = ["SCORERS", "LeaveClassesOut", "get_scorer"]
+
+Scorer = Callable[[Any, Any, Any], float]
 
 
 class LeaveClassesOut(BaseCrossValidator):
     """Cross-validation in which some known classes play the unknown ones.
 
-    Each split leaves `n_unknown` classes out of its training part. Its test part is a
+    Each split leaves `n_unknown` classes out of its training set. Its test set is a
     stratified share of all rows, those of the left-out classes included: a detector
-    that was fitted on the training part has never seen their classes. The rows of
-    left-out classes that are not in the test part are not used in that split.
+    that was fitted on the training set has never seen their classes. The rows of
+    left-out classes that are not in the test set are not used in that split.
 
-    So unknown points make up ``n_unknown / n_classes`` of a test part if the classes
+    So unknown points make up ``n_unknown / n_classes`` of a test set if the classes
     are equally large. AUROC and TNR@TPR do not depend on this share; macro F1 and
     accuracy do.
 
-    Test parts of successive splits do not overlap as long as ``n_splits * test_size
+    Test sets of successive splits do not overlap as long as ``n_splits * test_size
     <= 1``. Where this product is 1, as by default, every row is tested exactly once,
     and ``cross_val_predict`` works too.
 
@@ -39,7 +52,7 @@ class LeaveClassesOut(BaseCrossValidator):
         (rounded, at least one). At least two classes must stay. Over the splits,
         any two classes are left out equally often, or one of them once more.
     test_size : float in (0, 1), default=0.2
-        Share of the rows of each class in the test part, rounded up or down.
+        Share of the rows of each class in the test set, rounded up or down.
     random_state : int, RandomState or None, default=None
         Chooses the classes and the rows. With an int, every call of :meth:`split`
         gives the same splits.
@@ -132,7 +145,7 @@ class LeaveClassesOut(BaseCrossValidator):
         self._check_class_sizes(classes, counts)
         rng = check_random_state(self.random_state)
         position = _position_in_class(labels, counts, rng)
-        # A part of a row of each class that is rounded away in one split counts in
+        # A fraction of a row of each class that is rounded away in one split counts in
         # the next; the start differs from class to class, so that not all classes
         # round up in the same split.
         start = rng.uniform(size=len(classes))
@@ -149,15 +162,15 @@ class LeaveClassesOut(BaseCrossValidator):
             )
             steps = (position - first[labels]) % counts[labels]
             is_test = steps < (last - first)[labels]
-            for name, part in (
+            for name, kind in (
                 ("left-out", is_left_out[labels]),
                 ("known", ~is_left_out[labels]),
             ):
-                if not (is_test & part).any():
+                if not (is_test & kind).any():
                     raise ValueError(
                         f"test_size={self.test_size} of classes of {counts.min()} to "
                         f"{counts.max()} rows leaves no row of a {name} class in the "
-                        f"test part of split {i}. Raise test_size, or give more rows."
+                        f"test set of split {i}. Raise test_size, or give more rows."
                     )
             yield (
                 np.flatnonzero(~is_test & ~is_left_out[labels]),
@@ -218,3 +231,110 @@ def _position_in_class(
     position = np.empty(len(labels), dtype=int)
     position[by_class] = np.concatenate([np.arange(count) for count in counts])
     return position
+
+
+def get_scorer(name: str) -> Scorer:
+    """Look up a scorer, for ``GridSearchCV(scoring=get_scorer(name))``.
+
+    scikit-learn takes only its own names in ``scoring="..."``; an entry of
+    :data:`SCORERS`, or the whole dict for several metrics at once, goes in as an
+    object.
+
+    Parameters
+    ----------
+    name : str
+        ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
+        be in the test set, as :class:`LeaveClassesOut` sees
+        to. ``"open_set_f1"``: with or without unknown points.
+        ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
+        ``"neg_acceptance_rate_error"``: known points only.
+
+    Returns
+    -------
+    scorer : callable
+        Takes (estimator, X, y), where the estimator is a detector, a ``Pipeline``
+        that ends in one, or a search over either; labels of y that the detector does
+        not know count as unknown.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> get_scorer("auroc").__name__
+    'auroc_scorer'
+    """
+    if name not in SCORERS:
+        raise ValueError(f"No scorer named {name!r}; there are {sorted(SCORERS)}.")
+    return SCORERS[name]
+
+
+def _scorer(figure: Callable[[Detector, Any, Any], float]) -> Scorer:
+    """Let a figure of a detector take a pipeline or a search too.
+
+    scikit-learn's `make_scorer` has no place for ``score_samples``, ``predict_known``
+    and ``classes_``.
+    """
+
+    @wraps(figure)
+    def scorer(estimator: Any, X: Any, y: Any) -> float:
+        return figure(*detector_and_inputs(estimator, X), y)
+
+    return scorer
+
+
+@_scorer
+def auroc_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.auroc` of the scores."""
+    return auroc(_is_known(y, detector), detector.score_samples(X))
+
+
+@_scorer
+def tnr_at_tpr95_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.tnr_at_tpr` at 95 % of the scores."""
+    return tnr_at_tpr(_is_known(y, detector), detector.score_samples(X))
+
+
+@_scorer
+def open_set_f1_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.open_set_f1` of the answers."""
+    return open_set_f1(y, detector.predict(X), detector.classes_)
+
+
+@_scorer
+def closed_set_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.closed_set_accuracy` of the most likely known labels."""
+    return closed_set_accuracy(y, detector.predict_known(X), detector.classes_)
+
+
+@_scorer
+def accepted_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """:func:`~skvmdls.metrics.accepted_accuracy` of the answers."""
+    return accepted_accuracy(y, detector.predict(X), detector.classes_)
+
+
+@_scorer
+def neg_acceptance_rate_error_scorer(detector: Detector, X: Any, y: Any) -> float:
+    """How far the acceptance rate is from ``1 - contamination``, negated.
+
+    `contamination` is the nominal rate even where `threshold` overrides it, so that a
+    search over thresholds can look for that rate.
+    """
+    rate = acceptance_rate(y, detector.predict(X), detector.classes_)
+    return -abs(rate - (1 - detector.contamination))
+
+
+SCORERS: dict[str, Scorer] = {
+    "accepted_accuracy": accepted_accuracy_scorer,
+    "auroc": auroc_scorer,
+    "closed_set_accuracy": closed_set_accuracy_scorer,
+    "neg_acceptance_rate_error": neg_acceptance_rate_error_scorer,
+    "open_set_f1": open_set_f1_scorer,
+    "tnr_at_tpr95": tnr_at_tpr95_scorer,
+}
+
+
+def _is_known(y: Any, detector: Detector) -> np.ndarray:
+    return positions(y, detector.classes_) < len(detector.classes_)

@@ -1,11 +1,11 @@
-"""The network: a backbone, the stochastic generator on it, and the feature ensemble."""
+"""The network: backbone, stochastic generator, head, and the feature ensemble."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,50 @@ from torch.nn.parameter import is_lazy
 
 from skvmdls.backbones import BackboneFactory
 
-__all__ = ["ENSEMBLE_PARTS", "VariationalNetwork", "build_autoencoder", "build_network"]
+__all__ = [
+    "ENSEMBLE_PARTS",
+    "Outputs",
+    "VariationalNetwork",
+    "build_autoencoder",
+    "build_network",
+]
 
 ENSEMBLE_PARTS = ("t1", "t2", "t3", "g", "mu")
 
+# What the first tap gave before it was averaged over space, (batch, channels, places).
+FIRST_MAP = "t1 map"
+
 # Early noise must not drown the class structure that the metric loss is to find.
 INITIAL_SIGMA = 0.1
+
+
+class Outputs(NamedTuple):
+    """What the network makes of a batch, for the losses.
+
+    Parameters
+    ----------
+    mu, log_sigma : Tensor of shape (batch, latent_dim)
+        Parameters of each point's Gaussian in the latent space.
+    logits : Tensor of shape (batch, n_classes), or None
+        Of the classification head, if there is one.
+
+    Examples
+    --------
+    >>> Outputs(torch.zeros(1, 2), torch.zeros(1, 2), None).logits is None
+    True
+    """
+
+    mu: Tensor
+    log_sigma: Tensor
+    logits: Tensor | None
 
 
 class VariationalNetwork(nn.Module):
     """Generator ``f(g(x)) = mu(g(x)) + sigma(g(x)) * eps`` on a backbone ``g``.
 
     Dinari & Freifeld 2022, section 3.1: ``mu`` and ``log sigma`` are one fully
-    connected layer each on the backbone's output.
+    connected layer each on the backbone's output. A third one, the classification
+    head, is not the paper's.
 
     Parameters
     ----------
@@ -36,28 +67,35 @@ class VariationalNetwork(nn.Module):
         ``k``.
     latent_dim : int
         ``d``.
+    n_classes : int, default=0
+        Logits of the classification head; 0 is no head.
 
     Attributes
     ----------
     backbone, mu, log_sigma : nn.Module
+    head : nn.Module or None
     ensemble_sizes : dict of str to int
         Length of each part of the feature ensemble; set by :func:`build_network`.
+    first_places : int
+        Places at which the first tap is taken, 1 if it gives vectors; likewise.
 
     Examples
     --------
     >>> import torch
     >>> from skvmdls.backbones import mlp
     >>> network = build_network(mlp, (20,), latent_dim=8)
-    >>> mu, log_sigma = network(torch.zeros(4, 20))
-    >>> mu.shape
+    >>> network(torch.zeros(4, 20)).mu.shape
     torch.Size([4, 8])
-    >>> parts = network.ensemble(torch.zeros(4, 20))
-    >>> {name: part.shape[1] for name, part in parts.items()}
+    >>> network.ensemble_sizes
     {'t1': 128, 't2': 128, 't3': 128, 'g': 128, 'mu': 8}
     """
 
     def __init__(
-        self, backbone: nn.Module, backbone_features: int, latent_dim: int
+        self,
+        backbone: nn.Module,
+        backbone_features: int,
+        latent_dim: int,
+        n_classes: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -65,15 +103,17 @@ class VariationalNetwork(nn.Module):
         self.log_sigma = nn.Linear(backbone_features, latent_dim)
         nn.init.zeros_(self.log_sigma.weight)
         nn.init.constant_(self.log_sigma.bias, math.log(INITIAL_SIGMA))
+        self.head = nn.Linear(backbone_features, n_classes) if n_classes else None
         self.ensemble_sizes: dict[str, int] = {}
+        self.first_places = 0
         _remove_taps(backbone)
         channel_axis = getattr(backbone, "channel_axis", 1)
         for name, module_name in zip(ENSEMBLE_PARTS, _taps(backbone), strict=False):
             tap = _Tap(name, channel_axis)
             backbone.get_submodule(module_name).register_forward_hook(tap)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of each point's Gaussian.
+    def forward(self, x: Tensor) -> Outputs:
+        """Parameters of each point's Gaussian, and the head's logits.
 
         Parameters
         ----------
@@ -81,11 +121,12 @@ class VariationalNetwork(nn.Module):
 
         Returns
         -------
-        mu, log_sigma : Tensor of shape (batch, latent_dim)
+        outputs : Outputs
         """
         # In training, some nets answer otherwise than in evaluation.
         g = _checked_output(self.backbone, self.backbone(x), len(x))
-        return self.mu(g), self.log_sigma(g)
+        logits = None if self.head is None else self.head(g)
+        return Outputs(self.mu(g), self.log_sigma(g), logits)
 
     def ensemble(self, x: Tensor) -> dict[str, Tensor]:
         """All parts of the feature ensemble ``t(x)``, in one forward pass.
@@ -97,15 +138,17 @@ class VariationalNetwork(nn.Module):
         Returns
         -------
         parts : dict
-            ``t1``, ``t2``, ``t3`` (averaged over space), ``g`` and ``mu``, each of
-            shape (batch, length of the part).
+            ``t1``, ``t2``, ``t3`` (averaged over space), ``g``, ``mu`` and, with a
+            head, ``logit``, each of shape (batch, length of the part); and ``t1 map``,
+            the first tap before averaging, of shape (batch, channels, places).
         """
         with _recorded() as parts:
             g = self.backbone(x)
-        return {**parts, "g": g, "mu": self.mu(g)}
+        parts |= {"g": g, "mu": self.mu(g)}
+        return parts if self.head is None else {**parts, "logit": self.head(g)}
 
-    def first_tap(self, x: Tensor) -> Tensor:
-        """``t1(x)`` alone: only the backbone's first stage runs.
+    def first_map(self, x: Tensor) -> Tensor:
+        """First tap of each point, at each place: only the first stage runs.
 
         Parameters
         ----------
@@ -113,15 +156,19 @@ class VariationalNetwork(nn.Module):
 
         Returns
         -------
-        t1 : Tensor of shape (batch, length of t1)
+        t1_map : Tensor of shape (batch, channels, places)
+            A single place, if the stage gives vectors.
         """
         with _recorded(stop_at="t1") as parts:
             self.backbone(x)
-        return parts["t1"]
+        return parts[FIRST_MAP]
 
 
 def build_network(
-    factory: BackboneFactory, input_shape: tuple[int, ...], latent_dim: int
+    factory: BackboneFactory,
+    input_shape: tuple[int, ...],
+    latent_dim: int,
+    n_classes: int = 0,
 ) -> VariationalNetwork:
     """Build the network and check what the backbone's factory returned.
 
@@ -133,6 +180,8 @@ def build_network(
         (channels, height, width) or (features,).
     latent_dim : int
         ``d``.
+    n_classes : int, default=0
+        Logits of the classification head; 0 is no head.
 
     Returns
     -------
@@ -155,7 +204,7 @@ def build_network(
     taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
     g = _checked_output(backbone, _tried("backbone", backbone.eval(), example), 2)
-    network = VariationalNetwork(backbone, g.shape[1], latent_dim).eval()
+    network = VariationalNetwork(backbone, g.shape[1], latent_dim, n_classes).eval()
     with torch.no_grad():
         parts = network.ensemble(example)
     if silent := [name for name in ENSEMBLE_PARTS if name not in parts]:
@@ -164,7 +213,8 @@ def build_network(
             f"The backbone's taps {names} were not called in its forward pass. "
             "Name submodules that run, in the order in which they run."
         )
-    network.ensemble_sizes = {name: parts[name].shape[1] for name in ENSEMBLE_PARTS}
+    network.first_places = parts.pop(FIRST_MAP).shape[2]
+    network.ensemble_sizes = {name: part.shape[1] for name, part in parts.items()}
     return network.train()
 
 
@@ -347,9 +397,14 @@ class _Tap:
                 "output is one tensor."
             )
         parts, stop_at = recording
-        if output.ndim > 2:
-            output = output.movedim(self.channel_axis, 1).flatten(start_dim=2).mean(2)
-        parts[self.name] = output
+        by_place = (
+            output[:, :, None]
+            if output.ndim == 2
+            else output.movedim(self.channel_axis, 1).flatten(start_dim=2)
+        )
+        if self.name == "t1":
+            parts[FIRST_MAP] = by_place
+        parts[self.name] = output if output.ndim == 2 else by_place.mean(dim=2)
         if self.name == stop_at:
             raise _FirstTapReached
 

@@ -21,18 +21,21 @@ from safetensors import SafetensorError, safe_open
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+import skvmdls
 from skvmdls._devices import compute_in_one_thread_if_forked
-from skvmdls._files import write_whole
+from skvmdls._files import write_atomically
+from skvmdls._states import check_shape, is_finite, stored_array
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
-from skvmdls.detector import VMDLSbDetector, VMDLSDetector
+from skvmdls.detector import BaseDetector, VMDLSbDetector, VMDLSDetector
+from skvmdls.evidence import Evidence, View
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
-from skvmdls.network import ENSEMBLE_PARTS, build_autoencoder, build_network
-from skvmdls.training import History, seeded
+from skvmdls.network import build_autoencoder, build_network
+from skvmdls.training import seeded
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -43,6 +46,7 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 # Not needed to score; and paths to write to, which are not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
+HISTORIES = ("history_", "autoencoder_history_")
 LARGEST_INPUT = 2**22
 # safetensors' names of the types that arrays of ours may have.
 DTYPES = {
@@ -57,7 +61,7 @@ DTYPES = {
     "u1": "U8",
 }
 CPU = torch.device("cpu")
-# What rebuilding raises where the parts of a file do not fit each other.
+# What rebuilding raises where what a file holds does not fit together.
 _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 Head = dict[str, Any]
@@ -66,7 +70,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 @under_ordinary_torch
-def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
+def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
     """Write a fitted detector to one file, for :func:`load`.
 
     The file is written beside its place and then moved there, so that a file of the
@@ -123,7 +127,7 @@ def save(detector: VMDLSbDetector, path: str | os.PathLike[str]) -> None:
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
     _check_loads(detector, text, arrays)
     metadata = {KEY: text, CHECKSUM: _checksum(text, arrays)}
-    write_whole(path, *_safetensors(metadata, arrays))
+    write_atomically(path, *_safetensors(metadata, arrays))
 
 
 @under_ordinary_torch
@@ -132,7 +136,7 @@ def load(
     *,
     backbone: BackboneFactory | None = None,
     autoencoder: BackboneFactory | None = None,
-) -> VMDLSbDetector:
+) -> BaseDetector:
     """Read a detector that :func:`save` wrote. No code from the file is run.
 
     Parameters
@@ -177,7 +181,7 @@ def load(
         raise ValueError(f"{path} cannot be loaded: {error}") from error
 
 
-def _check_loads(detector: VMDLSbDetector, text: str, arrays: Arrays) -> None:
+def _check_loads(detector: BaseDetector, text: str, arrays: Arrays) -> None:
     factories = {
         role: choice
         for role in ("backbone", "autoencoder")
@@ -193,44 +197,65 @@ def _check_loads(detector: VMDLSbDetector, text: str, arrays: Arrays) -> None:
         ) from error
 
 
-def _head(detector: VMDLSbDetector) -> Head:
+def _head(detector: BaseDetector) -> Head:
     parameters = {
         name: value
         for name, value in detector.get_params(deep=False).items()
         if name not in PLACES
         and (name not in NOT_STORED or isinstance(value, str | int | None))
     }
-    parameters["features"] = list(parameters["features"])
+    if not isinstance(parameters["features"], str):
+        parameters["features"] = list(parameters["features"])
     parameters["device"] = str(parameters["device"])
     for role in ("backbone", "autoencoder"):
         if callable(parameters.get(role)):
             parameters[role] = None
     weighting = getattr(detector, "weight_calibration_", None)
     names = getattr(detector, "feature_names_in_", None)
+    standardizer = detector.standardizer_.state_dict()
     return {
         "format": FORMAT,
+        "written_by": skvmdls.__version__,
         "class": type(detector).__name__,
         "parameters": {name: plain(value) for name, value in parameters.items()},
         "classes": _stored_classes(detector.classes_),
         "feature_names_in": None if names is None else names.tolist(),
         "input_shape": list(detector.input_shape_),
-        "features": list(detector.features_),
-        "covariance_type": detector.gaussians_.covariance_type,
-        "range": [detector.standardizer_.smallest_, detector.standardizer_.largest_],
-        "were_bytes": detector.standardizer_.were_bytes_,
+        "view": detector.view_.state_dict(),
+        "covariance_type": _covariance_type(detector),
+        "range": standardizer["range"],
+        "were_bytes": standardizer["were_bytes"],
         "weighting": None if weighting is None else vars(weighting),
-        "history": detector.history_,
-        "autoencoder_history": getattr(detector, "autoencoder_history_", None),
+        "histories": {
+            name: getattr(detector, name)
+            for name in HISTORIES
+            if hasattr(detector, name)
+        },
     }
 
 
-def _arrays(detector: VMDLSbDetector) -> Arrays:
+def _covariance_type(detector: BaseDetector) -> str:
+    """Tell what was fitted; the parameter may have been changed since."""
+    blocks: Any = detector.gaussians_.values()
+    return next((g.covariance_type for g in blocks), detector.covariance_type)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _arrays(detector: BaseDetector) -> Arrays:
+    standardizer = detector.standardizer_.state_dict()
+    evidence = detector.evidence_.state_dict()
     arrays = {
-        "standardizer.mean": detector.standardizer_.mean_,
-        "standardizer.scale": detector.standardizer_.scale_,
+        "standardizer.mean": standardizer["mean"],
+        "standardizer.scale": standardizer["scale"],
         "calibration_scores": detector.calibration_scores_,
-        "gaussians.means": detector.gaussians_.means.cpu().numpy(),
-        "gaussians.precisions": detector.gaussians_.precisions_cholesky.cpu().numpy(),
+        **{f"evidence.{name}": array for name, array in evidence.items()},
+        **{
+            f"gaussians.{name}": tensor.cpu().numpy()
+            for name, tensor in detector.gaussians_.state_dict().items()
+        },
     }
     nets: dict[str, nn.Module] = {"network": detector.network_}
     if isinstance(detector, VMDLSDetector):
@@ -313,9 +338,10 @@ def _read(path: Path) -> tuple[Head, Arrays]:
         ) from error
     if not isinstance(version, int) or version != FORMAT:
         raise ValueError(
-            f"{path} has format {version!r}; this version of skvmdls reads {FORMAT}. "
-            "A newer one may, pip install --upgrade skvmdls; an older format is read "
-            "by the version that wrote it."
+            f"{path} has format {version!r}, written by skvmdls "
+            f"{str(head.get('written_by', '0.1.0'))[:20]}; this is skvmdls "
+            f"{skvmdls.__version__}, which reads format {FORMAT}. Load it with the "
+            "version that wrote it, or fit and save again with this one."
         )
     return head, arrays
 
@@ -354,16 +380,17 @@ def _refused(constant: str) -> float:
 
 def _rebuilt(
     head: Head, arrays: Arrays, factories: dict[str, BackboneFactory]
-) -> VMDLSbDetector:
-    """Fill a detector, checking that the parts fit each other."""
+) -> BaseDetector:
+    """Fill a detector, checking that its attributes fit each other."""
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not _is_finite(array):
+        if array.dtype.kind == "f" and not is_finite(array):
             raise ValueError(f"{name} holds numbers that are not finite")
     cls = DETECTORS[_expected(head["class"], str)]
     parameters = _expected(head["parameters"], dict)
     if unknown := set(parameters) - (set(cls().get_params()) - {*PLACES}):
         raise ValueError(f"it sets parameters that are not a file's: {sorted(unknown)}")
-    parameters["features"] = tuple(parameters["features"])
+    if isinstance(parameters["features"], list):
+        parameters["features"] = tuple(parameters["features"])
     for role in ("backbone", "autoencoder"):
         if role in parameters:
             parameters[role] = _factory(role, parameters[role], factories.get(role))
@@ -377,32 +404,47 @@ def _rebuilt(
     detector.n_features_in_ = math.prod(detector.input_shape_)
     if head["feature_names_in"] is not None:
         names = _all_strings(head["feature_names_in"])
-        _check("feature_names_in", (len(names),), (detector.n_features_in_,))
+        check_shape("feature_names_in", (len(names),), (detector.n_features_in_,))
         detector.feature_names_in_ = np.array(names, dtype=object)
-    detector.features_ = tuple(_all_strings(head["features"]))
-    detector.history_ = _history(head["history"])
-    detector.standardizer_ = _standardizer(head, arrays, detector.input_shape_)
-    detector.calibration_scores_ = _float64(arrays, "calibration_scores", 1)
+    detector._look_as(
+        View.from_state(
+            head["view"],
+            is_table=len(detector.input_shape_) == 1,
+            has_head=detector.classification_weight > 0,
+        )
+    )
+    for name, history in _expected(head["histories"], dict).items():
+        if name not in HISTORIES:
+            raise ValueError(f"a history {name!r}")
+        kept = {key: [float(value) for value in row] for key, row in history.items()}
+        setattr(detector, name, kept)
+    detector.standardizer_ = Standardizer.from_state(
+        {
+            "mean": arrays["standardizer.mean"],
+            "scale": arrays["standardizer.scale"],
+            "range": head["range"],
+            "were_bytes": head["were_bytes"],
+        },
+        detector.input_shape_,
+    )
+    detector.calibration_scores_ = stored_array(arrays, "calibration_scores", 1)
     _fill_nets(detector, arrays)
     detector.gaussians_ = _gaussians(head, arrays, detector)
-    if isinstance(detector, VMDLSDetector):
+    detector.evidence_ = Evidence.from_state(
+        _of("evidence", arrays), detector.evidence_names_
+    )
+    if head["weighting"] is not None:
         detector.weight_calibration_ = _weighting(head["weighting"])
-        detector.autoencoder_history_ = _history(head["autoencoder_history"])
     return detector
 
 
-def _history(stored: Any) -> History:
+def _of(role: str, arrays: Arrays) -> Arrays:
+    """Arrays whose names begin with a role, without it."""
     return {
-        name: [float(value) for value in _expected(values, list)]
-        for name, values in _expected(stored, dict).items()
+        name.removeprefix(f"{role}."): array
+        for name, array in arrays.items()
+        if name.startswith(f"{role}.")
     }
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    # Piece by piece: of a large array even the answers would be large.
-    flat = array.reshape(-1)
-    pieces = (flat[start : start + 2**20] for start in range(0, flat.size, 2**20))
-    return all(np.isfinite(piece).all() for piece in pieces)
 
 
 def _expected(value: Any, kind: type) -> Any:
@@ -413,11 +455,6 @@ def _expected(value: Any, kind: type) -> Any:
 
 def _all_strings(values: Any) -> list[str]:
     return [_expected(value, str) for value in _expected(values, list)]
-
-
-def _check(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise ValueError(f"{name} has shape {found}, expected {expected}")
 
 
 def _factory(role: str, stored: Any, given: BackboneFactory | None) -> Any:
@@ -454,42 +491,16 @@ def _input_shape(stored: Any) -> tuple[int, ...]:
     return shape
 
 
-def _float64(arrays: Arrays, name: str, ndim: int) -> np.ndarray:
-    array = arrays[name]
-    if array.dtype != np.float64 or array.ndim != ndim or array.size == 0:
-        raise ValueError(
-            f"{name} is an array of {array.dtype} and shape {array.shape}, expected "
-            f"float64 with {ndim} axes"
-        )
-    return array
-
-
-def _standardizer(
-    head: Head, arrays: Arrays, input_shape: tuple[int, ...]
-) -> Standardizer:
-    standardizer = Standardizer()
-    shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
-    for name in ("mean", "scale"):
-        array = _float64(arrays, f"standardizer.{name}", len(shape))
-        _check(f"standardizer.{name}", array.shape, shape)
-        setattr(standardizer, f"{name}_", array)
-    if standardizer.scale_.min() <= 0:
-        raise ValueError("standardizer.scale must be positive")
-    standardizer.smallest_, standardizer.largest_ = (
-        _expected(value, float) for value in _expected(head["range"], list)
-    )
-    standardizer.were_bytes_ = _expected(head["were_bytes"], bool)
-    return standardizer
-
-
-def _fill_nets(detector: VMDLSbDetector, arrays: Arrays) -> None:
+def _fill_nets(detector: BaseDetector, arrays: Arrays) -> None:
     rows = arrays["network.mu.weight"].shape
     if len(rows) != 2 or rows[0] != detector.latent_dim:
         raise ValueError(f"latent_dim={detector.latent_dim}, but mu has shape {rows}")
     shape = detector.input_shape_
     factory = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
+    n_logits = len(detector.classes_) if detector.classification_weight > 0 else 0
     network = _laid_out(
-        detector.backbone, lambda: build_network(factory, shape, detector.latent_dim)
+        detector.backbone,
+        lambda: build_network(factory, shape, detector.latent_dim, n_logits),
     )
     detector.network_ = _filled(network, arrays, "network")
     if isinstance(detector, VMDLSDetector):
@@ -511,17 +522,13 @@ def _laid_out(choice: Any, build: Callable[[], Net]) -> Net:
 
 def _filled(net: Net, arrays: Arrays, role: str) -> Net:
     expected = net.state_dict()
-    stored = {
-        name.removeprefix(f"{role}."): array
-        for name, array in arrays.items()
-        if name.startswith(f"{role}.")
-    }
+    stored = _of(role, arrays)
     if different := set(expected) ^ set(stored):
         raise ValueError(
             f"the {role} differs from the one that was saved in {sorted(different)[:5]}"
         )
     for name, tensor in expected.items():
-        _check(f"{role}.{name}", stored[name].shape, tuple(tensor.shape))
+        check_shape(f"{role}.{name}", stored[name].shape, tuple(tensor.shape))
     if any(tensor.is_meta for tensor in expected.values()):
         net.to_empty(device=CPU)
     net.load_state_dict(
@@ -530,32 +537,23 @@ def _filled(net: Net, arrays: Arrays, role: str) -> Net:
     return net.eval()
 
 
-def _gaussians(head: Head, arrays: Arrays, detector: VMDLSbDetector) -> ClassGaussians:
-    if not set(detector.features_) <= set(ENSEMBLE_PARTS):
-        raise ValueError(f"features {detector.features_}")
-    sizes = detector.network_.ensemble_sizes
-    n_classes = len(detector.classes_)
-    n_features = sum(sizes[part] for part in detector.features_)
+def _gaussians(head: Head, arrays: Arrays, detector: BaseDetector) -> nn.ModuleDict:
+    sizes = {"x": detector.n_features_in_, **detector.network_.ensemble_sizes}
+    lengths = detector.view_.lengths(sizes, detector.network_.first_places)
+    stored = _of("gaussians", arrays)
+    if different := {name.partition(".")[0] for name in stored} ^ set(lengths):
+        raise ValueError(f"the Gaussians of {sorted(different)} are not those expected")
     kind = _expected(head["covariance_type"], str)
-    shapes = {
-        "full": (n_classes, n_features, n_features),
-        "tied": (n_features, n_features),
-        "diag": (n_classes, n_features),
-    }
-    means = _float64(arrays, "gaussians.means", 2)
-    precisions = _float64(arrays, "gaussians.precisions", len(shapes[kind]))
-    _check("gaussians.means", means.shape, (n_classes, n_features))
-    _check("gaussians.precisions", precisions.shape, shapes[kind])
-    diagonal = (
-        precisions if kind == "diag" else np.diagonal(precisions, axis1=-2, axis2=-1)
-    )
-    if diagonal.min() <= 0:
-        raise ValueError("gaussians.precisions must have a positive diagonal")
-    return ClassGaussians(means, precisions, kind)
+    gaussians = {}
+    for block, length in lengths.items():
+        gaussians[block] = ClassGaussians.from_state(_of(block, stored), kind)
+        found = tuple(gaussians[block].means.shape)
+        check_shape(f"gaussians.{block}.means", found, (len(detector.classes_), length))
+    return nn.ModuleDict(gaussians)
 
 
 def _weighting(stored: dict[str, Any]) -> WeightCalibration:
     shift, scale = (_expected(stored[name], float) for name in ("shift", "scale"))
-    if scale <= 0 or stored["weighting"] not in ("calibrated", "paper"):
+    if scale <= 0:
         raise ValueError(f"a weighting of {stored}")
-    return WeightCalibration(shift, scale, stored["weighting"])
+    return WeightCalibration(shift, scale)

@@ -6,18 +6,19 @@ install skvmdls[plot]``), but only once something is drawn. Colours are those of
 and Ito, which colour-blind readers can tell apart.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.manifold import TSNE
-from sklearn.metrics import roc_curve
+from sklearn.metrics import RocCurveDisplay, roc_curve
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skvmdls._estimators import Detector, detector_and_inputs
 from skvmdls._labels import positions
 from skvmdls.metrics import (
     ThresholdCurve,
-    _detector_and_inputs,
     auroc,
     threshold_curve,
     threshold_curve_from_predictions,
@@ -42,25 +43,91 @@ RandomState = int | np.random.RandomState | None
 
 
 class _Display:
-    """What the displays share: where they drew."""
+    """A picture: where it was drawn, and drawing it again.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    """
 
     ax_: "Axes"
     figure_: "Figure | SubFigure"
 
-    def _start(self, ax: "Axes | None", size: tuple[float, float]) -> "Axes":
+    def plot(self, ax: "Axes | None" = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            None makes a figure.
+
+        Returns
+        -------
+        self : display
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to draw; the message says what is missing.
+        ImportError
+            If matplotlib is missing.
+        """
         try:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise ImportError(
                 f"{type(self).__name__} needs matplotlib: pip install skvmdls[plot]"
             ) from error
-        if ax is None:
-            _, ax = plt.subplots(figsize=size, layout="constrained")
+        if ax is not None:
+            self._draw(ax)
+        else:
+            figure, ax = plt.subplots(layout="constrained")
+            try:
+                figure.set_size_inches(self._draw(ax))
+            except Exception:
+                plt.close(figure)
+                raise
         self.ax_, self.figure_ = ax, ax.figure
-        return ax
+        return self
+
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
+        """Draw on given axes, and say which size in inches suits the picture."""
+        raise NotImplementedError
 
 
-class ScoreHistogramDisplay(_Display):
+class _LabelledDisplay(_Display):
+    """A picture of labelled points, some of them unknown."""
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: ArrayLike, *, ax: "Axes | None" = None
+    ) -> Self:
+        """Ask a detector and draw.
+
+        Parameters
+        ----------
+        estimator : fitted detector, Pipeline or search
+        X : array-like
+        y : array-like of shape (n,)
+            Labels; those not in ``classes_`` are unknown points.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        display : display
+        """
+        detector, X = detector_and_inputs(estimator, X)
+        return cls(**cls._answers(detector, X, y)).plot(ax=ax)
+
+    @classmethod
+    def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
+        """Compute what the class is made of."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, repr=False)
+class ScoreHistogramDisplay(_LabelledDisplay):
     """Histograms of the scores of known and unknown points, with the threshold.
 
     The axis is the score less the threshold, linear near it and logarithmic far from
@@ -90,36 +157,17 @@ class ScoreHistogramDisplay(_Display):
     'share of each kind of points (%)'
     """
 
-    def __init__(
-        self, is_known: ArrayLike, scores: ArrayLike, threshold: float
-    ) -> None:
-        self.is_known = is_known
-        self.scores = scores
-        self.threshold = threshold
+    is_known: ArrayLike
+    scores: ArrayLike
+    threshold: float
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "ScoreHistogramDisplay":
-        """Score points and draw.
-
-        Parameters
-        ----------
-        estimator : fitted detector, Pipeline or search
-        X : array-like
-        y : array-like of shape (n,)
-            Labels; those not in ``classes_`` are unknown points.
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : ScoreHistogramDisplay
-        """
-        detector, X = _detector_and_inputs(estimator, X)
-        is_known = positions(y, detector.classes_) < len(detector.classes_)
-        return cls.from_predictions(
-            is_known, detector.score_samples(X), threshold=detector.offset_, ax=ax
-        )
+    def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
+        return {
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
+            "scores": detector.score_samples(X),
+            "threshold": detector.offset_,
+        }
 
     @classmethod
     def from_predictions(
@@ -129,7 +177,7 @@ class ScoreHistogramDisplay(_Display):
         *,
         threshold: float,
         ax: "Axes | None" = None,
-    ) -> "ScoreHistogramDisplay":
+    ) -> Self:
         """Draw given scores.
 
         Parameters
@@ -145,55 +193,38 @@ class ScoreHistogramDisplay(_Display):
         """
         return cls(is_known, scores, threshold).plot(ax=ax)
 
-    def plot(self, ax: "Axes | None" = None) -> "ScoreHistogramDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-
-        Raises
-        ------
-        ValueError
-            If there is no known point.
-        """
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
         check_consistent_length(self.is_known, self.scores)
         is_known = np.asarray(column_or_1d(self.is_known)).astype(bool)
         scores = np.asarray(column_or_1d(self.scores), dtype=np.float64)
         if not is_known.any():
             raise ValueError("There are no known points to draw.")
-        ax = self._start(ax, (7, 4))
         has_threshold = bool(np.isfinite(self.threshold))
         median = float(np.median(scores[is_known]))
         centre = self.threshold if has_threshold else median
         margins = scores - centre
-        # Half of the known points within the linear part.
+        # Half of the known points within the linear range.
         width = float(np.median(np.abs(margins[is_known]))) or 1.0
         ends = np.arcsinh(np.array([margins.min(), margins.max(), 0]) / width)
         # The threshold is an edge, so that no bar is on both of its sides.
         step = max(float(np.ptp(ends)), 1e-3) / 50
         first, last = np.floor(ends.min() / step), np.ceil(ends.max() / step)
         edges = width * np.sinh(step * np.arange(first, last + 2))
-        for name, part, colour, hatch in (
+        for name, group, colour, hatch in (
             ("known", is_known, BLUE, ""),
             ("unknown", ~is_known, ORANGE, "///"),
         ):
-            if part.any():
+            if group.any():
                 ax.hist(
-                    margins[part],
+                    margins[group],
                     edges.tolist(),
-                    weights=np.full(part.sum(), 100 / part.sum()),
+                    weights=np.full(group.sum(), 100 / group.sum()),
                     color=colour,
                     alpha=0.65,
                     hatch=hatch,
                     edgecolor="white",
                     linewidth=0.3,
-                    label=f"{name} ({part.sum()} points)",
+                    label=f"{name} ({group.sum()} points)",
                 )
         ax.set_xscale("asinh", linear_width=width)
         ticks = _ticks(width / 2, float(np.abs(margins).max()))
@@ -211,10 +242,11 @@ class ScoreHistogramDisplay(_Display):
         ax.set_xlabel(f"score less {reference} (nats; linear near 0, then logarithmic)")
         ax.set_ylabel("share of each kind of points (%)")
         ax.legend()
-        return self
+        return 7, 4
 
 
-class ThresholdCurveDisplay(_Display):
+@dataclass(eq=False, repr=False)
+class ThresholdCurveDisplay(_LabelledDisplay):
     """Acceptance, accuracy of accepted points and macro F1 against the threshold.
 
     Drawn from where 99 % of the known points are accepted up to the highest score.
@@ -241,30 +273,13 @@ class ThresholdCurveDisplay(_Display):
     ['known points accepted', 'unknown points accepted']
     """
 
-    def __init__(self, curve: ThresholdCurve, threshold: float | None = None) -> None:
-        self.curve = curve
-        self.threshold = threshold
+    curve: ThresholdCurve
+    threshold: float | None = None
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "ThresholdCurveDisplay":
-        """Compute the curve of a detector and draw it.
-
-        Parameters
-        ----------
-        estimator : fitted detector, Pipeline or search
-        X : array-like
-        y : array-like of shape (n,)
-            Labels; those not in ``classes_`` are unknown points.
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : ThresholdCurveDisplay
-        """
-        detector, X = _detector_and_inputs(estimator, X)
-        return cls(threshold_curve(detector, X, y), detector.offset_).plot(ax=ax)
+    def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
+        curve = threshold_curve(detector, X, y)
+        return {"curve": curve, "threshold": detector.offset_}
 
     @classmethod
     def from_predictions(
@@ -276,7 +291,7 @@ class ThresholdCurveDisplay(_Display):
         classes: ArrayLike,
         threshold: float | None = None,
         ax: "Axes | None" = None,
-    ) -> "ThresholdCurveDisplay":
+    ) -> Self:
         """Compute the curve of given answers and draw it.
 
         Parameters
@@ -294,19 +309,7 @@ class ThresholdCurveDisplay(_Display):
         curve = threshold_curve_from_predictions(y_true, y_known, scores, classes)
         return cls(curve, threshold).plot(ax=ax)
 
-    def plot(self, ax: "Axes | None" = None) -> "ThresholdCurveDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-        """
-        ax = self._start(ax, (7, 4))
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
         curve = self.curve
         lines = [
             ("known points accepted", curve.known_acceptance, BLUE, "-"),
@@ -343,10 +346,11 @@ class ThresholdCurveDisplay(_Display):
         ax.set_xlabel("threshold $\\lambda$ on score_samples (nats)")
         ax.set_ylabel("share of points, accuracy, F1 (0 to 1)")
         ax.legend()
-        return self
+        return 7, 4
 
 
-class KnownUnknownRocDisplay(_Display):
+@dataclass(eq=False, repr=False)
+class KnownUnknownRocDisplay(_LabelledDisplay):
     """ROC curve of known against unknown points, with TPR 95 % marked.
 
     Parameters
@@ -371,36 +375,20 @@ class KnownUnknownRocDisplay(_Display):
     'AUROC 0.750'
     """
 
-    def __init__(self, is_known: ArrayLike, scores: ArrayLike) -> None:
-        self.is_known = is_known
-        self.scores = scores
+    is_known: ArrayLike
+    scores: ArrayLike
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "KnownUnknownRocDisplay":
-        """Score points and draw.
-
-        Parameters
-        ----------
-        estimator : fitted detector, Pipeline or search
-        X : array-like
-        y : array-like of shape (n,)
-            Labels; those not in ``classes_`` are unknown points.
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : KnownUnknownRocDisplay
-        """
-        detector, X = _detector_and_inputs(estimator, X)
-        is_known = positions(y, detector.classes_) < len(detector.classes_)
-        return cls.from_predictions(is_known, detector.score_samples(X), ax=ax)
+    def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
+        return {
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
+            "scores": detector.score_samples(X),
+        }
 
     @classmethod
     def from_predictions(
         cls, is_known: ArrayLike, scores: ArrayLike, *, ax: "Axes | None" = None
-    ) -> "KnownUnknownRocDisplay":
+    ) -> Self:
         """Draw given scores.
 
         Parameters
@@ -415,29 +403,13 @@ class KnownUnknownRocDisplay(_Display):
         """
         return cls(is_known, scores).plot(ax=ax)
 
-    def plot(self, ax: "Axes | None" = None) -> "KnownUnknownRocDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-
-        Raises
-        ------
-        ValueError
-            If known or unknown points are missing.
-        """
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
         area = auroc(self.is_known, self.scores)
         fpr, tpr, _ = roc_curve(self.is_known, self.scores, drop_intermediate=False)
         # The highest threshold that accepts enough, as in tnr_at_tpr.
         at_95 = np.flatnonzero(tpr >= 0.95 - 1e-9)[0]
-        ax = self._start(ax, (5, 5))
-        ax.plot(fpr, tpr, color=BLUE, lw=2, label=f"AUROC {area:.3f}")
+        curve = RocCurveDisplay(fpr=fpr, tpr=tpr, roc_auc=area).plot(ax=ax)
+        curve.line_.set(color=BLUE, lw=2, label=f"AUROC {area:.3f}")
         ax.axhline(0.95, color="black", ls="--", lw=1, label="TPR 95 %")
         ax.plot(
             fpr[at_95],
@@ -456,10 +428,11 @@ class KnownUnknownRocDisplay(_Display):
         ax.set_xlabel("share of unknown points accepted (FPR, 0 to 1)")
         ax.set_ylabel("share of known points accepted (TPR, 0 to 1)")
         ax.legend(loc="lower right")
-        return self
+        return 5, 5
 
 
-class EnsembleDisplay(_Display):
+@dataclass(eq=False, repr=False)
+class EnsembleDisplay(_LabelledDisplay):
     """The feature ensemble in two dimensions, by t-SNE.
 
     Distances in a t-SNE have no unit, and those between groups little meaning.
@@ -485,12 +458,9 @@ class EnsembleDisplay(_Display):
     ['a', 'b', 'unknown']
     """
 
-    def __init__(
-        self, points: np.ndarray, labels: ArrayLike, classes: ArrayLike
-    ) -> None:
-        self.points = points
-        self.labels = labels
-        self.classes = classes
+    points: np.ndarray
+    labels: ArrayLike
+    classes: ArrayLike
 
     @classmethod
     def from_estimator(
@@ -501,7 +471,7 @@ class EnsembleDisplay(_Display):
         *,
         random_state: RandomState = None,
         ax: "Axes | None" = None,
-    ) -> "EnsembleDisplay":
+    ) -> Self:
         """Compute ensembles, embed them and draw.
 
         Parameters
@@ -518,7 +488,7 @@ class EnsembleDisplay(_Display):
         -------
         display : EnsembleDisplay
         """
-        detector, X = _detector_and_inputs(estimator, X)
+        detector, X = detector_and_inputs(estimator, X)
         ensemble = np.asarray(detector.transform(X))
         return cls.from_predictions(
             ensemble, y, classes=detector.classes_, random_state=random_state, ax=ax
@@ -533,7 +503,7 @@ class EnsembleDisplay(_Display):
         classes: ArrayLike,
         random_state: RandomState = None,
         ax: "Axes | None" = None,
-    ) -> "EnsembleDisplay":
+    ) -> Self:
         """Embed given ensembles and draw.
 
         Parameters
@@ -560,19 +530,7 @@ class EnsembleDisplay(_Display):
         )
         return cls(points, y, classes).plot(ax=ax)
 
-    def plot(self, ax: "Axes | None" = None) -> "EnsembleDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-        """
-        ax = self._start(ax, (7, 5))
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
         labels = np.asarray(column_or_1d(self.labels))
         classes = np.asarray(self.classes)
         for i, label in enumerate(classes):
@@ -605,9 +563,10 @@ class EnsembleDisplay(_Display):
         ax.legend(
             title="class", loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=1.7
         )
-        return self
+        return 7, 5
 
 
+@dataclass(eq=False, repr=False)
 class ReconstructionDisplay(_Display):
     """Images above what the autoencoder makes of them, with their weights.
 
@@ -634,20 +593,14 @@ class ReconstructionDisplay(_Display):
     ['input', 'reconstruction']
     """
 
-    def __init__(
-        self,
-        images: ArrayLike,
-        reconstructions: ArrayLike,
-        weights: ArrayLike | None = None,
-    ) -> None:
-        self.images = images
-        self.reconstructions = reconstructions
-        self.weights = weights
+    images: ArrayLike
+    reconstructions: ArrayLike
+    weights: ArrayLike | None = None
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, *, ax: "Axes | None" = None
-    ) -> "ReconstructionDisplay":
+    ) -> Self:
         """Reconstruct images and draw.
 
         Parameters
@@ -661,7 +614,7 @@ class ReconstructionDisplay(_Display):
         -------
         display : ReconstructionDisplay
         """
-        detector, X = _detector_and_inputs(estimator, X)
+        detector, X = detector_and_inputs(estimator, X)
         images = np.asarray(X)
         if images.dtype == np.uint8:  # reconstructed in [0, 1] units
             images = images / 255
@@ -677,7 +630,7 @@ class ReconstructionDisplay(_Display):
         weights: ArrayLike | None = None,
         *,
         ax: "Axes | None" = None,
-    ) -> "ReconstructionDisplay":
+    ) -> Self:
         """Draw given images.
 
         Parameters
@@ -694,25 +647,9 @@ class ReconstructionDisplay(_Display):
         """
         return cls(images, reconstructions, weights).plot(ax=ax)
 
-    def plot(self, ax: "Axes | None" = None) -> "ReconstructionDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-
-        Raises
-        ------
-        ValueError
-            If the points are not images of one channel or three.
-        """
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
         images, rebuilt = (
-            _as_pictures(part) for part in (self.images, self.reconstructions)
+            _as_pictures(row) for row in (self.images, self.reconstructions)
         )
         check_consistent_length(images, rebuilt)
         n, height, width = images.shape[:3]
@@ -721,14 +658,13 @@ class ReconstructionDisplay(_Display):
         frame = 1 + max(height, width) // 16
         rows = [
             np.pad(
-                np.clip((part - low) / max(high - low, 1e-12), 0, 1),
+                np.clip((row - low) / max(high - low, 1e-12), 0, 1),
                 ((0, 0), (0, frame), (0, frame), (0, 0)),
                 constant_values=1.0,
             )
-            for part in (images, rebuilt)
+            for row in (images, rebuilt)
         ]
         montage = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-        ax = self._start(ax, (1.5 + 0.9 * n, 0.8 + 1.8 * height / width))
         ax.imshow(montage.squeeze(), cmap="gray", vmin=0, vmax=1)
         step = np.array([height, width]) + frame
         ax.set_yticks(step[0] * np.arange(2) + height / 2 - 0.5)
@@ -741,7 +677,7 @@ class ReconstructionDisplay(_Display):
             ax.set_xlabel("reconstruction weight $w$ (squared distance, no unit)")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        return self
+        return 1.5 + 0.9 * n, 0.8 + 1.8 * height / width
 
 
 def _as_pictures(images: ArrayLike) -> np.ndarray:
@@ -759,7 +695,11 @@ def _as_pictures(images: ArrayLike) -> np.ndarray:
 
 
 def _ticks(smallest: float, largest: float) -> np.ndarray:
-    """Round values of both signs between two sizes, and 0."""
+    """Round values of both signs between two sizes, and 0.
+
+    matplotlib's AsinhLocator writes its powers of ten over each other about 0, and
+    leaves out 2 and 5 where one or two powers are all there is room for.
+    """
     decades = 10.0 ** np.arange(
         np.floor(np.log10(smallest)), np.log10(max(largest, smallest)) + 1
     )

@@ -1,7 +1,7 @@
-"""From batches of inputs to features, likelihoods and weights: forward passes only."""
+"""From batches of inputs to features and raw evidence: forward passes only."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
@@ -9,19 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from skvmdls._devices import is_out_of_memory
+from skvmdls.evidence import (
+    INPUT,
+    LOGIT,
+    RESIDUAL,
+    Evidence,
+    View,
+    residual_features,
+    unit_and_length,
+)
 from skvmdls.gaussians import ClassGaussians
-from skvmdls.network import VariationalNetwork
+from skvmdls.network import FIRST_MAP, VariationalNetwork
 
 __all__ = [
     "Measured",
+    "block_features",
     "ensembles",
     "map_batches",
     "measure",
-    "reconstruction_weights",
     "reconstructions",
 ]
 
 Result = TypeVar("Result")
+
+# How much the parts count beside the head in choosing the class; see docs/recipe.md.
+PARTS_IN_LABEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,17 +44,24 @@ class Measured:
     ----------
     class_log_likelihood : ndarray of shape (n, n_classes), float64
         In nats.
+    raw : ndarray of shape (n, n_parts), float64
+        Raw score of each part of the evidence.
+    most_likely : ndarray of shape (n,), int64
+        Position of the class that each point is given.
     weight : ndarray of shape (n,), float64
         Reconstruction weight; zero without an autoencoder.
 
     Examples
     --------
-    >>> measured = Measured(np.array([[-3.0, -1.0]]), np.zeros(1))
-    >>> measured.log_likelihood, measured.most_likely
-    (array([-1.]), array([1]))
+    >>> likelihood = np.array([[-3.0, -1.0]])
+    >>> measured = Measured(likelihood, np.zeros((1, 1)), np.ones(1, int), np.zeros(1))
+    >>> measured.log_likelihood
+    array([-1.])
     """
 
     class_log_likelihood: np.ndarray
+    raw: np.ndarray
+    most_likely: np.ndarray
     weight: np.ndarray
 
     @property
@@ -50,65 +69,103 @@ class Measured:
         """``l(x)``: the log-likelihood of the most likely class, shape (n,)."""
         return self.class_log_likelihood.max(axis=1)
 
-    @property
-    def most_likely(self) -> np.ndarray:
-        """``c_max``: position of the most likely class, shape (n,)."""
-        return self.class_log_likelihood.argmax(axis=1)
-
 
 @torch.inference_mode()
 def ensembles(
-    network: VariationalNetwork, batches: Iterable[Tensor], features: Sequence[str]
-) -> Iterator[np.ndarray]:
+    network: VariationalNetwork, batches: Iterable[Tensor]
+) -> Iterator[dict[str, np.ndarray]]:
     """Feature ensemble ``t(x)`` of each batch.
 
     Parameters
     ----------
     network : VariationalNetwork
     batches : iterable of Tensor of shape (batch, *input_shape)
-    features : sequence of str
-        Parts of the ensemble, in this order.
 
     Yields
     ------
-    features : ndarray of shape (batch, D), dtype of the network
+    parts : dict of str to ndarray of shape (batch, length of the part)
+        As of :meth:`~skvmdls.network.VariationalNetwork.ensemble`, and the input
+        itself as ``x``; in the dtype of the network.
 
     Examples
     --------
     >>> from skvmdls.backbones import mlp
     >>> from skvmdls.network import build_network
     >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> [part.shape for part in ensembles(network, [torch.zeros(4, 20)], ("g", "mu"))]
-    [(4, 136)]
+    >>> [parts["mu"].shape for parts in ensembles(network, [torch.zeros(4, 20)])]
+    [(4, 8)]
     """
 
-    def ensemble(x: Tensor) -> np.ndarray:
-        return _joined(network.ensemble(x), features).cpu().numpy()
+    def ensemble(x: Tensor) -> dict[str, np.ndarray]:
+        return _numpy(_parts(network, x))
 
     yield from map_batches(ensemble, batches)
 
 
 @torch.inference_mode()
-def measure(
+def block_features(
     network: VariationalNetwork,
-    gaussians: ClassGaussians,
     autoencoder: nn.Module | None,
     batches: Iterable[Tensor],
-    n_points: int,
-    features: Sequence[str],
-) -> Measured:
-    """Likelihoods and reconstruction weights, one forward pass a batch.
+    view: View,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Features that the Gaussians are fitted to, batch by batch.
 
     Parameters
     ----------
     network : VariationalNetwork
-    gaussians : ClassGaussians
-        Of the ensemble made of `features`.
+    autoencoder : nn.Module or None
+        Needed if `view` has the residual.
+    batches : iterable of Tensor of shape (batch, *input_shape)
+    view : View
+
+    Yields
+    ------
+    features : dict of str to ndarray of shape (batch, D of the block)
+
+    Examples
+    --------
+    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.network import build_network
+    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
+    >>> view = View(("g", "mu"), "early", normalize=False, residual=False)
+    >>> x = torch.zeros(4, 20)
+    >>> [rows["ensemble"].shape for rows in block_features(network, None, [x], view)]
+    [(4, 136)]
+    """
+
+    def features(x: Tensor) -> dict[str, np.ndarray]:
+        parts = _parts(network, x)
+        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
+        return _numpy(_blocks(parts, reconstructed, view))
+
+    yield from map_batches(features, batches)
+
+
+@torch.inference_mode()
+def measure(
+    network: VariationalNetwork,
+    gaussians: Mapping[str, ClassGaussians],
+    autoencoder: nn.Module | None,
+    batches: Iterable[Tensor],
+    n_points: int,
+    view: View,
+    evidence: Evidence | None = None,
+) -> Measured:
+    """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+    gaussians : mapping of str to ClassGaussians
+        Of each block of `view`, and of the residual if it has one.
     autoencoder : nn.Module or None
     batches : iterable of Tensor of shape (batch, *input_shape)
     n_points : int
         Rows of all batches together.
-    features : sequence of str
+    view : View
+    evidence : Evidence, optional
+        Brings the parts to one unit where head and parts choose the class together.
 
     Returns
     -------
@@ -119,63 +176,102 @@ def measure(
     >>> from skvmdls.backbones import mlp
     >>> from skvmdls.network import build_network
     >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> gaussians = ClassGaussians(np.zeros((3, 8)), np.ones((3, 8)), "diag")
+    >>> gaussians = {"mu": ClassGaussians(np.zeros((3, 8)), np.ones((3, 8)), "diag")}
+    >>> view = View(("mu",), "late", normalize=False, residual=False)
     >>> x = torch.zeros(4, 20)
-    >>> measure(network, gaussians, None, [x], 4, ("mu",)).class_log_likelihood.shape
+    >>> measure(network, gaussians, None, [x], 4, view).class_log_likelihood.shape
     (4, 3)
     """
-
-    def likelihoods_and_weights(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        parts = network.ensemble(x)
-        likelihood = gaussians.log_likelihood(
-            _joined(parts, features).to(gaussians.means.device)
-        )
-        if autoencoder is None:
-            return likelihood.cpu().numpy(), np.zeros(len(x))
-        weight = reconstruction_weights(network, autoencoder, x, parts["t1"])
-        return likelihood.cpu().numpy(), weight.cpu().double().numpy()
-
+    n_classes = (
+        network.head.out_features
+        if network.head is not None
+        else len(next(iter(gaussians.values())).means)
+    )
     # Filled in place: many small arrays, kept between the large ones that each batch
     # needs for a moment, would keep the allocator from using their memory again.
-    measured = Measured(np.empty((n_points, len(gaussians.means))), np.empty(n_points))
+    measured = Measured(
+        np.empty((n_points, n_classes)),
+        np.empty((n_points, len(view.names))),
+        np.empty(n_points, dtype=np.int64),
+        np.zeros(n_points),
+    )
+
+    def batch_measured(x: Tensor) -> Measured:
+        parts = _parts(network, x)
+        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
+        scores = {
+            name: gaussians[name].log_likelihood(block)
+            for name, block in _blocks(parts, reconstructed, view).items()
+        }
+        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+        likelihood = (
+            torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+            if view.blocks
+            else parts[LOGIT].double()
+        )
+        if LOGIT in view.names:
+            scores[LOGIT] = parts[LOGIT]
+        raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
+        weight = torch.zeros(len(x))
+        if reconstructed is not None:
+            difference = parts["t1"] - reconstructed.mean(dim=2)
+            weight = difference.square().sum(dim=1)
+        classes = likelihood
+        if LOGIT in parts:
+            classes = parts[LOGIT].to(likelihood).log_softmax(dim=1)
+            if evidence is not None and view.blocks:
+                under_classes = torch.stack(
+                    [evidence.under_classes(name, scores[name]) for name in view.blocks]
+                )
+                by_parts = under_classes.sum(dim=0).log_softmax(dim=1)
+                classes = classes + PARTS_IN_LABEL * by_parts
+        return Measured(
+            likelihood.cpu().numpy(),
+            torch.stack(raw, dim=1).numpy(),
+            classes.argmax(dim=1).cpu().numpy(),
+            weight.cpu().double().numpy(),
+        )
+
     start = 0
-    for likelihood, weight in map_batches(likelihoods_and_weights, batches):
-        end = start + len(weight)
-        measured.class_log_likelihood[start:end] = likelihood
-        measured.weight[start:end] = weight
+    for part in map_batches(batch_measured, batches):
+        end = start + len(part.weight)
+        for field in fields(Measured):
+            getattr(measured, field.name)[start:end] = getattr(part, field.name)
         start = end
     return measured
 
 
-def reconstruction_weights(
-    network: VariationalNetwork, autoencoder: nn.Module, x: Tensor, t1: Tensor
-) -> Tensor:
-    """``w(x) = ||t1(x) - t1(x_hat)||^2`` (Dinari & Freifeld 2022, section 3.4).
+def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:
+    return {INPUT: x.flatten(start_dim=1), **network.ensemble(x)}
 
-    Parameters
-    ----------
-    network : VariationalNetwork
-        Only the backbone's first stage runs, on the reconstructions.
-    autoencoder : nn.Module
-    x : Tensor of shape (batch, *input_shape)
-    t1 : Tensor of shape (batch, length of t1)
-        First tap of `x`.
 
-    Returns
-    -------
-    weights : Tensor of shape (batch,)
+def _first_map_of_reconstruction(
+    network: VariationalNetwork, autoencoder: nn.Module | None, x: Tensor
+) -> Tensor | None:
+    """Only the backbone's first stage runs on the reconstructions."""
+    return None if autoencoder is None else network.first_map(autoencoder(x))
 
-    Examples
-    --------
-    >>> from skvmdls.backbones import mlp
-    >>> from skvmdls.network import build_network
-    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> x = torch.zeros(4, 20)
-    >>> t1 = network.first_tap(x).detach()
-    >>> reconstruction_weights(network, nn.Identity(), x, t1).detach()
-    tensor([0., 0., 0., 0.])
-    """
-    return (t1 - network.first_tap(autoencoder(x))).square().sum(dim=1)
+
+def _blocks(
+    parts: dict[str, Tensor], reconstructed: Tensor | None, view: View
+) -> dict[str, Tensor]:
+    def seen(name: str) -> Tensor:
+        # The input's columns are the user's: their length means nothing by itself.
+        is_as_it_is = name == INPUT or not view.normalize
+        return parts[name] if is_as_it_is else unit_and_length(parts[name])
+
+    blocks = {
+        block: torch.cat([seen(name) for name in names], dim=1)
+        for block, names in view.blocks.items()
+    }
+    if view.residual:
+        assert reconstructed is not None
+        blocks[RESIDUAL] = residual_features(parts[FIRST_MAP], reconstructed)
+    return blocks
+
+
+def _numpy(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 @torch.inference_mode()
@@ -213,7 +309,7 @@ def map_batches(
     Yields
     ------
     result
-        Of each batch or, where memory was short, of each of its parts, in order.
+        Of each batch or, where memory was short, of each piece of it, in order.
 
     Raises
     ------
@@ -229,18 +325,18 @@ def map_batches(
     for batch in batches:
         waiting = list(batch.split(largest or len(batch)))
         while waiting:
-            part = waiting.pop(0)
-            result = _unless_out_of_memory(function, part)
+            piece = waiting.pop(0)
+            result = _unless_out_of_memory(function, piece)
             if result is not None:
                 yield result
                 continue
-            if len(part) == 1:
+            if len(piece) == 1:
                 raise MemoryError(
                     "The device ran out of memory scoring a single row of shape "
-                    f"{tuple(part.shape[1:])}. Free memory, or use device='cpu'."
+                    f"{tuple(piece.shape[1:])}. Free memory, or use device='cpu'."
                 )
-            largest = len(part) // 2
-            waiting = list(torch.cat([part, *waiting]).split(largest))
+            largest = len(piece) // 2
+            waiting = list(torch.cat([piece, *waiting]).split(largest))
 
 
 def _unless_out_of_memory(
@@ -254,7 +350,3 @@ def _unless_out_of_memory(
     # Beyond the handler, the error holds on to no tensors any more.
     torch.cuda.empty_cache()
     return None
-
-
-def _joined(parts: dict[str, Tensor], features: Sequence[str]) -> Tensor:
-    return torch.cat([parts[name] for name in features], dim=1)

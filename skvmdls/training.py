@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from skvmdls._checkpoints import Stage, State
-from skvmdls._devices import autocast, out_of_memory_explained, sent
+from skvmdls._devices import autocast, out_of_memory_explained, to_device
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler
@@ -24,12 +24,21 @@ __all__ = [
     "History",
     "NetworkPlan",
     "Plan",
+    "joint_loss",
     "seeded",
     "train_autoencoder",
     "train_network",
+    "usual_epochs",
 ]
 
 History = dict[str, list[float]]
+
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
+TABLE_STEPS = 2000
+
+# Squared distance, missed on the mean over triplets, at which the metric losses beside
+# a head count by 1/e. See docs/recipe.md.
+MISSED_MARGIN = 0.25
 
 # torch's global generators are one to a process: trainings in threads take turns.
 _TURN = threading.RLock()
@@ -81,6 +90,8 @@ class NetworkPlan(Plan):
         ``s^2`` and the weight of the KL loss.
     kl_warmup : float
         Share of the epochs before the KL loss is switched on.
+    classification_weight, metric_weight : float
+        Weights of the head's cross-entropy and of the other losses.
     freeze_epochs : int
         Epochs at the start in which the backbone is left as it came.
 
@@ -92,6 +103,7 @@ class NetworkPlan(Plan):
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ...     classification_weight=0.0, metric_weight=1.0,
     ... )
     >>> plan.distancing_margin
     8.0
@@ -107,6 +119,8 @@ class NetworkPlan(Plan):
     prior_variance: float
     kl_weight: float
     kl_warmup: float
+    classification_weight: float
+    metric_weight: float
     freeze_epochs: int
 
 
@@ -130,6 +144,31 @@ class AutoencoderPlan(Plan):
     """
 
     batch_size: int
+
+
+def usual_epochs(n_batches: int, is_table: bool) -> int:
+    """Epochs that a training takes if nothing else is asked for.
+
+    Tables of few rows need more of them: :data:`TABLE_STEPS` steps, within bounds.
+
+    Parameters
+    ----------
+    n_batches : int
+        Of one epoch.
+    is_table : bool
+
+    Returns
+    -------
+    epochs : int
+
+    Examples
+    --------
+    >>> usual_epochs(5, is_table=True), usual_epochs(5, is_table=False)
+    (60, 20)
+    """
+    if not is_table:
+        return FEWEST_EPOCHS
+    return min(max(FEWEST_EPOCHS, math.ceil(TABLE_STEPS / n_batches)), MOST_EPOCHS)
 
 
 @contextmanager
@@ -170,7 +209,8 @@ def train_network(
 ) -> History:
     """Train the network with the triplet, distancing and KL losses, in place.
 
-    Dinari & Freifeld 2022, section 3.2. The prior of a class in one epoch is centred
+    Dinari & Freifeld 2022, section 3.2; and, if the network has a head, with its
+    cross-entropy (see :func:`joint_loss`). The prior of a class in one epoch is centred
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 
@@ -194,7 +234,9 @@ def train_network(
     -------
     history : dict of str to list of float
         One value an epoch: ``loss`` and its terms ``triplet``, ``distancing`` and
-        ``kl`` (weighted, 0 while it is off); ``divergence`` (the unweighted KL);
+        ``kl`` (weighted, 0 while it is off), and ``cross_entropy`` and
+        ``head_accuracy`` of the head, if there is one;
+        ``divergence`` (the unweighted KL);
         ``sigma`` (mean over points and dimensions); ``accuracy`` (share of points
         nearest to their own class's mean of the epoch before; chance level in the
         first, which has none); ``separation``
@@ -217,6 +259,7 @@ def train_network(
     ...     classes_per_batch=2, samples_per_class=16,
     ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
     ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
+    ...     classification_weight=0.0, metric_weight=1.0,
     ... )
     >>> network = build_network(mlp, (20,), latent_dim=8)
     >>> labels = torch.arange(2).repeat_interleave(32)
@@ -248,19 +291,24 @@ def train_network(
             kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
             for batch in sampler.epoch().to(inputs.device):
-                x, y = sent(inputs[batch], device), sent(labels[batch], device)
+                x = to_device(inputs[batch], device)
+                y = to_device(labels[batch], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
                 with autocast(device, plan.dtype):
-                    mu, log_sigma = network(_augmented(x, plan))
-                mu, log_sigma = mu.float(), log_sigma.float()
+                    made = network(_augmented(x, plan))
+                mu, log_sigma = made.mu.float(), made.log_sigma.float()
                 outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
                 divergence = class_means.was_drawn[y] * kl_loss(
                     mu, log_sigma, class_means.means[y], plan.prior_variance
                 )
                 divergence = divergence.mean()
                 terms["kl"] = kl_weight * divergence
-                loss = terms["triplet"] + terms["distancing"] + terms["kl"]
+                if made.logits is not None:
+                    logits = made.logits.float()
+                    terms["cross_entropy"] = F.cross_entropy(logits, y)
+                    terms["head_accuracy"] = _share_right(logits, y)
+                loss = joint_loss(terms, plan)
                 _descend(loss, optimizer, schedule)
                 class_means.add(outputs, y)
                 averages.add(
@@ -339,7 +387,7 @@ def train_autoencoder(
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             for batch in order.to(inputs.device).tensor_split(n_batches):
-                x = sent(inputs[batch], device)
+                x = to_device(inputs[batch], device)
                 loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})
@@ -467,6 +515,51 @@ def _set_training(
     network.backbone.train(not frozen)
     for parameter in trainable:
         parameter.requires_grad_(not frozen)
+
+
+def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
+    """Join the head's loss and the others so that these do not drown it.
+
+    Without a head, the weighted sum of triplet, distancing and KL loss, as in the
+    paper. On digits the first two soon fall to hundredths, as the head's cross-entropy
+    does; on photographs they stay at 2 and more, and beside a head at full weight they
+    cost accuracy and OOD detection. So beside a head they count by ``exp(-missed /
+    MISSED_MARGIN)``, where ``missed`` is the triplet and distancing loss, by how much
+    the margins are missed: they shape what can be held apart.
+
+    Parameters
+    ----------
+    terms : mapping of str to Tensor, scalars
+        ``triplet``, ``distancing`` and ``kl`` (weighted); ``cross_entropy`` if there is
+        a head.
+    plan : NetworkPlan
+        Its ``classification_weight`` and ``metric_weight``.
+
+    Returns
+    -------
+    loss : Tensor, scalar
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> plan = SimpleNamespace(classification_weight=1.0, metric_weight=0.5)
+    >>> zero = torch.tensor(0.0)
+    >>> terms = {"triplet": zero, "distancing": zero, "kl": torch.tensor(3.0)}
+    >>> joint_loss(terms, plan)
+    tensor(1.5000)
+    >>> joint_loss(terms | {"cross_entropy": torch.tensor(2.0)}, plan)
+    tensor(3.5000)
+    """
+    missed = terms["triplet"] + terms["distancing"]
+    metric = plan.metric_weight * (missed + terms["kl"])
+    if "cross_entropy" not in terms:
+        return metric
+    share = (-missed.detach() / MISSED_MARGIN).exp()
+    return plan.classification_weight * terms["cross_entropy"] + share * metric
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.detach().argmax(dim=1) == labels).float().mean()
 
 
 def _share_nearest(mu: Tensor, labels: Tensor, means: Tensor) -> Tensor:

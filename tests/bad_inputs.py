@@ -272,6 +272,25 @@ BAD_FITS = [
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
+    parameter(
+        r"must be .auto. or a sequence.*a single one as \('mu',\)", features="mu"
+    ),
+    parameter("'features' parameter", features=3),
+    BadFit(
+        "`features=('x', 'mu')` for images",
+        "names 'x', but the input itself is a part for tables only",
+        {"features": ("x", "mu")},
+        X=np.random.default_rng(0).normal(size=(12, 1, 8, 8)),
+    ),
+    BadFit(
+        "`features=('logit',)` without a head",
+        "names 'logit', but with classification_weight=0 there is no head",
+        {"features": ("logit",), "classification_weight": 0},
+    ),
+    parameter("'fusion' parameter", fusion="middle"),
+    parameter("'normalize' parameter", normalize="L2"),
+    parameter("'classification_weight' parameter.*Got -1", classification_weight=-1),
+    parameter("'metric_weight' parameter.*Got -0.1", metric_weight=-0.1),
     parameter("augmentation='mixup'", augmentation="mixup"),
     BadFit(
         "`augmentation='affine'` for tables",
@@ -298,6 +317,7 @@ BAD_FITS = [
     ),
     parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
     parameter("'weighting' parameter", weighting="none"),
+    parameter("'weighting' parameter.*'evidence', 'paper'", weighting="calibrated"),
 ]
 
 # Of a detector that was fitted on 6 features.

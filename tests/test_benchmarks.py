@@ -2,23 +2,51 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import multivariate_normal
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_wine
+from sklearn.utils import Bunch
 
 from command_line import main
-from experiments import LOSSES, PUBLIC_SPLITS, TUNING_SPLITS
+from experiments import (
+    CIFAR10_SPLITS,
+    DATA,
+    EVIDENCE,
+    EXPERIMENTS,
+    FOR_ANY_MARGIN,
+    LOSSES,
+    PUBLIC_SPLITS,
+    TUNING_SPLITS,
+    UNKNOWN,
+    Options,
+    _in_colour,
+)
 from figures import draw_points
-from peers import PEERS, SoftmaxNet, train_softmax
-from protocol import Task, run
+from peers import PEERS, SoftmaxNet, softmax_net, softmax_peers, train_softmax
+from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
 from report import PAGES
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
-from skvmdls.calibration import conformal_threshold, hold_out
 from skvmdls.metrics import open_set_f1
+from tables import (
+    TABLE_PEERS,
+    TABLES,
+    TEST_TABLES,
+    TUNING_TABLES,
+    GaussianPerClass,
+    column_transformer,
+    known_classes,
+    table_peers,
+    table_task,
+)
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SETTINGS = {"max_epochs": 4, "autoencoder_epochs": 2}
@@ -40,7 +68,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def figures(task):
-    return run(task)
+    return run(task, softmax_peers)
 
 
 def test_every_peer_runs_and_says_how_good_it_is(figures):
@@ -57,27 +85,30 @@ def test_peers_score_known_points_above_unknown_ones(figures):
     assert min(figures[name]["sets"]["far"]["AUROC"] for name in good) > 0.8
 
 
-def test_our_two_methods_are_those_of_the_two_detectors(task, figures):
-    weighted = VMDLSDetector(**SETTINGS, random_state=3)
-    weighted.fit(task.X_train, task.y_train)
-    plain = VMDLSbDetector(
-        **{n: SETTINGS[n] for n in SETTINGS if hasattr(VMDLSbDetector(), n)},
-        random_state=3,
-    ).fit(task.X_train, task.y_train)
-    # All methods set their thresholds by the same points.
-    rows = hold_out(task.y_train, 0.1, 0.25, np.random.RandomState(3)).threshold
-    np.testing.assert_array_equal(
-        weighted.score_samples(task.X_train[rows]), weighted.calibration_scores_
-    )
-    held_out = plain.score_samples(task.X_train[rows])
-    plain.set_params(threshold=conformal_threshold(held_out, 0.05))
+def test_our_two_methods_are_the_two_detectors(task, figures):
+    """Each as if it were fitted on its own, although they share the net."""
     X = np.concatenate([task.X_known, task.unknown["far"]])
     truth = np.concatenate([task.y_known, np.full(100, -1)])
-    for name, fitted in (("VMDLS", weighted), ("VMDLS_b", plain)):
+    own = SETTINGS.keys() & VMDLSbDetector().get_params().keys()
+    for name, detector in (
+        ("VMDLS", VMDLSDetector(**SETTINGS)),
+        ("VMDLS_b", VMDLSbDetector(**{key: SETTINGS[key] for key in own})),
+    ):
+        fitted = detector.set_params(random_state=3).fit(task.X_train, task.y_train)
         f1 = open_set_f1(truth, fitted.predict(X), fitted.classes_)
         assert figures[name]["sets"]["far"]["F1"] == pytest.approx(f1)
         accepted = fitted.predict(task.X_known) != -1
         assert figures[name]["acceptance"] == pytest.approx(accepted.mean())
+
+
+def test_peers_set_their_thresholds_by_the_points_that_vmdls_does(task):
+    detector = fit(task)["VMDLS"].detector
+    held_out = points_to_score(task, detector)[HELD_OUT]
+    np.testing.assert_array_equal(
+        detector.score_samples(held_out), detector.calibration_scores_
+    )
+    training, threshold = split(task, detector)
+    assert not np.intersect1d(training, threshold).size
 
 
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
@@ -85,7 +116,7 @@ def test_labels_may_be_names(task, figures):
     """Regression: the unknown points' -1 did not join CIFAR-10's names."""
     names = np.array(["ant", "bee", "cow"])
     named = replace(task, y_train=names[task.y_train], y_known=names[task.y_known])
-    found = run(named, ("Energy",))
+    found = run(named)
     assert found["VMDLS"]["sets"] == figures["VMDLS"]["sets"]
 
 
@@ -93,42 +124,43 @@ def test_a_peer_that_fails_is_recorded_with_its_error(task, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr("protocol.fit_peer", broken)
-    small = Task(
-        *[getattr(task, name) for name in ("X_train", "y_train")],
-        task.X_known,
-        task.y_known,
-        task.unknown,
-        {"max_epochs": 1},
-    )
-    assert run(small, ("MSP",))["MSP"] == {
+    monkeypatch.setattr("peers.fit_peer", broken)
+    small = replace(task, settings={"max_epochs": 1, "autoencoder_epochs": 1})
+    assert run(small, partial(softmax_peers, names=["MSP"]))["MSP"] == {
         "error": "ZeroDivisionError: nothing to divide by"
     }
+
+
+def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors(
+    task, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("peers.train_softmax", lambda *given: seen.append(given))
+    detector = fit(task)["VMDLS"].detector
+    net, *_ = softmax_net(task, detector)
+    [(trained, *data, plan)] = seen
+    assert trained is net
+    assert plan == detector._network_plan(torch.device("cpu"))
+    rows, _ = split(task, detector)
+    expected = detector.standardizer_.transform(task.X_train[rows])
+    torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
+    assert type(net.backbone) is type(detector.network_.backbone)
 
 
 def test_the_softmax_net_learns():
     X, y = blobs(300, 0)
     X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
+    plan = VMDLSbDetector(max_epochs=10).fit(X, y)._network_plan(torch.device("cpu"))
     torch.manual_seed(0)
     net = SoftmaxNet(mlp, (6,), 3)
-    train_softmax(
-        net,
-        X,
-        y,
-        epochs=10,
-        batch_size=50,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        augmentation=None,
-        dtype=torch.float32,
-    )
+    train_softmax(net, X, y, plan)
     assert (net(X).argmax(dim=1) == y).float().mean() > 0.95
 
 
-def test_tuning_never_uses_a_public_split():
-    assert not {frozenset(s) for s in PUBLIC_SPLITS} & {
-        frozenset(s) for s in TUNING_SPLITS
-    }
+@pytest.mark.parametrize("public", [PUBLIC_SPLITS, CIFAR10_SPLITS])
+def test_tuning_never_uses_a_public_split(public):
+    assert all(len(set(known)) == 6 for known in (*public, *TUNING_SPLITS))
+    assert not {frozenset(s) for s in public} & {frozenset(s) for s in TUNING_SPLITS}
 
 
 def test_a_record_is_whole_after_every_part(tmp_path):
@@ -178,6 +210,183 @@ def test_a_command_stores_its_parts_and_does_not_repeat_them(data_home, capsys):
     assert "seed 0: stored" in capsys.readouterr().out
 
 
+def small_images(data_home):
+    """Ten classes of coloured squares, in noise."""
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 10
+    X = rng.integers(0, 60, (240, 3, 32, 32), dtype=np.uint8)
+    X[np.arange(240), y % 3, :, 3 * y] = 255
+    return Bunch(X_train=X, y_train=y, X_test=X[::2], y_test=y[::2])
+
+
+@pytest.fixture
+def small_data(monkeypatch):
+    """As if there were archives of photographs and tables."""
+    for name in DATA:
+        monkeypatch.setitem(DATA, name, small_images)
+    images = small_images(None).X_test
+    for name in UNKNOWN:
+        monkeypatch.setitem(UNKNOWN, name, lambda data_home: images)
+    wine = load_wine(as_frame=True)
+    small = {name: (wine.data, wine.target.to_numpy()) for name in TABLES}
+    monkeypatch.setattr("tables._tables", lambda data_home: small)
+
+
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+@pytest.mark.parametrize(
+    ("name", "n_parts", "sets"),
+    [
+        ("ood-cifar10", 1, ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"]),
+        ("ood-cifar100", 1, ["ImageNet-resize", "CIFAR-10", "NOISE"]),
+        (
+            "ablation-evidence-cifar10",
+            len(EVIDENCE),
+            ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"],
+        ),
+        ("osr-splits-cifar10", 5, ["other classes"]),
+        ("leave-classes-out-cifar10", 4, ["other classes"]),
+        ("leave-classes-out-tables", 9, ["classes left out"]),
+        ("osr-tables", 18, ["classes left out"]),
+    ],
+)
+def test_an_experiment_runs_from_data_to_page(
+    small_data, tmp_path, monkeypatch, name, n_parts, sets
+):
+    # The peers on a softmax net have tests of their own, and take their time.
+    monkeypatch.setattr("experiments.softmax_peers", lambda task, detector: {})
+    assert set(EXPERIMENTS[name].presets) == {"quick", "cpu", "paper"}
+    output = tmp_path / "docs" / "results"
+    short = ["--n-train", "120", "--n-test", "30", "--set", "max_epochs=1"]
+    short += ["--set", "autoencoder_epochs=1", "--seeds", "1"]
+    if "cifar" in name:
+        short += ["--set", "backbone=cnn", "--set", "samples_per_class=4"]
+    main([name, "--output", str(output), "--label", "defaults", *short])
+    [path] = output.glob("*.json")
+    parts = json.loads(path.read_text())["parts"]
+    assert len(parts) == n_parts
+    for part in parts.values():
+        for method in part["methods"].values():
+            assert "error" not in method
+            assert list(method["sets"]) == sets
+    main(["report", "--output", str(output)])
+    pages = [tmp_path / "docs" / page for page in ("results.md", "recipe_runs.md")]
+    assert "defaults" in "".join(page.read_text() for page in pages)
+
+
+def test_the_halves_of_the_tables_are_those_of_the_rule():
+    assert list(TABLES) == sorted(TABLES)
+    assert len(TABLES) == 18
+    assert TUNING_TABLES[:2] == ("anneal", "balance_scale")
+    assert set(TUNING_TABLES).isdisjoint(TEST_TABLES)
+    # What recipes are chosen by never sees the other half.
+    assert EXPERIMENTS["leave-classes-out-tables"].tasks.args == (TUNING_TABLES,)
+
+
+def test_a_third_of_the_classes_is_left_out_and_small_ones_always_are():
+    y = np.repeat(np.arange(7), [9, 9, 9, 9, 9, 9, 4])
+    for seed in range(20):
+        known = known_classes(y, seed)
+        assert len(known) == 4
+        assert 6 not in known
+    assert len({tuple(known_classes(y, seed)) for seed in range(20)}) > 5
+
+
+def test_a_table_is_prepared_by_what_its_training_rows_show():
+    """Gaps become the median and a flag, a missing category is one of its own."""
+    X = pd.DataFrame(
+        {
+            "number": [1.0, 3.0, None, 5.0, None],
+            "word": pd.Categorical(["a", "b", None, "a", "new"]),
+        }
+    )
+    prepared = column_transformer().fit(X.iloc[:4])
+    values = prepared.transform(X)
+    assert values.shape == (5, 5)
+    assert values[2, 0] == pytest.approx(0)  # The median, 3, is the mean as well.
+    np.testing.assert_array_equal(values[:, 1] > 0, [False, False, True, False, True])
+    expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(values[:, 2:], expected)
+
+
+def test_tables_keep_to_their_sizes_and_their_classes():
+    wine = load_wine(as_frame=True)
+    options = Options(None, n_train=60, n_test=20, seeds=1)
+    task = table_task(wine.data, np.array(["x", "-1", "y"])[wine.target], 0, options)
+    assert len(task.X_train) == 60
+    assert len(task.X_known) == len(task.unknown["classes left out"]) == 20
+    assert set(task.y_known) <= set(task.y_train)
+    assert min(task.y_train) >= 0  # A table's own label -1 is an ordinary class.
+    np.testing.assert_allclose(task.X_train.mean(axis=0), 0, atol=1e-9)
+
+
+def test_tables_peers_do_without_the_rows_that_set_the_threshold(task, monkeypatch):
+    seen = []
+
+    def fitted(name, X, y, seed):
+        seen.append(X)
+        return lambda rows: rows[:, 0], lambda rows: np.zeros(len(rows), int)
+
+    monkeypatch.setattr("tables._fit_peer", fitted)
+    detector = fit(replace(task, settings={"max_epochs": 1}))["VMDLS"].detector
+    for peer in table_peers(task, detector).values():
+        peer()
+    held_out = points_to_score(task, detector)[HELD_OUT]
+    for X in seen:
+        assert len(X) == len(task.X_train) - len(held_out)
+        assert not (X[:, None] == held_out).all(axis=2).any()
+
+
+def test_every_peer_of_tables_tells_far_points_apart(task):
+    figures = run(task, table_peers)
+    assert set(figures) == {"VMDLS", "VMDLS_b", *TABLE_PEERS}
+    for name in ("Gaussian per class", "KNN", "LocalOutlierFactor", "IsolationForest"):
+        assert figures[name]["sets"]["far"]["AUROC"] > 0.8, name
+    classifiers = {"RandomForest", "MLP", "Gaussian per class"}
+    for name in TABLE_PEERS:
+        accuracy = figures[name]["closed-set accuracy"]
+        assert accuracy > 0.9 if name in classifiers else accuracy is None
+
+
+def test_the_gaussian_of_each_class_is_that_of_scipy():
+    X, y = blobs(90, 0)
+    gaussians = GaussianPerClass().fit(X, y)
+    expected = []
+    for label in range(3):
+        fitted = LedoitWolf().fit(X[y == label])
+        normal = multivariate_normal(fitted.location_, fitted.covariance_)
+        expected.append(normal.logpdf(X))
+    found = gaussians.log_likelihood(X)
+    constant = found - np.stack(expected, axis=1)
+    np.testing.assert_allclose(constant, constant[0, 0])
+
+
+def test_variants_differ_in_their_settings_and_share_a_memory(small_data):
+    options = Options(None, n_train=50, n_test=20, seeds=2, settings={"max_epochs": 1})
+    tasks = dict(EXPERIMENTS["ablation-evidence-cifar10"].tasks(options))
+    assert list(tasks) == [f"{kind}; seed {s}" for kind in EVIDENCE for s in (0, 1)]
+    found = {name: task().settings for name, task in tasks.items()}
+    assert len({settings["memory"] for settings in found.values()}) == 1
+    for kind, changed in EVIDENCE.items():
+        settings = found[f"{kind}; seed 1"]
+        assert settings | changed == settings
+        assert settings["max_epochs"] == 1
+
+
+def test_digits_in_colour_are_of_the_size_of_photographs():
+    images = np.random.default_rng(0).integers(1, 256, (5, 28, 28), dtype=np.uint8)
+    coloured = _in_colour(images)
+    assert coloured.shape == (5, 3, 32, 32)
+    assert coloured.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(coloured[:, channel, 2:30, 2:30], images)
+    assert coloured.sum() == 3 * images.sum()
+
+
+def test_a_preset_that_an_experiment_lacks_is_named_with_those_it_has(tmp_path):
+    with pytest.raises(SystemExit, match="no preset 'cpu'; it has quick, paper"):
+        main(["osr-splits", "--preset", "cpu", "--output", str(tmp_path)])
+
+
 def test_settings_without_a_value_are_explained():
     with pytest.raises(SystemExit, match="PARAMETER=VALUE"):
         main(["osr-mnist", "--set", "kl_weight"])
@@ -185,11 +394,13 @@ def test_settings_without_a_value_are_explained():
 
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 @pytest.mark.parametrize(
-    ("name", "n_parts"), [("ablation-losses", 6), ("figure-1", 1), ("figure-3", 1)]
+    ("name", "n_parts"),
+    [("ablation-losses", len(LOSSES)), ("figure-1", 1), ("figure-3", 1)],
 )
 def test_figures_are_stored_as_numbers_and_drawn_again(data_home, name, n_parts):
     output = data_home / "docs" / "results"
     short = ["--set", "max_epochs=1", "--set", "autoencoder_epochs=1"]
+    short += ["--n-train", "90", "--n-test", "40", "--seeds", "1"]
     main([name, "--data-home", str(data_home), "--output", str(output), *short])
     [path] = output.glob("*.json")
     drawn = path.with_suffix(".png").read_bytes()
@@ -251,9 +462,9 @@ def test_a_run_of_other_settings_or_other_code_is_not_continued(tmp_path, monkey
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_row_of_the_ablation_trains_by_its_losses_alone(task, name):
-    detector, margins = LOSSES[name]
-    settings = SETTINGS | {"kl_warmup": 0.0, "margin_warmup": 0.0} | margins
-    history = detector(**settings).fit(task.X_train, task.y_train).history_
+    settings = SETTINGS | {"kl_warmup": 0.0, "margin_warmup": 0.0} | LOSSES[name]
+    detector = FOR_ANY_MARGIN["VMDLS"](**settings)
+    history = detector.fit(task.X_train, task.y_train).history_
     for loss in ("triplet", "distancing", "kl"):
         is_in_use = loss in name.lower()
         assert (max(history[loss]) > 0) == is_in_use, loss

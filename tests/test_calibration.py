@@ -33,24 +33,24 @@ def test_sample_is_stratified_and_every_row_has_the_same_chance():
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.5])
-@pytest.mark.parametrize("weight_share", [0.0, 0.25])
+@pytest.mark.parametrize("evidence_share", [0.0, 0.25])
 @pytest.mark.parametrize("counts", [(50, 50), (2, 2), (2, 3, 90), (2,) * 500])
 def test_held_out_parts_are_disjoint_and_every_class_keeps_a_row(
-    fraction, weight_share, counts
+    fraction, evidence_share, counts
 ):
     labels = np.repeat(np.arange(len(counts)), counts)
     for seed in range(5):
-        parts = hold_out(labels, fraction, weight_share, RNG(seed))
+        parts = hold_out(labels, fraction, evidence_share, RNG(seed))
         assert set(labels[parts.training]) == set(labels)
         assert len(parts.threshold) >= 1
-        held_out = np.union1d(parts.weight, parts.threshold)
+        held_out = np.union1d(parts.evidence, parts.threshold)
         assert not np.intersect1d(parts.training, held_out).size
         assert len(parts.training) + len(held_out) == len(labels)
         wanted = min(round(fraction * len(labels)), len(labels) // 2)
         assert len(held_out) == max(1, wanted)
         if len(held_out) > 1:
-            assert not np.intersect1d(parts.weight, parts.threshold).size
-        assert bool(len(parts.weight)) == bool(weight_share)
+            assert not np.intersect1d(parts.evidence, parts.threshold).size
+        assert bool(len(parts.evidence)) == bool(evidence_share)
 
 
 @pytest.mark.parametrize("contamination", [0.01, 0.05, 0.1, 0.2, 0.5])
@@ -121,12 +121,23 @@ def test_too_few_points_accept_everything_and_say_how_many_are_needed():
         assert conformal_threshold(np.arange(10.0), 0.0) == -math.inf
 
 
-@pytest.mark.parametrize("weighting", ["calibrated", "paper"])
-def test_scores_rise_with_the_likelihood_and_fall_with_the_weight(weighting):
+def test_the_papers_product_with_constants_of_held_out_points():
+    """Below the shift: weight times shortfall, as in the paper, in other units."""
+    rng = RNG(0)
+    known = rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500)
+    rule = WeightCalibration.fit(*known)
+    assert rule.shift == known[0].max()
+    assert rule.scale == known[1].max()
+    likelihoods, weights = known[0] - 1, rng.gamma(4.0, 1.0, 500)
+    product = (likelihoods - known[0].max()) * (weights / known[1].max())
+    np.testing.assert_allclose(rule.apply(likelihoods, weights), product)
+
+
+def test_scores_rise_with_the_likelihood_and_fall_with_the_weight():
     """Regression: the literal product rewards a large weight where ``l > 0``."""
     rng = RNG(0)
     known = rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500)
-    rule = WeightCalibration.fit(*known, weighting)
+    rule = WeightCalibration.fit(*known)
     weights = np.linspace(0, 50, 200)
     for level in (-1e6, 1500.0, 2000.0, known[0].max() + 1e4):
         assert np.all(np.diff(rule.apply(np.full(200, level), weights)) <= 0)
@@ -137,36 +148,13 @@ def test_scores_rise_with_the_likelihood_and_fall_with_the_weight(weighting):
 
 def test_a_badly_reconstructed_point_scores_below_a_known_one_of_equal_likelihood():
     rng = RNG(0)
-    rule = WeightCalibration.fit(
-        rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500), "calibrated"
-    )
+    rule = WeightCalibration.fit(rng.normal(2000, 100, 500), rng.gamma(2.0, 1.0, 500))
     scores = rule.apply(np.array([1900.0, 1900.0]), np.array([2.0, 200.0]))
     assert scores[1] < scores[0]
 
 
-def test_calibrated_weights_leave_the_ordinary_range_alone():
-    rng = RNG(0)
-    likelihoods, weights = rng.normal(size=1000), rng.gamma(2.0, 1.0, 1000)
-    rule = WeightCalibration.fit(likelihoods, weights, "calibrated")
-    shortfall = likelihoods - likelihoods.max()
-    changed = rule.apply(likelihoods, weights) != shortfall
-    assert changed.mean() <= 0.01
-
-
-def test_the_ordinary_range_is_left_alone_even_if_few_points_set_it():
-    """Regression: a sixteenth of new known points exceeded the quantile of 18."""
-    rng = RNG(0)
-    scales = [
-        WeightCalibration.fit(np.zeros(18), rng.gamma(2.0, 1.0, 18), "calibrated").scale
-        for _ in range(500)
-    ]
-    exceeding = [np.mean(rng.gamma(2.0, 1.0, 1000) > scale) for scale in scales]
-    assert np.mean(exceeding) < 0.01
-
-
-@pytest.mark.parametrize("weighting", ["calibrated", "paper"])
-def test_perfect_reconstructions_and_extreme_values_stay_finite(weighting):
-    rule = WeightCalibration.fit(np.zeros(9), np.zeros(9), weighting)
+def test_perfect_reconstructions_and_extreme_values_stay_finite():
+    rule = WeightCalibration.fit(np.zeros(9), np.zeros(9))
     scores = rule.apply(np.array([-1e30, 0.0, 1e30]), np.array([1e20, 0.0, 1e20]))
     assert np.isfinite(scores).all()
 

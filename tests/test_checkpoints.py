@@ -196,7 +196,7 @@ def test_a_damaged_file_never_takes_the_place_of_the_good_one_before(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("skvmdls._checkpoints.write_whole", full)
+        patched.setattr("skvmdls._checkpoints.write_atomically", full)
         with (
             pytest.warns(UserWarning, match="cannot be used"),
             pytest.raises(OSError, match="no space"),

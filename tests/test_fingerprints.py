@@ -278,7 +278,7 @@ def test_edits_to_what_does_not_train_keep_cache_and_checkpoint(tmp_path):
             env=os.environ | {"PYTHONPATH": str(copy.parent)},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=500,
         )
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()

@@ -200,3 +200,31 @@ def test_batches_follow_the_rows_and_the_batch_size_does_not_matter():
         batches = list(standardizer.batches(X, batch_size, CPU))
         assert max(map(len, batches)) <= batch_size
         torch.testing.assert_close(torch.cat(batches), whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 2, 4, 4)])
+def test_a_standardizer_comes_back_from_its_state(shape):
+    X = np.random.default_rng(0).normal(3, 2, size=shape)
+    standardizer = Standardizer().fit(X)
+    again = Standardizer.from_state(standardizer.state_dict(), shape[1:])
+    assert torch.equal(again.transform(X), standardizer.transform(X))
+    assert vars(again).keys() == vars(standardizer).keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": np.zeros(2)}, r"standardizer.mean has shape \(2,\), expected \(3,\)"),
+        ({"mean": np.zeros((3, 1))}, "mean is an array of float64 and shape"),
+        ({"mean": np.zeros(3, np.float32)}, "mean is an array of float32"),
+        ({"mean": np.full(3, np.nan)}, "mean holds numbers that are not finite"),
+        ({"scale": np.array([1.0, 0.0, 1.0])}, "standardizer.scale must be positive"),
+        ({"largest": "big"}, "largest: expected float of at least 0, found 'big'"),
+        ({"largest": float("nan")}, "largest: expected float of at least 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_state_that_no_standardizer_has_is_refused(change, message):
+    state = Standardizer().fit(np.arange(15.0).reshape(5, 3)).state_dict()
+    with pytest.raises(ValueError, match=message):
+        Standardizer.from_state(state | change, (3,))

@@ -1,21 +1,17 @@
-"""The measures against counting, and the scorers in scikit-learn."""
+"""The measures against counting."""
 
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 from sklearn.metrics import f1_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skvmdls import VMDLSbDetector
 from skvmdls.metrics import (
-    SCORERS,
     acceptance_rate,
     accepted_accuracy,
     auroc,
     closed_set_accuracy,
-    get_scorer,
     open_set_f1,
     oscr,
     threshold_curve,
@@ -81,34 +77,6 @@ def test_one_kind_of_points_alone_is_an_error(measure):
 def test_bad_settings_are_explained():
     with pytest.raises(ValueError, match=r"tpr must be in \(0, 1\], got 95"):
         tnr_at_tpr(IS_KNOWN, SCORES, tpr=95)
-    with pytest.raises(ValueError, match="No scorer named 'f1'"):
-        get_scorer("f1")
-
-
-def test_scorers_agree_with_the_functions(vmdls, digits, is_known):
-    X, y = digits.X_test, digits.y_test
-    scores = vmdls.score_samples(X)
-    assert get_scorer("auroc")(vmdls, X, y) == auroc(is_known, scores)
-    assert get_scorer("tnr_at_tpr95")(vmdls, X, y) == tnr_at_tpr(is_known, scores)
-    assert get_scorer("open_set_f1")(vmdls, X, y) == vmdls.score(X, y)
-    assert get_scorer("closed_set_accuracy")(vmdls, X, y) == np.mean(
-        vmdls.predict_known(X[is_known]) == y[is_known]
-    )
-
-
-def test_all_scorers_at_once_in_cross_validation(table):
-    X, y = table
-    known = np.where(y < 2)[0]
-    splits = [(known[::2], np.concatenate([known[1::2], np.where(y == 2)[0]]))]
-    results = cross_validate(
-        VMDLSbDetector(max_epochs=5, contamination=0, random_state=0),
-        X,
-        y,
-        cv=splits,
-        scoring=SCORERS,
-    )
-    assert set(results) >= {f"test_{name}" for name in SCORERS}
-    assert results["test_auroc"] > 0.9
 
 
 def test_acceptance_and_its_accuracy_are_counted_on_known_points():
@@ -121,61 +89,6 @@ def test_acceptance_and_its_accuracy_are_counted_on_known_points():
     for measure in (acceptance_rate, accepted_accuracy):
         with pytest.raises(ValueError, match="no point of a known class"):
             measure([7], [0], [0, 1])
-
-
-def test_the_scorers_of_known_points_follow_the_detector(vmdls_b, digits, is_known):
-    X, y = digits.X_test, digits.y_test
-    answers = vmdls_b.predict(X)[is_known]
-    accepted = answers != -1
-    error = get_scorer("neg_acceptance_rate_error")(vmdls_b, X, y)
-    assert error == pytest.approx(-abs(accepted.mean() - 0.95))
-    assert get_scorer("accepted_accuracy")(vmdls_b, X, y) == np.mean(
-        answers[accepted] == y[is_known][accepted]
-    )
-
-
-def as_table(images):
-    return images.reshape(len(images), -1)
-
-
-def as_images(table):
-    return table.reshape(-1, 8, 8)
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_scorers_reach_a_detector_at_the_end_of_a_pipeline(name, vmdls_b, digits):
-    X, y = digits.X_test[::3], digits.y_test[::3]
-    scorer = get_scorer(name)
-    alone = scorer(vmdls_b, X, y)
-    to_images = FunctionTransformer(as_images)
-    assert scorer(Pipeline([("detector", vmdls_b)]), X, y) == alone
-    pipeline = make_pipeline(to_images, vmdls_b)
-    assert scorer(pipeline, as_table(X), y) == alone
-    nested = make_pipeline(FunctionTransformer(), "passthrough", pipeline)
-    assert scorer(nested, as_table(X), y) == alone
-
-
-def test_scorers_reach_the_best_estimator_of_a_search(table):
-    X, y = table
-    search = GridSearchCV(
-        make_pipeline(
-            FunctionTransformer(), VMDLSbDetector(contamination=0.5, random_state=0)
-        ),
-        {"vmdlsbdetector__max_epochs": [2]},
-        scoring={name: SCORERS[name] for name in ("accepted_accuracy", "open_set_f1")},
-        refit="accepted_accuracy",
-        cv=StratifiedKFold(2),
-        error_score="raise",
-    ).fit(X, y)
-    for scorer in (get_scorer("closed_set_accuracy"), get_scorer("open_set_f1")):
-        assert scorer(search, X, y) == scorer(search.best_estimator_[-1], X, y)
-
-
-def test_a_scorer_without_unknown_points_says_where_to_get_them(vmdls_b, digits):
-    y = digits.y_train
-    for name in ("auroc", "tnr_at_tpr95"):
-        with pytest.raises(ValueError, match="no unknown points.*LeaveClassesOut"):
-            get_scorer(name)(vmdls_b, digits.X_train[:20], y[:20])
 
 
 def curve_by_trying_every_threshold(y_true, y_known, scores, classes):

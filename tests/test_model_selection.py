@@ -1,5 +1,6 @@
-"""The splitter: what it promises of classes and rows, and its use in scikit-learn."""
+"""The splitter: what it promises of classes and rows; the scorers in scikit-learn."""
 
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -7,16 +8,17 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import (
     GridSearchCV,
+    StratifiedKFold,
     check_cv,
     cross_val_predict,
     cross_validate,
 )
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skvmdls import VMDLSbDetector
-from skvmdls.metrics import SCORERS, get_scorer
-from skvmdls.model_selection import LeaveClassesOut
+from skvmdls.metrics import auroc, tnr_at_tpr
+from skvmdls.model_selection import SCORERS, LeaveClassesOut, get_scorer
 
 RNG = np.random.default_rng(0)
 UNEVEN = RNG.permutation(np.repeat(np.arange(7), [100, 40, 11, 5, 23, 64, 30]))
@@ -188,3 +190,95 @@ def test_cross_val_predict_answers_every_row_once(blobs):
     assert np.mean(answers == "-1") > 0.2
     with pytest.raises(ValueError, match="only works for partitions"):
         cross_val_predict(DETECTOR, X, y, cv=LeaveClassesOut(3, test_size=0.2))
+
+
+def test_an_unknown_scorer_is_named_beside_those_there_are():
+    with pytest.raises(ValueError, match="No scorer named 'f1'; there are .*'auroc'"):
+        get_scorer("f1")
+
+
+def test_scorers_are_named_and_pickle():
+    for name, scorer in SCORERS.items():
+        assert scorer.__name__ == f"{name}_scorer"
+        assert pickle.loads(pickle.dumps(scorer)) is scorer
+
+
+def test_scorers_agree_with_the_functions(vmdls, digits, is_known):
+    X, y = digits.X_test, digits.y_test
+    scores = vmdls.score_samples(X)
+    assert get_scorer("auroc")(vmdls, X, y) == auroc(is_known, scores)
+    assert get_scorer("tnr_at_tpr95")(vmdls, X, y) == tnr_at_tpr(is_known, scores)
+    assert get_scorer("open_set_f1")(vmdls, X, y) == vmdls.score(X, y)
+    assert get_scorer("closed_set_accuracy")(vmdls, X, y) == np.mean(
+        vmdls.predict_known(X[is_known]) == y[is_known]
+    )
+
+
+def test_all_scorers_at_once_in_cross_validation(table):
+    X, y = table
+    known = np.where(y < 2)[0]
+    splits = [(known[::2], np.concatenate([known[1::2], np.where(y == 2)[0]]))]
+    results = cross_validate(
+        VMDLSbDetector(max_epochs=5, contamination=0, random_state=0),
+        X,
+        y,
+        cv=splits,
+        scoring=SCORERS,
+    )
+    assert set(results) >= {f"test_{name}" for name in SCORERS}
+    assert results["test_auroc"] > 0.9
+
+
+def test_the_scorers_of_known_points_follow_the_detector(vmdls_b, digits, is_known):
+    X, y = digits.X_test, digits.y_test
+    answers = vmdls_b.predict(X)[is_known]
+    accepted = answers != -1
+    error = get_scorer("neg_acceptance_rate_error")(vmdls_b, X, y)
+    assert error == pytest.approx(-abs(accepted.mean() - 0.95))
+    assert get_scorer("accepted_accuracy")(vmdls_b, X, y) == np.mean(
+        answers[accepted] == y[is_known][accepted]
+    )
+
+
+def as_table(images):
+    return images.reshape(len(images), -1)
+
+
+def as_images(table):
+    return table.reshape(-1, 8, 8)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_scorers_reach_a_detector_at_the_end_of_a_pipeline(name, vmdls_b, digits):
+    X, y = digits.X_test[::3], digits.y_test[::3]
+    scorer = get_scorer(name)
+    alone = scorer(vmdls_b, X, y)
+    to_images = FunctionTransformer(as_images)
+    assert scorer(Pipeline([("detector", vmdls_b)]), X, y) == alone
+    pipeline = make_pipeline(to_images, vmdls_b)
+    assert scorer(pipeline, as_table(X), y) == alone
+    nested = make_pipeline(FunctionTransformer(), "passthrough", pipeline)
+    assert scorer(nested, as_table(X), y) == alone
+
+
+def test_scorers_reach_the_best_estimator_of_a_search(table):
+    X, y = table
+    search = GridSearchCV(
+        make_pipeline(
+            FunctionTransformer(), VMDLSbDetector(contamination=0.5, random_state=0)
+        ),
+        {"vmdlsbdetector__max_epochs": [2]},
+        scoring={name: SCORERS[name] for name in ("accepted_accuracy", "open_set_f1")},
+        refit="accepted_accuracy",
+        cv=StratifiedKFold(2),
+        error_score="raise",
+    ).fit(X, y)
+    for scorer in (get_scorer("closed_set_accuracy"), get_scorer("open_set_f1")):
+        assert scorer(search, X, y) == scorer(search.best_estimator_[-1], X, y)
+
+
+def test_a_scorer_without_unknown_points_says_where_to_get_them(vmdls_b, digits):
+    y = digits.y_train
+    for name in ("auroc", "tnr_at_tpr95"):
+        with pytest.raises(ValueError, match="no unknown points.*LeaveClassesOut"):
+            get_scorer(name)(vmdls_b, digits.X_train[:20], y[:20])

@@ -24,6 +24,7 @@ from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
 
 RESULTS = Path("docs/results")
+PRESETS = ("quick", "cpu", "paper")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "the speed, or make the pages in docs/ from what is stored.",
     )
     parser.add_argument("name", choices=[*EXPERIMENTS, "speed", "report"])
-    parser.add_argument("--preset", choices=["quick", "paper"], default="quick")
+    parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument(
         "--quick", action="store_true", help="speed: once, on little data"
     )
@@ -82,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_experiment(options: argparse.Namespace) -> None:
     experiment = EXPERIMENTS[options.name]
+    if options.preset not in experiment.presets:
+        raise SystemExit(
+            f"{options.name} has no preset {options.preset!r}; it has "
+            f"{', '.join(experiment.presets)}."
+        )
     chosen = dict(experiment.presets[options.preset])
     for name in ("seeds", "n_train", "n_test"):
         if getattr(options, name) is not None:

@@ -11,14 +11,8 @@ import numpy as np
 import torch
 from sklearn.manifold import TSNE
 
-from protocol import (
-    Task,
-    compare,
-    fit,
-    ours,
-    softmax_net,
-    standardized,
-)
+from peers import softmax_net, standardized
+from protocol import HELD_OUT, KNOWN, Task, compare, fit, ours
 from skvmdls.calibration import conformal_threshold
 from skvmdls.plotting import EnsembleDisplay, ScoreHistogramDisplay
 
@@ -31,6 +25,8 @@ __all__ = [
 ]
 
 Part = dict[str, Any]
+
+N_SHOWN = 600
 
 
 def ranked_with_plane(task: Task) -> Part:
@@ -46,8 +42,7 @@ def ranked_with_plane(task: Task) -> Part:
     Returns
     -------
     part : dict
-        ``methods`` as of :func:`protocol.run`, and of the first seed
-        ``panels``.
+        ``methods`` as of :func:`protocol.run`, and of the first seed ``panels``.
 
     Examples
     --------
@@ -55,13 +50,13 @@ def ranked_with_plane(task: Task) -> Part:
     >>> settings = {"max_epochs": 1, "latent_dim": 2}
     >>> part = ranked_with_plane(Task(X, y, X, y, {"noise": X + 9}, settings))
     >>> len(part["panels"]["latent space"]["points"])
-    800
+    700
     """
-    detector, seconds = fit(task)
-    part: Part = {"methods": compare(task, detector, seconds, ())}
+    fitted = fit(task)
+    part: Part = {"methods": compare(task, fitted)}
     if task.seed == 0:
         X, labels = _shown(task)
-        panel = _panel(detector.transform(X)[:, -2:], labels)
+        panel = _panel(_latent(fitted["VMDLS"].detector, X), labels)
         part["panels"] = {"latent space": panel}
     return part
 
@@ -86,19 +81,18 @@ def spread_by_tsne(task: Task) -> Part:
     >>> sorted(spread_by_tsne(task)["panels"])
     ['features of a softmax net', 'latent space of VMDLS']
     """
-    detector, _ = fit(task)
+    detector = fit(task)["VMDLS"].detector
     X, labels = _shown(task)
     net, inputs, _ = softmax_net(task, detector)
     with torch.inference_mode():
         batches = standardized(detector, X).to(inputs.device).split(256)
         theirs = torch.cat([net.backbone(batch) for batch in batches]).cpu().numpy()
-    latent = detector.transform(X)[:, -detector.latent_dim :]
     return {
         "panels": {
             name: _panel(TSNE(random_state=0).fit_transform(features), labels)
             for name, features in (
                 ("features of a softmax net", theirs),
-                ("latent space of VMDLS", latent),
+                ("latent space of VMDLS", _latent(detector, X)),
             )
         }
     }
@@ -124,8 +118,7 @@ def scores_by_weight(task: Task) -> Part:
     >>> sorted(scores_by_weight(task)["scores"])
     ['with the weight (VMDLS)', 'without the weight (VMDLS_b)']
     """
-    detector, seconds = fit(task)
-    scored = ours(task, detector, seconds)
+    scored = ours(task, fit(task))
     [unknown, *_] = task.unknown
     titles = {
         "VMDLS_b": "without the weight (VMDLS_b)",
@@ -134,11 +127,12 @@ def scores_by_weight(task: Task) -> Part:
     return {
         "scores": {
             title: {
-                "known": scored[method].known.tolist(),
-                "unknown": scored[method].unknown[unknown].tolist(),
-                "threshold": conformal_threshold(scored[method].held_out, 0.05),
+                "known": _rounded(scores[KNOWN]),
+                "unknown": _rounded(scores[unknown]),
+                "threshold": conformal_threshold(scores[HELD_OUT], 0.05),
             }
             for method, title in titles.items()
+            for scores in [scored[method].scores]
         }
     }
 
@@ -219,14 +213,25 @@ def _title(part: str, name: str, n_panels: int) -> str:
 
 
 def _shown(task: Task) -> tuple[np.ndarray, list[str | None]]:
-    unknown = next(iter(task.unknown.values()))
-    labels = [*map(str, task.y_known.tolist()), *[None] * len(unknown)]
-    return np.concatenate([task.X_known, unknown]), labels
+    """Known points and unknown ones, no more than a drawing has room for."""
+    known = task.X_known[:N_SHOWN]
+    unknown = next(iter(task.unknown.values()))[: N_SHOWN // 2]
+    labels = [*map(str, task.y_known[:N_SHOWN].tolist()), *[None] * len(unknown)]
+    return np.concatenate([known, unknown]), labels
+
+
+def _latent(detector: Any, X: np.ndarray) -> np.ndarray:
+    """Mean outputs of the generator, shape (n, latent_dim)."""
+    names = detector.get_feature_names_out()
+    return detector.transform(X)[:, [name.startswith("mu_") for name in names]]
 
 
 def _panel(points: np.ndarray, labels: list[str | None]) -> Part:
-    rounded = [[float(f"{value:.4g}") for value in point] for point in points]
-    return {"points": rounded, "labels": labels}
+    return {"points": [_rounded(point) for point in points], "labels": labels}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _axes(n_panels: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:

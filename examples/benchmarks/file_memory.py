@@ -1,8 +1,8 @@
 """Peak memory of saving and of loading a detector of many classes.
 
-Each is done in a process of its own, which has saved and loaded a small detector before,
-so that imports do not count. What saving takes is beyond the detector, which is about as
-large as its file; what loading takes is with it. Needs Linux.
+Each is done in a process of its own, which has saved and loaded a small detector
+before, so that imports do not count. What saving takes is beyond the detector, which is
+about as large as its file; what loading takes is with it. Needs Linux.
 
     python examples/benchmarks/file_memory.py --classes 1000
 """
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,15 +69,18 @@ def made(kind: str, n_classes: int) -> VMDLSbDetector:
     rng = np.random.default_rng(0)
     y = np.arange(4 * n_classes) % n_classes
     X = rng.normal(size=(len(y), N_FEATURES)).astype(np.float32)
-    detector = VMDLSbDetector(max_epochs=1, covariance_type="diag", random_state=0)
+    detector = VMDLSbDetector(
+        max_epochs=1, fusion="early", covariance_type="diag", random_state=0
+    )
     detector.fit(X, y)
-    means = detector.gaussians_.means.numpy()
+    gaussians: Any = detector.gaussians_["ensemble"]
+    means = gaussians.means.numpy()
     n = means.shape[1]
     precisions = np.zeros((n_classes, n, n) if kind == "full" else (n, n))
     precisions[..., np.arange(n), np.arange(n)] = 1.0
     # Zeros that were never written would take no memory.
     precisions += 1e-3
-    detector.gaussians_ = ClassGaussians(means, precisions, kind)
+    detector.gaussians_["ensemble"] = ClassGaussians(means, precisions, kind)
     return detector
 
 

@@ -3,22 +3,53 @@
 Only detectors that need no out-of-distribution data, at pytorch-ood's own defaults.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
-from skvmdls._devices import autocast
-from skvmdls.backbones import BackboneFactory
+from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
+from skvmdls._devices import autocast, resolve_device
+from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.inputs import check_inputs
 from skvmdls.network import build_network
+from skvmdls.training import NetworkPlan, _augmented, _descend, _optimizer, seeded
 
-__all__ = ["PEERS", "SoftmaxNet", "fit_peer", "peer_scores", "train_softmax"]
+__all__ = [
+    "PEERS",
+    "SoftmaxNet",
+    "fit_peer",
+    "peer_scores",
+    "softmax_net",
+    "softmax_peers",
+    "standardized",
+    "train_softmax",
+]
+
+
+PEERS = (
+    "MSP",
+    "MaxLogit",
+    "Energy",
+    "GEN",
+    "ODIN",
+    "Mahalanobis",
+    "RMD",
+    "KNN",
+    "ViM",
+    "OpenMax",
+    "ReAct",
+    "SHE",
+    "fDBD",
+    "NNGuide",
+)
 
 
 class SoftmaxNet(nn.Module):
@@ -53,16 +84,7 @@ class SoftmaxNet(nn.Module):
 
 
 def train_softmax(
-    net: SoftmaxNet,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    augmentation: Callable[[Tensor], Tensor] | None,
-    dtype: torch.dtype,
+    net: SoftmaxNet, inputs: Tensor, labels: Tensor, plan: NetworkPlan
 ) -> None:
     """Train with cross-entropy, by the optimiser and schedule of our training.
 
@@ -72,40 +94,144 @@ def train_softmax(
         On the device of `inputs`; left in evaluation mode.
     inputs : Tensor of shape (n, *input_shape)
     labels : Tensor of shape (n,), int64
-    epochs, batch_size, learning_rate, weight_decay, augmentation, dtype
-        As of :class:`skvmdls.training.NetworkPlan`.
+    plan : NetworkPlan
+        Ours: all of it that a softmax net has a use for.
 
     Examples
     --------
     >>> from skvmdls.backbones import mlp
+    >>> from skvmdls import VMDLSbDetector
+    >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
+    >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
     >>> net = SoftmaxNet(mlp, (6,), n_classes=2)
-    >>> train_softmax(
-    ...     net, torch.randn(20, 6), torch.arange(20) % 2, epochs=1, batch_size=10,
-    ...     learning_rate=1e-3, weight_decay=0.0, augmentation=None,
-    ...     dtype=torch.float32,
-    ... )
+    >>> train_softmax(net, X, y, detector._network_plan(torch.device("cpu")))
     >>> net.training
     False
     """
+    batch_size = plan.classes_per_batch * plan.samples_per_class
     n_batches = max(1, round(len(inputs) / batch_size))
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=learning_rate, weight_decay=weight_decay
-    )
-    schedule = OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * n_batches, cycle_momentum=False
-    )
+    optimizer, schedule = _optimizer(net, plan, plan.epochs * n_batches)
     net.train()
-    for _ in tqdm(range(epochs), desc="softmax net", unit="epoch"):
+    epochs = range(plan.epochs)
+    for _ in tqdm(epochs, "softmax net", unit="epoch", disable=not plan.verbose):
         order = torch.randperm(len(inputs), device=inputs.device)
         for batch in order.tensor_split(n_batches):
-            x = inputs[batch] if augmentation is None else augmentation(inputs[batch])
-            with autocast(inputs.device, dtype):
-                logits = net(x)
-            optimizer.zero_grad()
-            F.cross_entropy(logits.float(), labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
+            with autocast(inputs.device, plan.dtype):
+                logits = net(_augmented(inputs[batch], plan))
+            loss = F.cross_entropy(logits.float(), labels[batch])
+            _descend(loss, optimizer, schedule)
     net.eval()
+
+
+def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
+    """Train the peers' net, on the rows that the detector's net was trained on.
+
+    Parameters
+    ----------
+    task : Task
+    detector : fitted detector
+        Gives the backbone and everything about the training.
+
+    Returns
+    -------
+    net : SoftmaxNet
+    inputs, labels : Tensor
+        What it was trained on.
+
+    Examples
+    --------
+    >>> from protocol import fit
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> net, inputs, labels = softmax_net(task, fit(task)["VMDLS"].detector)
+    >>> net(inputs).shape
+    torch.Size([360, 2])
+    """
+    rows, _ = split(task, detector)
+    device = resolve_device(detector.device)
+    inputs = standardized(detector, task.X_train[rows]).to(device)
+    places = np.searchsorted(detector.classes_, task.y_train[rows])
+    labels = torch.from_numpy(places).to(device)
+    input_shape = detector.input_shape_
+    factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
+    with seeded(task.seed, device):
+        net = SoftmaxNet(factory, input_shape, len(detector.classes_)).to(device)
+        train_softmax(net, inputs, labels, detector._network_plan(device))
+    # Peers must not pay for gradients of the weights, which none of them uses.
+    return net.requires_grad_(False), inputs, labels
+
+
+def standardized(detector: Any, X: np.ndarray) -> Tensor:
+    """Points as the detector's net takes them.
+
+    Parameters
+    ----------
+    detector : fitted detector
+    X : ndarray
+
+    Returns
+    -------
+    inputs : Tensor, on the CPU
+
+    Examples
+    --------
+    >>> from skvmdls import VMDLSbDetector
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> detector = VMDLSbDetector(max_epochs=1).fit(X, y)
+    >>> standardized(detector, X).shape
+    torch.Size([400, 6])
+    """
+    X = check_inputs(detector, X, detector.input_shape_)
+    return detector.standardizer_.transform(X)
+
+
+def softmax_peers(
+    task: Task, detector: Any, names: Sequence[str] = PEERS
+) -> dict[str, Callable[[], Scored]]:
+    """Train the softmax net, and make the peers on it ready.
+
+    Parameters
+    ----------
+    task : Task
+    detector : fitted detector
+    names : sequence of str, default=PEERS
+
+    Returns
+    -------
+    peers : dict of str to callable
+        Each is fitted and scored when it is called.
+
+    Examples
+    --------
+    >>> from protocol import fit
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> peers = softmax_peers(task, fit(task)["VMDLS"].detector, ["MSP"])
+    >>> peers["MSP"]().scores["noise"].shape
+    (400,)
+    """
+    started = time.perf_counter()
+    net, inputs, labels = softmax_net(task, detector)
+    train_seconds = time.perf_counter() - started
+    batches = {
+        name: standardized(detector, X).to(inputs.device).split(256)
+        for name, X in points_to_score(task, detector).items()
+    }
+    with torch.no_grad():
+        places = {
+            name: torch.cat([net(x).argmax(dim=1) for x in parts]).cpu().numpy()
+            for name, parts in batches.items()
+            if name != HELD_OUT
+        }
+    answers = {name: detector.classes_[found] for name, found in places.items()}
+
+    def scored(name: str) -> Scored:
+        started = time.perf_counter()
+        peer = fit_peer(name, net, inputs, labels)
+        seconds = train_seconds + time.perf_counter() - started
+        return score(batches, partial(peer_scores, peer), answers, fit_seconds=seconds)
+
+    return {name: partial(scored, name) for name in names}
 
 
 def _peers() -> dict[str, Callable[[SoftmaxNet], Any]]:
@@ -134,24 +260,6 @@ def _peers() -> dict[str, Callable[[SoftmaxNet], Any]]:
         "fDBD": lambda net: ood.fDBD(net.backbone, net.head),
         "NNGuide": lambda net: ood.NNGuide(net.backbone, net.head),
     }
-
-
-PEERS = (
-    "MSP",
-    "MaxLogit",
-    "Energy",
-    "GEN",
-    "ODIN",
-    "Mahalanobis",
-    "RMD",
-    "KNN",
-    "ViM",
-    "OpenMax",
-    "ReAct",
-    "SHE",
-    "fDBD",
-    "NNGuide",
-)
 
 
 def fit_peer(name: str, net: SoftmaxNet, inputs: Tensor, labels: Tensor) -> Any:
@@ -185,7 +293,7 @@ def fit_peer(name: str, net: SoftmaxNet, inputs: Tensor, labels: Tensor) -> Any:
         return detector.fit(rows) or detector
 
 
-def peer_scores(detector: Any, batches: Iterator[Tensor] | list[Tensor]) -> np.ndarray:
+def peer_scores(detector: Any, batches: Iterable[Tensor]) -> np.ndarray:
     """Score points by a peer: higher is more in-distribution, as ours.
 
     Parameters

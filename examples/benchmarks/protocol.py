@@ -1,26 +1,16 @@
 """One task, all methods: train, set the thresholds, score, measure."""
 
+import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from sklearn.utils import check_random_state
 
-from peers import (
-    PEERS,
-    SoftmaxNet,
-    fit_peer,
-    peer_scores,
-    train_softmax,
-)
-from skvmdls import VMDLSDetector
-from skvmdls._devices import resolve_device, resolve_precision
-from skvmdls.augmentation import resolve_augmentation
-from skvmdls.backbones import BACKBONES, resolve_factory
-from skvmdls.calibration import HeldOut, conformal_threshold, hold_out
-from skvmdls.inputs import check_inputs, labels_with_unknown
+from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.calibration import conformal_threshold
+from skvmdls.inputs import labels_with_unknown
 from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,
@@ -29,22 +19,33 @@ from skvmdls.metrics import (
     threshold_curve_from_predictions,
     tnr_at_tpr,
 )
-from skvmdls.training import seeded
 
 __all__ = [
+    "HELD_OUT",
+    "KNOWN",
     "OURS",
+    "Fitted",
+    "Peers",
     "Scored",
     "Task",
     "compare",
     "fit",
     "ours",
+    "points_to_score",
     "run",
+    "score",
     "set_figures",
-    "softmax_net",
-    "standardized",
+    "split",
 ]
 
-OURS = ("VMDLS", "VMDLS_b")
+Detector: TypeAlias = VMDLSDetector | VMDLSbDetector
+
+OURS: Mapping[str, type[Detector]] = {
+    "VMDLS": VMDLSDetector,
+    "VMDLS_b": VMDLSbDetector,
+}
+# Names of the two sets of points that are of known classes.
+HELD_OUT, KNOWN = "held out", "known"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Task:
     settings : dict
         Parameters of the detectors.
     seed : int
-    detector : type, default=VMDLSDetector
-        A class derived from it, for a training that no parameter stands for.
+    detectors : dict of str to type
+        Classes derived from ours stand for a training that no parameter stands for.
 
     Examples
     --------
@@ -79,58 +80,65 @@ class Task:
     unknown: dict[str, np.ndarray]
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    detector: type[VMDLSDetector] = VMDLSDetector
+    detectors: Mapping[str, type[Detector]] = field(default_factory=lambda: OURS)
+
+
+class Fitted(NamedTuple):
+    """A fitted detector, and how long that took: None where it recalled its net."""
+
+    detector: Detector
+    seconds: float | None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one method says of held-out, known and unknown points.
+    """What one method says of the points of a task.
 
     Parameters
     ----------
-    held_out, known : ndarray
-        Scores.
-    unknown : dict of str to ndarray
-        Scores of each unknown set.
-    answers : ndarray
-        Labels of the known test points; they never reject.
-    unknown_answers : dict of str to ndarray
-    seconds : dict of str to float
-        ``fit seconds`` and ``microseconds a point``.
+    scores, answers : dict of str to ndarray
+        Of the held-out points (scores only), the known ones, and each unknown set;
+        higher scores are more in-distribution, and the answers never reject.
+    fit_seconds : float or None
+    microseconds_a_point : float
+    classifies : bool, default=True
+        Whether the answers are the method's own.
 
     Examples
     --------
-    >>> Scored(np.zeros(2), np.ones(1), {}, np.ones(1), {}, {}).known
-    array([1.])
+    >>> Scored({"known": np.ones(1)}, {"known": np.ones(1)}, None, 2.0).classifies
+    True
     """
 
-    held_out: np.ndarray
-    known: np.ndarray
-    unknown: dict[str, np.ndarray]
-    answers: np.ndarray
-    unknown_answers: dict[str, np.ndarray]
-    seconds: dict[str, float | None]
+    scores: Mapping[str, np.ndarray]
+    answers: Mapping[str, np.ndarray]
+    fit_seconds: float | None
+    microseconds_a_point: float
+    classifies: bool = True
 
 
-def run(task: Task, peers: tuple[str, ...] = PEERS) -> dict[str, Any]:
-    """Run both detectors and the peers on a task.
+# From a task and our fitted detector, by name: peers that wait to be fitted and scored.
+Peers: TypeAlias = Callable[[Task, Detector], Mapping[str, Callable[[], Scored]]]
 
-    VMDLS_b is read off the fitted VMDLS detector: with one seed they train the same net
-    and fit the same Gaussians. All thresholds come from the same held-out points, those
-    that the VMDLS detector sets its own by. A peer that fails is recorded with its
-    error.
+
+def run(task: Task, peers: Peers | None = None) -> dict[str, Any]:
+    """Run both detectors, and the peers beside them, on a task.
+
+    Each detector sets its threshold by its own held-out points, peers set theirs by
+    those of VMDLS. A peer that fails is recorded with its error.
 
     Parameters
     ----------
     task : Task
-    peers : tuple of str, default=PEERS
+    peers : callable, optional
+        None: our detectors alone.
 
     Returns
     -------
     figures : dict of str to dict
         Of each method: ``fit seconds``, ``microseconds a point``, ``closed-set
-        accuracy``, ``acceptance``, and under ``sets`` the :func:`set_figures` of each
-        unknown set; or ``error``.
+        accuracy`` (None where it does not classify), ``acceptance``, and under
+        ``sets`` the :func:`set_figures` of each unknown set; or ``error``.
 
     Examples
     --------
@@ -138,14 +146,14 @@ def run(task: Task, peers: tuple[str, ...] = PEERS) -> dict[str, Any]:
     >>> y = np.arange(120) % 3
     >>> X = rng.normal(size=(120, 6)) + 4 * np.eye(6)[y]
     >>> task = Task(X, y, X, y, {"far": X + 9}, {"max_epochs": 2})
-    >>> sorted(run(task, peers=("Energy",)))
-    ['Energy', 'VMDLS', 'VMDLS_b']
+    >>> sorted(run(task))
+    ['VMDLS', 'VMDLS_b']
     """
-    return compare(task, *fit(task), peers)
+    return compare(task, fit(task), peers)
 
 
-def fit(task: Task) -> tuple[VMDLSDetector, float]:
-    """Fit the detector of a task.
+def fit(task: Task) -> dict[str, Fitted]:
+    """Fit the detectors of a task: the first trains the net, the others recall it.
 
     Parameters
     ----------
@@ -153,34 +161,46 @@ def fit(task: Task) -> tuple[VMDLSDetector, float]:
 
     Returns
     -------
-    detector : VMDLSDetector
-    seconds : float
-        That it took.
+    fitted : dict of str to Fitted
+        In the order of the task.
 
     Examples
     --------
     >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
     >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
-    >>> fit(task)[0].n_features_in_
-    6
+    >>> fitted = fit(task)
+    >>> fitted["VMDLS_b"].seconds is None
+    True
     """
-    started = time.perf_counter()
-    detector = task.detector(**task.settings, verbose=1, random_state=task.seed)
-    detector.fit(task.X_train, task.y_train)
-    return detector, time.perf_counter() - started
+    fitted: dict[str, Fitted] = {}
+    with tempfile.TemporaryDirectory() as memory:
+        settings = {"memory": memory, "verbose": 1, "random_state": task.seed}
+        settings |= task.settings
+        for name, kind in task.detectors.items():
+            started = time.perf_counter()
+            detector = kind(**_taken_by(kind, settings))
+            detector.fit(task.X_train, task.y_train)
+            seconds = None if fitted else time.perf_counter() - started
+            fitted[name] = Fitted(detector, seconds)
+    return fitted
+
+
+def _taken_by(kind: type[Detector], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what only VMDLS takes; a name that nothing takes is an error later."""
+    others = VMDLSDetector().get_params().keys() - kind().get_params().keys()
+    return {name: value for name, value in settings.items() if name not in others}
 
 
 def compare(
-    task: Task, detector: VMDLSDetector, fit_seconds: float, peers: tuple[str, ...]
+    task: Task, fitted: Mapping[str, Fitted], peers: Peers | None = None
 ) -> dict[str, Any]:
-    """Measure a fitted detector, and beside it the peers.
+    """Measure fitted detectors, and beside them the peers.
 
     Parameters
     ----------
     task : Task
-    detector : VMDLSDetector
-    fit_seconds : float
-    peers : tuple of str
+    fitted : dict of str to Fitted
+    peers : callable, optional
 
     Returns
     -------
@@ -193,20 +213,151 @@ def compare(
 
     >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
     >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
-    >>> sorted(compare(task, *fit(task), peers=()))
+    >>> sorted(compare(task, fit(task)))
     ['VMDLS', 'VMDLS_b']
     """
-    scored = ours(task, detector, fit_seconds)
+    [(detector, _), *_] = fitted.values()
+    classes = detector.classes_
     figures = {
-        name: _figures(task, detector, method) for name, method in scored.items()
+        name: _figures(task, classes, scored)
+        for name, scored in ours(task, fitted).items()
     }
-    for name, method in _theirs(task, detector, peers):
-        figures[name] = (
-            {"error": method}
-            if isinstance(method, str)
-            else _figures(task, detector, method)
-        )
+    for name, attempt in (peers(task, detector) if peers else {}).items():
+        try:
+            figures[name] = _figures(task, classes, attempt())
+        except Exception as error:
+            figures[name] = {"error": f"{type(error).__name__}: {error}"}
     return figures
+
+
+def ours(task: Task, fitted: Mapping[str, Fitted]) -> dict[str, Scored]:
+    """Score a task by fitted detectors.
+
+    Parameters
+    ----------
+    task : Task
+    fitted : dict of str to Fitted
+
+    Returns
+    -------
+    scored : dict of str to Scored
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> ours(task, fit(task))["VMDLS"].scores["held out"].shape
+    (30,)
+    """
+    points = {KNOWN: task.X_known, **task.unknown}
+    return {
+        name: score(
+            points,
+            detector.score_samples,
+            {place: detector.predict_known(X) for place, X in points.items()},
+            fit_seconds=seconds,
+            held_out=detector.calibration_scores_,
+        )
+        for name, (detector, seconds) in fitted.items()
+    }
+
+
+def score(
+    points: Mapping[str, Any],
+    score_points: Callable[[Any], np.ndarray],
+    answers: Mapping[str, np.ndarray],
+    *,
+    fit_seconds: float | None,
+    held_out: np.ndarray | None = None,
+    classifies: bool = True,
+) -> Scored:
+    """Score all points of a task, and time it.
+
+    Parameters
+    ----------
+    points : dict of str to points
+        As of :func:`points_to_score`, in the form that `score_points` takes.
+    score_points : callable
+    answers : dict of str to ndarray
+    fit_seconds : float or None
+    held_out : ndarray, optional
+        Scores of the held-out points, where they are there already.
+    classifies : bool, default=True
+
+    Returns
+    -------
+    scored : Scored
+
+    Raises
+    ------
+    FloatingPointError
+        If a score is not finite.
+
+    Examples
+    --------
+    >>> points = {"held out": np.zeros(3), "known": np.ones(2)}
+    >>> score(points, np.negative, {}, fit_seconds=1.0).scores["known"]
+    array([-1., -1.])
+    """
+    if held_out is None:
+        held_out = score_points(points[HELD_OUT])
+    started = time.perf_counter()
+    scores = {name: score_points(X) for name, X in points.items() if name != HELD_OUT}
+    seconds = time.perf_counter() - started
+    scores[HELD_OUT] = held_out
+    if not all(np.isfinite(part).all() for part in scores.values()):
+        raise FloatingPointError("its scores are not finite")
+    n_points = sum(map(len, answers.values()))
+    return Scored(
+        scores, answers, fit_seconds, 1e6 * seconds / max(1, n_points), classifies
+    )
+
+
+def points_to_score(task: Task, detector: Detector) -> dict[str, np.ndarray]:
+    """Points that a peer is to score, by name: those held out, the known, the unknown.
+
+    Parameters
+    ----------
+    task : Task
+    detector : fitted detector
+        Which sets the threshold by the held-out points.
+
+    Returns
+    -------
+    points : dict of str to ndarray
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> list(points_to_score(task, fit(task)["VMDLS"].detector))
+    ['held out', 'known', 'noise']
+    """
+    _, threshold = split(task, detector)
+    return {HELD_OUT: task.X_train[threshold], KNOWN: task.X_known, **task.unknown}
+
+
+def split(task: Task, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that the detector's net was trained on, and those that set the threshold.
+
+    Parameters
+    ----------
+    task : Task
+    detector : fitted detector
+
+    Returns
+    -------
+    training, threshold : ndarray of int64
+        Positions in ``task.X_train``.
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
+    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
+    >>> [len(rows) for rows in split(task, fit(task)["VMDLS"].detector)]
+    [360, 30]
+    """
+    return detector.split_.training, detector.split_.threshold
 
 
 def set_figures(
@@ -267,217 +418,23 @@ def set_figures(
     }
 
 
-def _figures(task: Task, detector: VMDLSDetector, scored: Scored) -> dict[str, Any]:
-    classes = detector.classes_
-    threshold = conformal_threshold(scored.held_out, 0.05)
+def _figures(task: Task, classes: np.ndarray, scored: Scored) -> dict[str, Any]:
+    scores, answers = scored.scores, scored.answers
+    accuracy = closed_set_accuracy(task.y_known, answers[KNOWN], classes)
+    threshold = conformal_threshold(scores[HELD_OUT], 0.05)
     return {
-        **scored.seconds,
-        "closed-set accuracy": closed_set_accuracy(
-            task.y_known, scored.answers, classes
-        ),
-        "acceptance": float(np.mean(scored.known >= threshold)),
+        "fit seconds": scored.fit_seconds,
+        "microseconds a point": scored.microseconds_a_point,
+        "closed-set accuracy": accuracy if scored.classifies else None,
+        "acceptance": float(np.mean(scores[KNOWN] >= threshold)),
         "sets": {
             name: set_figures(
                 task.y_known,
                 classes,
-                (scored.answers, scored.unknown_answers[name]),
-                (scored.known, scored.unknown[name]),
-                scored.held_out,
+                (answers[KNOWN], answers[name]),
+                (scores[KNOWN], scores[name]),
+                scores[HELD_OUT],
             )
             for name in task.unknown
         },
     }
-
-
-def _n_points(task: Task) -> int:
-    return len(task.X_known) + sum(map(len, task.unknown.values()))
-
-
-def _split(task: Task, detector: VMDLSDetector) -> HeldOut:
-    """Repeat the split that `fit` made, which draws from the seed first of all."""
-    labels = np.searchsorted(detector.classes_, task.y_train)
-    rng = check_random_state(task.seed)
-    return hold_out(labels, detector.calibration_fraction, detector._weight_share, rng)
-
-
-def ours(task: Task, detector: VMDLSDetector, fit_seconds: float) -> dict[str, Scored]:
-    """Score a task by a fitted detector, with its weight and without.
-
-    Parameters
-    ----------
-    task : Task
-    detector : VMDLSDetector
-        Fitted to the task.
-    fit_seconds : float
-
-    Returns
-    -------
-    scored : dict of str to Scored
-        Of ``"VMDLS"`` and ``"VMDLS_b"``.
-
-    Examples
-    --------
-    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
-    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
-    >>> ours(task, *fit(task))["VMDLS_b"].held_out.shape
-    (30,)
-    """
-    held_out = task.X_train[_split(task, detector).threshold]
-    points = {"held out": held_out, "known": task.X_known, **task.unknown}
-    likelihoods = {name: detector.class_log_likelihood(X) for name, X in points.items()}
-    answers = {
-        name: detector.classes_[likelihood.argmax(axis=1)]
-        for name, likelihood in likelihoods.items()
-    }
-    started = time.perf_counter()
-    weighted = {
-        name: detector.score_samples(X)
-        for name, X in points.items()
-        if name != "held out"
-    }
-    a_point = 1e6 * (time.perf_counter() - started) / _n_points(task)
-    weighted["held out"] = detector.calibration_scores_
-    plain = {name: likelihood.max(axis=1) for name, likelihood in likelihoods.items()}
-    seconds: dict[str, dict[str, float | None]] = {
-        "VMDLS": {"fit seconds": fit_seconds, "microseconds a point": a_point},
-        "VMDLS_b": {"fit seconds": None, "microseconds a point": None},
-    }
-    return {
-        method: Scored(
-            scores["held out"],
-            scores["known"],
-            {name: scores[name] for name in task.unknown},
-            answers["known"],
-            {name: answers[name] for name in task.unknown},
-            seconds[method],
-        )
-        for method, scores in (("VMDLS", weighted), ("VMDLS_b", plain))
-    }
-
-
-def _theirs(task: Task, detector: VMDLSDetector, peers: tuple[str, ...]) -> Any:
-    """Yield each peer's name with what it says, or with its error."""
-    if not peers:
-        return
-    device = resolve_device(detector.device)
-    started = time.perf_counter()
-    net, inputs, labels = softmax_net(task, detector)
-    train_seconds = time.perf_counter() - started
-    points = {
-        "held out": task.X_train[_split(task, detector).threshold],
-        "known": task.X_known,
-        **task.unknown,
-    }
-    batches = {
-        name: standardized(detector, X).to(device).split(256)
-        for name, X in points.items()
-    }
-    with torch.no_grad():
-        answers = {
-            name: detector.classes_[
-                torch.cat([net(x).argmax(dim=1) for x in parts]).cpu().numpy()
-            ]
-            for name, parts in batches.items()
-        }
-    for peer in peers:
-        try:
-            started = time.perf_counter()
-            fitted = fit_peer(peer, net, inputs, labels)
-            fit_seconds = train_seconds + time.perf_counter() - started
-            held_out = peer_scores(fitted, batches["held out"])
-            started = time.perf_counter()
-            scores = {
-                name: peer_scores(fitted, batches[name])
-                for name in ("known", *task.unknown)
-            }
-            a_point = 1e6 * (time.perf_counter() - started) / _n_points(task)
-            if not all(np.isfinite(part).all() for part in scores.values()):
-                raise FloatingPointError("its scores are not finite")
-        except Exception as error:
-            yield peer, f"{type(error).__name__}: {error}"
-            continue
-        yield (
-            peer,
-            Scored(
-                held_out,
-                scores["known"],
-                {name: scores[name] for name in task.unknown},
-                answers["known"],
-                {name: answers[name] for name in task.unknown},
-                {"fit seconds": fit_seconds, "microseconds a point": a_point},
-            ),
-        )
-
-
-def softmax_net(
-    task: Task, detector: VMDLSDetector
-) -> tuple[SoftmaxNet, torch.Tensor, torch.Tensor]:
-    """Train the peers' net, on the rows that the detector's net was trained on.
-
-    Parameters
-    ----------
-    task : Task
-    detector : VMDLSDetector
-        Fitted to the task.
-
-    Returns
-    -------
-    net : SoftmaxNet
-    inputs, labels : Tensor
-        What it was trained on.
-
-    Examples
-    --------
-    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
-    >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
-    >>> net, inputs, labels = softmax_net(task, fit(task)[0])
-    >>> net(inputs).shape
-    torch.Size([360, 2])
-    """
-    rows = _split(task, detector).training
-    device = resolve_device(detector.device)
-    inputs = standardized(detector, task.X_train[rows]).to(device)
-    places = np.searchsorted(detector.classes_, task.y_train[rows])
-    labels = torch.from_numpy(places).to(device)
-    input_shape = detector.input_shape_
-    factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
-    n_classes = len(detector.classes_)
-    with seeded(task.seed, device):
-        net = SoftmaxNet(factory, input_shape, n_classes).to(device)
-        train_softmax(
-            net,
-            inputs,
-            labels,
-            epochs=detector.max_epochs,
-            batch_size=min(n_classes, detector.classes_per_batch or 10)
-            * detector.samples_per_class,
-            learning_rate=detector.learning_rate,
-            weight_decay=detector.weight_decay,
-            augmentation=resolve_augmentation(detector.augmentation, input_shape),
-            dtype=resolve_precision(detector.precision, device),
-        )
-    # Peers must not pay for gradients of the weights, which none of them uses.
-    return net.requires_grad_(False), inputs, labels
-
-
-def standardized(detector: VMDLSDetector, X: np.ndarray) -> torch.Tensor:
-    """Points as the detector's net takes them.
-
-    Parameters
-    ----------
-    detector : VMDLSDetector
-    X : ndarray
-
-    Returns
-    -------
-    inputs : Tensor, on the CPU
-
-    Examples
-    --------
-    >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
-    >>> detector = VMDLSDetector(max_epochs=1).fit(X, y)
-    >>> standardized(detector, X).shape
-    torch.Size([400, 6])
-    """
-    X = check_inputs(detector, X, detector.input_shape_)
-    return detector.standardizer_.transform(X)

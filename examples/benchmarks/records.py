@@ -25,7 +25,10 @@ PACKAGES = (
     "pytorch-metric-learning",
 )
 # The rooms here that decide a figure; the others only show it.
-MEASURING = ("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py")
+MEASURING = (
+    *("experiments.py", "figures.py", "peers.py", "protocol.py", "speed.py"),
+    "tables.py",
+)
 
 
 class Record:
@@ -79,7 +82,7 @@ class Record:
         content = {"settings": self.settings, "parts": self.parts}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(content, indent=1) + "\n")
+        unfinished.write_text(_json(content))
         os.replace(unfinished, self.path)
 
 
@@ -103,6 +106,18 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _json(content: dict[str, dict[str, Any]]) -> str:
+    """One line a setting and a part, so that a change of one is a change of a line."""
+    blocks = [
+        json.dumps(name)
+        + ": {\n"
+        + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in block.items())
+        + "\n}"
+        for name, block in content.items()
+    ]
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
 
 
 def _code() -> str:

@@ -1,6 +1,7 @@
 """Pages made from stored results: no number in them is typed."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,52 @@ import numpy as np
 from experiments import EXPERIMENTS
 from protocol import OURS
 from speed import LIMITS
+from tables import TEST_TABLES, TUNING_TABLES
 
-__all__ = ["PAGES", "experiment_of", "performance_page", "recipe_page", "results_page"]
+__all__ = [
+    "PAGES",
+    "experiment_of",
+    "performance_page",
+    "recipe_page",
+    "results_page",
+    "trials_page",
+]
 
 MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
+COSTS = ("fit seconds", "microseconds a point", "closed-set accuracy", "acceptance")
+TABLE_MEASURES = (
+    *("AUROC", "TNR@TPR95", "F1"),
+    *("acceptance", "closed-set accuracy", "fit seconds"),
+)
 
 # What recipes are chosen by has a page of its own.
-FOR_RECIPES = "leave-classes-out"
+FOR_RECIPES = {
+    "leave-classes-out": (
+        "MNIST: six digits of the training images are known, the four others play the "
+        "unknown ones, on splits that no test uses."
+    ),
+    "leave-classes-out-cifar10": (
+        "CIFAR-10: six classes of the training images are known, the four others play "
+        "the unknown ones, on splits that no test uses."
+    ),
+    "leave-classes-out-tables": (
+        "Tables: a third of the classes is left out of each table of the half that "
+        "may be chosen by."
+    ),
+}
 
 HEAD = """# Results
 
 Made by `python examples/benchmarks report` from the JSON files in `results/`, which
 hold every number, setting and version. The peers are pytorch-ood's detectors on one
-softmax net, trained in the same run on the same rows with the same backbone,
-augmentation, epochs and precision. Every method's threshold is a conformal quantile of
-its scores on the same held-out known points, those that VMDLS sets its own by: at
-contamination 0.05 for F1, at 0.01 for F1 at 99 %. Best F1 is taken at the threshold
-that is best for the set itself, which nobody can know. Figures are means over the parts
-of a run, with the standard deviation where there are several. No unknown set chose
-anything.
+softmax net, trained in the same run on the same rows with the same backbone, optimiser,
+schedule, batch size, augmentation, epochs and precision; on tables, scikit-learn's
+models at their defaults. Every method's threshold is a conformal quantile of its scores
+on held-out known points, the peers' those that VMDLS sets its own by: at contamination
+0.05 for F1, at 0.01 for F1 at 99 %. Best F1 is taken at the threshold that is best for
+the set itself, which nobody can know. Figures are means over the parts of a run, with
+the standard deviation where there are several. VMDLS_b recalls the net that VMDLS
+trained, so its fit has no time of its own. No unknown set chose anything.
 """
 
 
@@ -76,7 +104,7 @@ def results_page(folder: Path, only: Path | None = None) -> str:
     sections = [] if only else [HEAD]
     for path in [only] if only else sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
-        if experiment_of(stored) in EXPERIMENTS.keys() - {FOR_RECIPES} or only:
+        if experiment_of(stored) in EXPERIMENTS.keys() - FOR_RECIPES.keys() or only:
             sections.append(_section(path, stored))
     return "\n".join(sections)
 
@@ -156,28 +184,69 @@ def recipe_page(folder: Path) -> str:
     lines = [
         "# What was tried",
         "",
-        "Made by `python examples/benchmarks report` from the runs of "
-        f"`{FOR_RECIPES}` in",
-        "`results/`: six digits of MNIST's training images are known, the four others "
-        "play the",
-        "unknown ones, on splits that no test uses. Means over the splits, with the "
-        "standard",
-        "deviation of the difference from the first row, split by split.",
+        "Made by `python examples/benchmarks report` from the runs in `results/`.",
+        "Means over the splits, with the standard deviation of the difference from the",
+        "first row, split by split.",
         "",
-        "| run | settings | VMDLS_b AUROC | VMDLS AUROC | its difference | VMDLS OSCR "
-        "| VMDLS F1 | accuracy | fit seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    stored = {
-        path.stem.removeprefix(f"{FOR_RECIPES}-quick-"): json.loads(path.read_text())
-        for path in folder.glob(f"{FOR_RECIPES}-quick-*.json")
-    }
+    for experiment, meaning in FOR_RECIPES.items():
+        for preset in EXPERIMENTS[experiment].presets:
+            start = f"{experiment}-{preset}-"
+            stored = {
+                path.stem.removeprefix(start): json.loads(path.read_text())
+                for path in folder.glob(f"{start}*.json")
+            }
+            if stored:
+                lines += [f"## {experiment}, {preset}", "", meaning, ""]
+                lines += [*_recipe_table(stored), ""]
+    return "\n".join(lines)
+
+
+def trials_page(folder: Path) -> str:
+    """Set out what each training of `trials.json` gave, in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files.
+
+    Returns
+    -------
+    page : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> trials_page(Path(tempfile.mkdtemp())).splitlines()[0]
+    '# What each training gave'
+    """
+    lines = ["# What each training gave", ""]
+    path = folder / "trials.json"
+    if not path.exists():
+        return "\n".join(lines)
+    stored = json.loads(path.read_text())
+    measures = list(stored["trials"][0]["AUROC"])
+    lines += [stored["about"], ""]
+    lines += _head(["trained by", "data", "split", "accuracy", *measures], n_texts=3)
+    for trial in sorted(stored["trials"], key=lambda t: (t["data"], t["training"])):
+        places = [trial["training"], trial["data"], trial["split"]]
+        found = [trial["accuracy"], *(trial["AUROC"].get(name) for name in measures)]
+        lines.append(_row(places + ["" if x is None else f"{x:.4f}" for x in found]))
+    return "\n".join([*lines, ""])
+
+
+def _recipe_table(stored: dict[str, Any]) -> list[str]:
+    columns = (
+        *("run", "settings", "VMDLS_b AUROC", "VMDLS AUROC", "its difference"),
+        *("VMDLS OSCR", "VMDLS F1", "accuracy", "fit seconds"),
+    )
+    lines = _head(columns, 2)
     usual = stored.get("defaults", {"parts": {}})["parts"]
     for name in sorted(stored, key=lambda name: (name != "defaults", name)):
         # An unfinished run has not seen all splits.
         if stored[name]["parts"].keys() == usual.keys():
             lines.append(_recipe_row(name, stored[name], usual))
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _left_out(parts: dict[str, Any], method: str, measure: str) -> np.ndarray:
@@ -208,7 +277,7 @@ def _recipe_row(name: str, stored: dict[str, Any], usual: dict[str, Any]) -> str
         f"{np.mean([entry['closed-set accuracy'] for entry in weighted]):.4f}",
         f"{np.mean([entry['fit seconds'] for entry in weighted]):.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
+    return _row(cells)
 
 
 def _amount(value: float | None, row: dict[str, Any]) -> str:
@@ -223,9 +292,10 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
     if not runs:
         return "\n".join([*lines, "Nothing is stored yet.", ""])
     around = runs[0]["surroundings"]
+    names = f" ({'; '.join(parts)})" if len(parts) <= 10 else ""
     minutes = sum(part["seconds"] for part in runs) / 60
     lines += [
-        f"`{runs[0]['command']}`: {len(runs)} parts ({'; '.join(parts)}), "
+        f"`{runs[0]['command']}`: {len(runs)} parts{names}, "
         f"{settings['n_train']:,} training points, settings {settings['settings']}, "
         f"{around['gpu'] or around['processor']}, {around['threads']} threads, "
         f"{minutes:.0f} minutes in all, {_commits(runs)}.",
@@ -235,24 +305,74 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
         lines += [note, ""]
     if experiment.draw is not None:
         lines += [f"![{experiment.title}](results/{path.stem}.png)", ""]
-    if "methods" not in runs[0]:
-        return "\n".join(lines)
-    if not experiment.compares_parts:
-        lines += _costs(runs)
-    for name in runs[0]["methods"]["VMDLS"]["sets"]:
-        rows = _part_rows(parts, name)
-        if not experiment.compares_parts:
-            rows = _method_rows(runs, name)
-        lines += ["", f"### {name}", "", *_table(rows)]
-        reported = {
-            method: figures[name]
-            for method, figures in experiment.paper.items()
-            if name in figures
-        }
-        if reported:
-            figures = ", ".join(f"{m} {f1:.3f}" for m, f1 in reported.items())
-            lines += ["", f"The paper's macro F1: {figures}."]
+    if "methods" in runs[0]:
+        lines += LAYOUTS[experiment.layout](parts, experiment.paper)
     return "\n".join([*lines, ""])
+
+
+def _by_method(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[str]:
+    """Costs of each method, and a table of each unknown set with a row a method."""
+    runs = list(parts.values())
+    lines = _costs(runs)
+    for name in _sets(runs):
+        lines += ["", f"### {name}", "", *_table(_method_rows(runs, name))]
+        reported = [f"{m} {of[name]:.3f}" for m, of in paper.items() if name in of]
+        if reported:
+            lines += ["", f"The paper's macro F1: {', '.join(reported)}."]
+    return lines
+
+
+def _by_part(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[str]:
+    """Table of each unknown set with a row a kind of part, its seeds together."""
+    lines = []
+    for name in _sets(list(parts.values())):
+        lines += ["", f"### {name}", "", *_table(_part_rows(parts, name))]
+    return lines[1:]
+
+
+def _by_table(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[str]:
+    """Means over each half of the tables, and the AUROC of each table."""
+    of_tables: dict[str, list[dict[str, Any]]] = {}
+    for part, content in parts.items():
+        of_tables.setdefault(part.partition("; seed")[0], []).append(content)
+    methods = _methods(list(parts.values()))
+    lines = []
+    for half, names in (("tuning", TUNING_TABLES), ("test", TEST_TABLES)):
+        present = [name for name in names if name in of_tables]
+        if present:
+            lines += [f"### The {half} half: {', '.join(present)}", ""]
+            lines += [*_means(methods, [of_tables[name] for name in present]), ""]
+    lines += ["### AUROC, table by table", "", *_head(["", "half", *methods], 2)]
+    for name, runs in of_tables.items():
+        half = "tuning" if name in TUNING_TABLES else "test"
+        cells = [
+            _cell([_figure(run, method, "AUROC") for run in runs]) for method in methods
+        ]
+        lines.append(_row([name, half, *cells]))
+    return lines
+
+
+def _means(methods: list[str], tables: list[list[dict[str, Any]]]) -> list[str]:
+    """Row by method: each figure's mean over splits, and of these over tables."""
+    lines = _head(["", *TABLE_MEASURES])
+    for method in methods:
+        cells = []
+        for measure in TABLE_MEASURES:
+            figures = [
+                [_figure(run, method, measure) for run in runs] for runs in tables
+            ]
+            is_there = all(None not in of_table for of_table in figures)
+            means = [np.mean(of_table) for of_table in figures] if is_there else [None]
+            cells.append(_cell(means, measure, spread=False))
+        lines.append(_row([method, *cells]))
+    return lines
+
+
+def _figure(run: dict[str, Any], method: str, measure: str) -> Any:
+    """Of a run with one unknown set; None if it failed, or has no such figure."""
+    entry = run["methods"][method]
+    [figures] = entry.get("sets", {"": {}}).values()
+    return (entry | figures).get(measure)
 
 
 def _commits(parts: list[dict[str, Any]]) -> str:
@@ -260,30 +380,25 @@ def _commits(parts: list[dict[str, Any]]) -> str:
     return f"commit {', '.join(commits)}"
 
 
+def _sets(runs: list[dict[str, Any]]) -> list[str]:
+    return list(runs[0]["methods"]["VMDLS"]["sets"])
+
+
 def _methods(runs: list[dict[str, Any]]) -> list[str]:
     return [*OURS, *[name for name in runs[0]["methods"] if name not in OURS]]
 
 
 def _costs(runs: list[dict[str, Any]]) -> list[str]:
-    columns = [
-        "fit seconds",
-        "microseconds a point",
-        "closed-set accuracy",
-        "acceptance",
-    ]
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    lines = _head(["", *COSTS])
     for method in _methods(runs):
         entries = [part["methods"][method] for part in runs]
-        if any("error" in entry for entry in entries):
-            error = next(entry["error"] for entry in entries if "error" in entry)
-            lines.append(f"| {method} | {error[:80]} |" + " |" * (len(columns) - 1))
-            continue
-        cells = []
-        for column in columns:
-            values = [entry[column] for entry in entries]
-            digits = 0 if "second" in column else 4
-            cells.append("" if None in values else f"{np.mean(values):.{digits}f}")
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        error = next((entry["error"] for entry in entries if "error" in entry), None)
+        cells = (
+            [error[:80], *[""] * (len(COSTS) - 1)]
+            if error
+            else [_cell([entry[cost] for entry in entries], cost) for cost in COSTS]
+        )
+        lines.append(_row([method, *cells]))
     return lines
 
 
@@ -315,19 +430,42 @@ def _part_rows(
 
 
 def _table(rows: dict[str, list[dict[str, float]]]) -> list[str]:
-    lines = [f"| | {' | '.join(MEASURES)} |", "|---|" + "---:|" * len(MEASURES)]
-    for title, entries in rows.items():
-        cells = []
-        for measure in MEASURES:
-            values = [entry[measure] for entry in entries]
-            spread = f" ± {np.std(values):.3f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.4f}{spread}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+    return [
+        *_head(["", *MEASURES]),
+        *[
+            _row(
+                [title, *[_cell([e[measure] for e in entries]) for measure in MEASURES]]
+            )
+            for title, entries in rows.items()
+        ],
+    ]
 
+
+def _cell(values: Sequence[Any], measure: str = "", spread: bool = True) -> str:
+    """Mean and standard deviation; empty where a value is missing."""
+    if None in values:
+        return ""
+    is_time = "second" in measure
+    mean = np.mean(values)
+    digits = (0 if mean >= 10 else 1) if is_time else 4
+    has_spread = spread and len(values) > 1 and not is_time
+    spread_by = f" ± {np.std(values):.3f}" if has_spread else ""
+    return f"{mean:.{digits}f}{spread_by}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(columns: Sequence[str], n_texts: int = 1) -> list[str]:
+    return [_row(columns), "|" + "---|" * n_texts + "---:|" * (len(columns) - n_texts)]
+
+
+LAYOUTS = {"methods": _by_method, "parts": _by_part, "tables": _by_table}
 
 PAGES = {
     "results.md": results_page,
     "performance.md": performance_page,
     "recipe_runs.md": recipe_page,
+    "recipe_trials.md": trials_page,
 }

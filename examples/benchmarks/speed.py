@@ -345,11 +345,9 @@ def _precision(backbone: str, turns: int, n_batches: int) -> Row:
     )
 
 
-def _train_ours(
-    backbone: str, images: Tensor, labels: Tensor, dtype: torch.dtype
-) -> None:
-    plan = NetworkPlan(
-        epochs=1,
+def _plan(epochs: int, dtype: torch.dtype) -> NetworkPlan:
+    return NetworkPlan(
+        epochs=epochs,
         learning_rate=1e-3,
         weight_decay=1e-2,
         verbose=0,
@@ -364,10 +362,18 @@ def _train_ours(
         kl_weight=0.1,
         kl_warmup=0.0,
         freeze_epochs=0,
+        classification_weight=1.0,
+        metric_weight=1.0,
     )
+
+
+def _train_ours(
+    backbone: str, images: Tensor, labels: Tensor, dtype: torch.dtype
+) -> None:
     with seeded(0, CPU):
-        network = build_network(BACKBONES[backbone], tuple(images.shape[1:]), 32)
-        train_network(network, images, labels, plan, seed=0)
+        shape = tuple(images.shape[1:])
+        network = build_network(BACKBONES[backbone], shape, 32, N_CLASSES)
+        train_network(network, images, labels, _plan(1, dtype), seed=0)
 
 
 def _train_softmax(
@@ -380,17 +386,7 @@ def _train_softmax(
     """Train with batches of the same size, the same optimiser and schedule."""
     with seeded(0, CPU):
         net = SoftmaxNet(BACKBONES[backbone], tuple(images.shape[1:]), N_CLASSES)
-        train_softmax(
-            net,
-            images,
-            labels,
-            epochs=epochs,
-            batch_size=BATCH,
-            learning_rate=1e-3,
-            weight_decay=1e-2,
-            augmentation=None,
-            dtype=dtype,
-        )
+        train_softmax(net, images, labels, _plan(epochs, dtype))
 
 
 def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row:
@@ -510,9 +506,9 @@ def _gaussian_memory(n: int) -> Row:
 
 
 def _fit_streamed(n_points: int) -> None:
-    def class_batches(label: int) -> Iterator[np.ndarray]:
+    def class_batches(label: int) -> Iterator[dict[str, np.ndarray]]:
         rng = np.random.default_rng(label)
         for _ in range(n_points // N_CLASSES // 200):
-            yield rng.normal(size=(200, 800)).astype(np.float32)
+            yield {"g": rng.normal(size=(200, 800)).astype(np.float32)}
 
     fit_gaussians(class_batches, range(N_CLASSES), "full")
