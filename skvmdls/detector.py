@@ -516,7 +516,8 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             Their sum, weighted by ``evidence_.weights``, is :meth:`score_samples`
             (but for ``weighting="paper"``).
         """
-        return self.evidence_.standardize(self._measure(self._check_new(X)).raw)
+        measured = self._measure(self._check_new(X))
+        return self.evidence_.standardize(measured.raw)
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Score relative to the threshold.
@@ -586,9 +587,10 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        batches = ensembles(self.network_, self._batches(self._check_new(X)))
+        X = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(X))
         return np.concatenate(
-            [np.hstack([parts[name] for name in self.features_]) for parts in batches]
+            [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
 
     def get_feature_names_out(
