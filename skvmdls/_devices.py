@@ -16,6 +16,7 @@ __all__ = [
     "is_out_of_memory",
     "out_of_memory_explained",
     "place",
+    "place_to_score",
     "resolve_device",
     "resolve_precision",
     "scoring_placement",
@@ -203,6 +204,17 @@ def place(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """
     with _MOVING:
         net.to(device, dtype)
+
+
+def place_to_score(
+    device: torch.device, is_table: bool, *nets: nn.Module | None
+) -> tuple[torch.device, torch.dtype]:
+    """Bring nets to where they score: they come from training, or from a file."""
+    device, dtype = scoring_placement(device, is_table)
+    for net in nets:
+        if net is not None:
+            place(net, device, dtype)
+    return device, dtype
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -30,17 +30,16 @@ __all__ = [
 ]
 
 
-# The rooms whose code decides the nets and the Gaussians. `detector` is among them as
-# long as `fit` itself says there what is trained from what.
+# The rooms whose code decides the nets and the Gaussians.
 TRAINING_ROOMS = (
     "_devices",
-    "_workshop",
+    "_fitting",
     "_validation",
+    "_workshop",
     "augmentation",
     "autoencoder",
     "backbones",
     "calibration",
-    "detector",
     "evidence",
     "gaussians",
     "inputs",
@@ -173,7 +172,9 @@ class _Reader:
             return modules, weights
         if is_dataclass(thing):
             values = {
-                f.name: self.content(getattr(thing, f.name)) for f in fields(thing)
+                f.name: self.content(getattr(thing, f.name))
+                for f in fields(thing)
+                if f.compare
             }
             return self.content(type(thing)), values
         if callable(thing) and hasattr(thing, "__dict__"):

@@ -489,7 +489,7 @@ def from_module(
     >>> factory = from_module(
     ...     resnet18(), taps=("layer1", "layer2", "layer3"), classifier="fc"
     ... )
-    >>> detector = VMDLSDetector(backbone=factory, freeze_epochs=2)
+    >>> detector = VMDLSDetector(backbone=factory)
     """
     submodules = [name for name, _ in module.named_modules() if name]
     asked = [*taps] + ([] if classifier is None else [classifier])

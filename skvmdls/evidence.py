@@ -135,6 +135,24 @@ class View:
     normalize: bool
     residual: bool
 
+    @classmethod
+    def of(cls, parameters: Any, *, is_table: bool) -> "View":
+        """Decide what a detector looks at, by its parameters."""
+        late, normalize = parameters.fusion == "late", parameters.normalize
+        return cls(
+            features=resolve_features(
+                parameters.features,
+                fusion=parameters.fusion,
+                is_table=is_table,
+                has_head=parameters.classification_weight > 0,
+            ),
+            fusion=parameters.fusion,
+            # On tables lengths say much of what is new; see docs/recipe.md.
+            normalize=late and not is_table if normalize == "auto" else bool(normalize),
+            # VMDLSbDetector has no autoencoder, and so no weighting.
+            residual=getattr(parameters, "weighting", None) == "evidence",
+        )
+
     @property
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Parts that share one Gaussian for each class, by the block's name.

@@ -4,8 +4,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,68 +42,24 @@ _TURN = threading.RLock()
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a net is trained.
-
-    Parameters
-    ----------
-    epochs : int
-    learning_rate : float
-        Peak of a one-cycle schedule.
-    weight_decay : float
-        Decoupled, as in AdamW.
-    verbose : int
-        Whether to show a progress bar.
-
-    Examples
-    --------
-    >>> Plan(epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0).epochs
-    2
-    """
+    """How a net is trained: a detector's parameters by their names, resolved."""
 
     epochs: int
     learning_rate: float
     weight_decay: float
-    verbose: int
+    # What is shown does not make it another plan.
+    verbose: int = field(compare=False)
+
+    @classmethod
+    def of(cls, parameters: Any, **resolved: Any) -> Self:
+        """Take parameters by the fields' names, but for what is resolved here."""
+        names = {declared.name for declared in fields(cls)} - set(resolved)
+        return cls(**{name: getattr(parameters, name) for name in names}, **resolved)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan(Plan):
-    """How the network is trained: a :class:`Plan`, and what its losses need.
-
-    Parameters
-    ----------
-    augmentation : callable or None
-        Applied to each batch.
-    dtype : torch.dtype
-        What autocast computes in; float32 means none.
-    classes_per_batch, samples_per_class : int
-        ``B_C`` and ``B_N``; the batch size is their product.
-    triplet_margin, distancing_margin : float
-        ``M_t`` and ``M_d``.
-    margin_warmup : float
-        Share of the training over which ``M_d`` rises from 0.
-    prior_variance, kl_weight : float
-        ``s^2`` and the weight of the KL loss.
-    kl_warmup : float
-        Share of the epochs before the KL loss is switched on.
-    classification_weight, metric_weight : float
-        Weights of the head's cross-entropy and of the other losses.
-    freeze_epochs : int
-        Epochs at the start in which the backbone is left as it came.
-
-    Examples
-    --------
-    >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
-    ...     augmentation=None, dtype=torch.float32,
-    ...     classes_per_batch=2, samples_per_class=16,
-    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
-    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
-    ...     classification_weight=0.0, metric_weight=1.0,
-    ... )
-    >>> plan.distancing_margin
-    8.0
-    """
+    """How the network is trained: a :class:`Plan`, and what its losses need."""
 
     augmentation: Callable[[Tensor], Tensor] | None
     dtype: torch.dtype
@@ -122,22 +78,7 @@ class NetworkPlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderPlan(Plan):
-    """How the autoencoder is trained: a :class:`Plan` and a batch size.
-
-    It trains in float32, on the points as they are.
-
-    Parameters
-    ----------
-    batch_size : int
-
-    Examples
-    --------
-    >>> plan = AutoencoderPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=128
-    ... )
-    >>> plan.batch_size
-    128
-    """
+    """How the autoencoder is trained: in float32, on the points as they are."""
 
     batch_size: int
 
@@ -224,13 +165,10 @@ def train_network(
     --------
     >>> from skvmdls.backbones import mlp
     >>> from skvmdls.network import build_network
-    >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
-    ...     augmentation=None, dtype=torch.float32,
-    ...     classes_per_batch=2, samples_per_class=16,
-    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
-    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
-    ...     classification_weight=0.0, metric_weight=1.0,
+    >>> from skvmdls import VMDLSDetector
+    >>> plan = NetworkPlan.of(
+    ...     VMDLSDetector(classification_weight=0.0), epochs=2, dtype=torch.float32,
+    ...     classes_per_batch=2, distancing_margin=8.0,
     ... )
     >>> network = build_network(mlp, (20,), latent_dim=8)
     >>> labels = torch.arange(2).repeat_interleave(32)
@@ -336,9 +274,8 @@ def train_autoencoder(
 
     Examples
     --------
-    >>> plan = AutoencoderPlan(
-    ...     epochs=3, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=16
-    ... )
+    >>> from skvmdls import VMDLSDetector
+    >>> plan = AutoencoderPlan.of(VMDLSDetector(), epochs=3, batch_size=16)
     >>> autoencoder = nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 20))
     >>> history = train_autoencoder(autoencoder, torch.randn(64, 20), plan, seed=0)
     >>> len(history["loss"])
