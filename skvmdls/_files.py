@@ -12,25 +12,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
     Who may read it is as it was, or as of any new file.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file is replaced.
-    content : bytes
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to; an existing file stays as it was.
-
-    Examples
-    --------
-    >>> path = Path(tempfile.mkdtemp()) / "notes"
-    >>> write_atomically(path, b"first")
-    >>> write_atomically(path, b"second")
-    >>> path.read_bytes()
-    b'second'
     """
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished", delete=False

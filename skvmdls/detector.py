@@ -21,7 +21,6 @@ from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraint
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import (
-    HeldOut,
     WeightCalibration,
     conformal_p_value,
     conformal_threshold,
@@ -29,15 +28,12 @@ from skvmdls.calibration import (
 from skvmdls.evidence import FEW_POINTS, Evidence, View
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import (
-    Standardizer,
     check_inputs,
     check_labels,
     labels_with_unknown,
 )
 from skvmdls.metrics import open_set_f1
-from skvmdls.network import VariationalNetwork
 from skvmdls.scoring import Measured, ensembles, measure, reconstructions
-from skvmdls.training import History
 
 # Where few rows are held out for it, about as many training points help to set the
 # evidence's constants.
@@ -80,24 +76,14 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
     calibration_scores_ : ndarray
         Scores of the held-out points that set the threshold.
     history_ : dict of str to list of float
-        Figures of each epoch (see :func:`skvmdls.training.train_network`).
+        Of each epoch: ``loss`` and its terms ``triplet``, ``distancing`` and ``kl``
+        (weighted, 0 while it is off), and ``cross_entropy`` and ``head_accuracy`` of
+        the head, if there is one; ``divergence`` (the unweighted KL); ``sigma`` (mean
+        over points and dimensions); ``accuracy`` (share of points nearest to their own
+        class's mean of the epoch before; chance level in the first, which has none);
+        ``separation`` (smallest Euclidean distance between two class means);
+        ``learning_rate``.
     """
-
-    classes_: np.ndarray
-    n_features_in_: int
-    input_shape_: tuple[int, ...]
-    features_: tuple[str, ...]
-    evidence_names_: tuple[str, ...]
-    view_: View
-    split_: HeldOut
-    standardizer_: Standardizer
-    network_: VariationalNetwork
-    history_: History
-    autoencoder_: nn.Module
-    gaussians_: nn.ModuleDict
-    evidence_: Evidence
-    weight_calibration_: WeightCalibration
-    calibration_scores_: np.ndarray
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on labelled data of the known classes.
