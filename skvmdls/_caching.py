@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sklearn.utils.validation import check_memory
+from torch import nn
 
 from skvmdls._fingerprints import fingerprint, what_decides
 
-__all__ = ["remembered"]
+__all__ = ["remembered", "remembered_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,30 @@ def remembered(
         outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
         logger.debug("%s %s: %s", step, key, outcome)
     return recall(step, key, make)
+
+
+def remembered_training(
+    memory: Any,
+    step: str,
+    net: nn.Module,
+    train: Callable[[], Result],
+    ingredients: Mapping[str, Any],
+) -> Result:
+    """Train a net, in place, or give it the weights that an equal training made.
+
+    What is kept is the net's `state_dict`, not the net: its class may be one of a
+    notebook or script, which no other process finds. It is left in evaluation mode, and
+    is an ingredient itself, by its class, its weights and what it holds.
+    """
+
+    def make() -> tuple[dict[str, Any], Result]:
+        result = train()
+        return net.state_dict(), result
+
+    state, result = remembered(memory, step, make, {"net": net, **ingredients})
+    net.load_state_dict(state)
+    net.eval()
+    return result
 
 
 def _made(step: str, key: str, make: Callable[[], Any]) -> Any:

@@ -76,6 +76,14 @@ class Checkpoint:
                 f"checkpoint={os.fspath(self.path)!r}: there is no folder "
                 f"{os.fspath(self.path.parent)!r} to write it to."
             )
+        if self.path.is_dir():
+            raise ValueError(
+                f"checkpoint={os.fspath(self.path)!r} is a folder; expected the path "
+                "of a file in it, which the fit will write."
+            )
+        if self.path.is_symlink():
+            # The copy of one write before stands beside the file, not the link.
+            self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
         if self.path.exists():
             stored, self._is_good = _last_good(self.path)
@@ -134,7 +142,7 @@ class Checkpoint:
         body = buffer.getvalue()
         if self._is_good:
             _set_aside(path)
-        write_atomically(path, _head(body) + body)
+        write_atomically(path, _head(body), body)
         self._is_good = True
 
 

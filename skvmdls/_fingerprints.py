@@ -7,7 +7,6 @@ passes for another. What code reads from global variables is not seen.
 
 import ast
 import inspect
-import marshal
 import pickle
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -34,6 +33,9 @@ __all__ = [
 TRAINING_ROOMS = (
     "_devices",
     "_fitting",
+    "_labels",
+    "_states",
+    "_torch_state",
     "_validation",
     "_workshop",
     "augmentation",
@@ -216,6 +218,9 @@ def _cell_content(cell: Any) -> Any:
 
 
 def _source(thing: Any) -> Any:
+    # What was sent to another process is there as code only, and must be the same.
+    if getattr(thing, "__module__", None) == "__main__":
+        return _compiled(thing)
     try:
         source = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
@@ -244,9 +249,16 @@ _class_source = lru_cache(maxsize=1024)(_source)
 
 
 def _compiled(thing: Any) -> Any:
-    """Code of what has no source, because it was typed into an interpreter."""
+    """Code of what has no source, or not in every process."""
     if isinstance(thing, type):
         functions = filter(inspect.isfunction, vars(thing).values())
-        return tuple(_compiled(function) for function in functions)
-    code = getattr(thing, "__code__", None)
-    return code and marshal.dumps(code)
+        return [_compiled(function) for function in functions]
+    return _instructions(getattr(thing, "__code__", None))
+
+
+def _instructions(code: Any) -> Any:
+    """Take of code what it does, not the file and the line that it stands in."""
+    if not inspect.iscode(code):
+        return code
+    constants = [_instructions(constant) for constant in code.co_consts]
+    return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)

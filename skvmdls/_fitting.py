@@ -16,7 +16,7 @@ from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, resolve_factory
-from skvmdls.calibration import HeldOut, hold_out
+from skvmdls.calibration import HeldOut, hold_out, warn_of_small_classes
 from skvmdls.gaussians import (
     ClassGaussians,
     check_class_sizes,
@@ -32,6 +32,7 @@ from skvmdls.training import (
     NetworkPlan,
     train_autoencoder,
     train_network,
+    usual_epochs,
 )
 
 __all__ = ["Learned", "autoencoder_plan", "learn", "network_plan"]
@@ -60,15 +61,19 @@ class _Nets(NamedTuple):
 
 
 def learn(
-    detector: Any, X: np.ndarray, labels: np.ndarray, workshop: Workshop
+    detector: Any,
+    X: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    workshop: Workshop,
 ) -> Learned:
     """Hold rows of X (n, ...) out, standardise the others, train, fit the Gaussians.
 
     The detector gives its parameters, and `classes_`, `input_shape_` and `view_`.
     """
-    split = hold_out(
-        labels, detector.calibration_fraction, EVIDENCE_SHARE, workshop.random_state
-    )
+    shares = detector.calibration_fraction, EVIDENCE_SHARE
+    split = hold_out(labels, *shares, workshop.random_state, groups)
+    warn_of_small_classes(detector.classes_, labels, groups)
     X, labels = X[split.training], labels[split.training]
     check_class_sizes(np.bincount(labels), detector.covariance_type)
     standardizer = Standardizer().fit(X)
@@ -94,7 +99,7 @@ def _trained(
     choice = getattr(detector, "autoencoder", None)
     autoencoder = choice and resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
     n_logits = len(detector.classes_) if detector.classification_weight > 0 else 0
-    plan = network_plan(detector, workshop.device)
+    plan = network_plan(detector, len(X), workshop.device)
     network, history = workshop.trained(
         "network",
         lambda: build_network(backbone, shape, detector.latent_dim, n_logits),
@@ -113,15 +118,19 @@ def _trained(
     return _Nets(network, history, *reconstructing)
 
 
-def network_plan(detector: Any, device: torch.device) -> NetworkPlan:
-    """How a detector, once it knows its inputs and classes, trains its network."""
+def network_plan(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
+    """How a detector that knows its inputs and classes trains its network on rows."""
     margin = detector.distancing_margin
+    classes_per_batch = min(len(detector.classes_), detector.classes_per_batch or 10)
+    n_batches = max(1, round(n_rows / classes_per_batch / detector.samples_per_class))
+    is_table = len(detector.input_shape_) == 1
+    epochs = detector.max_epochs
     return NetworkPlan.of(
         detector,
-        epochs=detector.max_epochs,
+        epochs=usual_epochs(n_batches, is_table) if epochs == "auto" else int(epochs),
         augmentation=resolve_augmentation(detector.augmentation, detector.input_shape_),
         dtype=resolve_precision(detector.precision, device),
-        classes_per_batch=min(len(detector.classes_), detector.classes_per_batch or 10),
+        classes_per_batch=classes_per_batch,
         distancing_margin=detector.latent_dim if margin is None else margin,
     )
 

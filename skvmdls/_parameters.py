@@ -147,8 +147,9 @@ class DetectorParameters:
         ``B_C``, at least 2. None is 10, or the number of classes if that is smaller.
     samples_per_class : int, default=16
         ``B_N``, at least 2.
-    max_epochs : int, default=20
+    max_epochs : "auto" or int, default="auto"
         Epochs of training the net; each visits about as many points as there are.
+        ``"auto"`` is 20; for tables of few rows up to 60, enough for 2,000 steps.
     learning_rate : float, default=0.001
         Peak of the one-cycle schedule.
     weight_decay : float, default=0.01
@@ -197,9 +198,7 @@ class DetectorParameters:
         1.0, Interval(Real, 0, None, closed="left")
     )
     metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
-    features: str | tuple[str, ...] = parameter(
-        "auto", StrOptions({"auto"}), "array-like"
-    )
+    features: str | tuple[str, ...] = parameter("auto", str, "array-like")
     fusion: str = parameter("late", StrOptions({"late", "early"}))
     normalize: bool | str = parameter("auto", StrOptions({"auto"}), "boolean")
     covariance_type: str = parameter("full", StrOptions({"full", "tied", "diag"}))
@@ -216,7 +215,9 @@ class DetectorParameters:
         None, Interval(Integral, 2, None, closed="left"), None
     )
     samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
-    max_epochs: int = parameter(20, Interval(Integral, 1, None, closed="left"))
+    max_epochs: int | str = parameter(
+        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    )
     learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
     weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
     augmentation: str | Callable[[Tensor], Tensor] | None = parameter(

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from skvmdls._caching import remembered
+from skvmdls._caching import remembered, remembered_training
 from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls._devices import resolve_device
 from skvmdls._parameters import decisive
@@ -55,12 +55,14 @@ class Workshop:
         with seeded(seed, self.device):
             net = build()
 
-            def make() -> tuple[Net, History]:
-                history = train(net.to(self.device), seed, stage)
-                return net, history
-
-            own = {"net": net, "seed": seed, "device": self.device.type}
-            return remembered(self.memory, step, make, own | dict(ingredients))
+            history = remembered_training(
+                self.memory,
+                step,
+                net,
+                lambda: train(net.to(self.device), seed, stage),
+                {"seed": seed, "device": self.device.type, **ingredients},
+            )
+        return net, history
 
     def fitted(
         self,

@@ -433,7 +433,8 @@ def check_table(input_shape: tuple[int, ...], name: str) -> None:
     if len(input_shape) != 1:
         raise ValueError(
             f"The net {name!r} takes tables, X of shape (n, features), but X holds "
-            f"images of shape {input_shape}. Use 'auto' or 'cnn'."
+            f"images of shape {input_shape}. Use 'auto' or 'cnn', or give the pixels "
+            "as a table: X.reshape(len(X), -1)."
         )
 
 
@@ -448,11 +449,21 @@ def check_image(
             "Use 'auto' or 'mlp'."
         )
     if min(input_shape[1:]) < smallest:
-        hint = (
-            " Channels come first: try X.transpose(0, 3, 1, 2)."
-            if input_shape[-1] in (1, 3, 4)
-            else ""
-        )
+        channels, height, width = input_shape
+        # Only where the images would then be large enough.
+        if width in (1, 3, 4) and min(channels, height) >= smallest:
+            hint = " Channels come first: try X.transpose(0, 3, 1, 2)."
+        elif channels == 1 and max(height, width) >= smallest:
+            hint = (
+                f" If these are series of {height} steps of {width} sensors, give them "
+                "as a table, X.reshape(len(X), -1), or give a `backbone` of your own "
+                "that convolves over the steps."
+            )
+        else:
+            hint = (
+                " Give the pixels as a table, X.reshape(len(X), -1), or larger images: "
+                "X.repeat(2, axis=-1).repeat(2, axis=-2)."
+            )
         raise ValueError(
             f"The net {name!r} takes images of at least {smallest}x"
             f"{smallest} pixels, but X holds images of (channels, height, "

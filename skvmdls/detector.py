@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length, column_or_1d
+from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
+from skvmdls._labels import as_labels
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import (
@@ -82,10 +85,11 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         over points and dimensions); ``accuracy`` (share of points nearest to their own
         class's mean of the epoch before; chance level in the first, which has none);
         ``separation`` (smallest Euclidean distance between two class means);
-        ``learning_rate``.
+        ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    @under_ordinary_torch
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -96,9 +100,16 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
                 (n, channels, height, width)
             Floats, or uint8 images (scaled by 255).
         y : array-like of shape (n,)
-            Labels; at least two classes, with at least two samples each, none of
-            them ``-1``. One class needs three or more beside those held out, unless
-            `covariance_type` is ``"diag"``.
+            Labels: strings, integers, whole floats or booleans; at least two
+            classes, with at least two samples each, none of them ``-1``. One class
+            needs three or more beside those held out, unless `covariance_type` is
+            ``"diag"``.
+        groups : array-like of shape (n,), default=None
+            Rows that are not independent (of one patient, one video, copies of one
+            image) have one group: none of them is held out to set the threshold
+            while others are trained on, and together they count as one point. Equal
+            rows of X are kept together in any case. In a ``Pipeline`` or a search,
+            ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -115,20 +126,21 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             If a batch is too large for the device.
         """
         attempt = object.__new__(type(self))
-        attempt.__dict__.update(
-            {name: value for name, value in vars(self).items() if not _is_fitted(name)}
-        )
-        attempt._fit(X, y)
-        self.__dict__ = attempt.__dict__
+        given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
+        attempt.__dict__.update({name: plain(value) for name, value in given.items()})
+        attempt._fit(X, y, groups)
+        self.__dict__ = attempt.__dict__ | given
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike) -> None:
+    def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
-        workshop = Workshop.of(self, X=X, y=np.asarray(y))
-        for name, learned in learn(self, X, labels, workshop)._asdict().items():
+        together = group_ids(X, groups)
+        workshop = Workshop.of(self, X=X, y=self.classes_[labels], groups=together)
+        learned_by_name = learn(self, X, labels, together, workshop)._asdict()
+        for name, learned in learned_by_name.items():
             if learned is not None:
                 setattr(self, name, learned)
         self._calibrate(X)
@@ -146,7 +158,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
                 "the target y is None."
             )
         X = check_inputs(self, X, input_shape=None)
-        y = np.asarray(column_or_1d(y, warn=True))
+        y = as_labels(y)
         check_consistent_length(X, y)
         self.classes_, labels = check_labels(y)
         self.input_shape_ = X.shape[1:]
@@ -171,7 +183,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
     def _threshold(self) -> float:
         if self.threshold is not None:
             return float(self.threshold)
-        return conformal_threshold(self.calibration_scores_, self.contamination)
+        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
 
     @property
     def offset_(self) -> float:
@@ -188,7 +200,9 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         )
         return self._threshold()
 
-    def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
+    def fit_predict(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> np.ndarray:
         """Fit, then predict the same points.
 
         The threshold comes from held-out points, but most of X is training data,
@@ -200,14 +214,17 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             As for :meth:`fit`.
         y : array-like of shape (n,)
             As for :meth:`fit`; scikit-learn's own outlier detectors ignore it.
+        groups : array-like of shape (n,), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             As of :meth:`predict`.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, groups).predict(X)
 
+    @under_ordinary_torch
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
 
@@ -227,10 +244,12 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         answers = labels_with_unknown(self.classes_)
         return answers[np.where(accepted, measured.most_likely, len(self.classes_))]
 
+    @under_ordinary_torch
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
-        It is the class of the head's largest logit; without a head
+        It is the class of the largest product of the head's probability and the square
+        root of that of the parts of the evidence; without a head
         (``classification_weight=0``), that of the largest log-likelihood.
 
         Parameters
@@ -246,6 +265,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         measured = self._measure_features(self._check_new(X))
         return self.classes_[measured.most_likely]
 
+    @under_ordinary_torch
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
@@ -265,6 +285,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         """
         return self._scores(self._measure(self._check_new(X)))
 
+    @under_ordinary_torch
     def evidence(self, X: ArrayLike) -> np.ndarray:
         """How usual each part of a point looks, in common units.
 
@@ -298,6 +319,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         """
         return self.score_samples(X) - self.offset_
 
+    @under_ordinary_torch
     def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
         """Log-likelihood of each point's feature ensemble under each class.
 
@@ -310,7 +332,8 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         -------
         log_likelihood : ndarray of shape (n, n_classes), float64
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
-            With ``fusion="late"`` the sum over the parts, as if they were independent.
+            With ``fusion="late"`` the sum over the parts, as if they were independent;
+            of ``features=("logit",)``, which has no Gaussians, the logits.
         """
         return self._measure_features(self._check_new(X)).class_log_likelihood
 
@@ -334,6 +357,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         scores = self.score_samples(X)
         return conformal_p_value(self.calibration_scores_, scores)
 
+    @under_ordinary_torch
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
 
@@ -403,7 +427,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         nets = (self.network_, getattr(self, "autoencoder_", None))
         placed = place_to_score(device, is_table, *nets)
         place(self.gaussians_, float64_device(device), torch.float64)
-        return self.standardizer_.batches(X, self.batch_size, *placed)
+        return self.standardizer_.batches(X, plain(self.batch_size), *placed)
 
     def _measure(self, X: np.ndarray) -> Measured:
         autoencoder = getattr(self, "autoencoder_", None)
@@ -418,7 +442,13 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
     ) -> Measured:
         gaussians: Any = self.gaussians_
         return measure(
-            self.network_, gaussians, autoencoder, self._batches(X), len(X), view
+            self.network_,
+            gaussians,
+            autoencoder,
+            self._batches(X),
+            len(X),
+            view,
+            getattr(self, "evidence_", None),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
@@ -428,6 +458,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             )
         return self.evidence_.total(measured.raw)
 
+    @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
@@ -536,6 +567,7 @@ class VMDLSDetector(BaseDetector):
     autoencoder_epochs: int = parameter(5, Interval(Integral, 1, None, closed="left"))
     weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
+    @under_ordinary_torch
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
 
@@ -555,6 +587,7 @@ width), float64
             reconstructions(self.autoencoder_, self._batches(X))
         )
 
+    @under_ordinary_torch
     def reconstruction_weight(self, X: ArrayLike) -> np.ndarray:
         """Distance between each point and its reconstruction at the first tap.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, stored_array
 from skvmdls.network import ENSEMBLE_PARTS
 
 __all__ = ["Evidence", "View"]
@@ -167,10 +167,14 @@ class View:
         """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
         if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
             raise ValueError(f"a view of {str(state)[:80]}")
-        view = cls(**{**state, "features": tuple(state["features"])})
-        are_bools = [isinstance(flag, bool) for flag in (view.normalize, view.residual)]
-        if view.fusion not in ("late", "early") or not all(are_bools):
+        flags = (state["normalize"], state["residual"])
+        if (
+            not isinstance(state["features"], list)
+            or state["fusion"] not in ("late", "early")
+            or not all(isinstance(flag, bool) for flag in flags)
+        ):
             raise ValueError(f"a view of {str(state)[:80]}")
+        view = cls(**{**state, "features": tuple(state["features"])})
         resolve_features(
             view.features, fusion=view.fusion, is_table=is_table, has_head=has_head
         )
@@ -287,6 +291,24 @@ class Evidence:
         0 is at the known points' median, -1 at the end of their usual range.
         """
         return (raw - self.typical) / self.spread
+
+    def under_classes(self, name: str, scores: Tensor) -> Tensor:
+        """Weighted, standardised scores of one part under each class.
+
+        Parameters
+        ----------
+        name : str
+            The part.
+        scores : Tensor of shape (n, n_classes)
+            Its raw scores.
+
+        Returns
+        -------
+        standardized : Tensor of shape (n, n_classes)
+        """
+        place = self.names.index(name)
+        scale = self.weights[place] / self.spread[place]
+        return (scores - float(self.typical[place])) * float(scale)
 
     def total(self, raw: np.ndarray) -> np.ndarray:
         """Weighted sum (n,) of the standardised scores, higher for the known."""

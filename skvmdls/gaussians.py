@@ -15,7 +15,7 @@ from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, stored_array
 
 __all__ = ["ClassGaussians", "fit_gaussians"]
 

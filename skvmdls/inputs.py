@@ -1,17 +1,20 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
-import warnings
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._labels import as_labels
+from skvmdls._states import check_shape, stored_array
+from skvmdls._validation import as_array, warn
 
 __all__ = [
     "Standardizer",
@@ -43,7 +46,7 @@ def check_inputs(
     >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
     (5, 1, 8, 8)
     """
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = as_array(X)
     is_table = len(X.shape) <= 2
     if is_table and input_shape is not None and len(input_shape) == 3:
         raise ValueError(
@@ -64,7 +67,8 @@ def check_inputs(
     if X.ndim > 4:
         raise ValueError(
             f"X has {X.ndim} dimensions, shape {X.shape}; expected (n, features), "
-            "(n, height, width) or (n, channels, height, width)."
+            "(n, height, width) or (n, channels, height, width). Without a net of "
+            "its own for it, give it as a table: X.reshape(len(X), -1)."
         )
     images = X if X.ndim == 4 else X[:, None]
     if 0 in images.shape[1:]:
@@ -88,7 +92,7 @@ def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
     return ""
 
 
-def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Find the classes of labels (n,), sorted, and the position (n,) of each in them.
 
     Examples
@@ -97,11 +101,7 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> encoded
     array([0, 1, 1, 0])
     """
-    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
-        raise ValueError(
-            "y contains missing labels (None or NaN). Drop these rows: an unlabelled "
-            "point cannot be trained on."
-        )
+    y = as_labels(y)
     check_classification_targets(y)
     if y.dtype.kind == "u" and y.max(initial=0) > np.iinfo(np.int64).max:
         raise ValueError(
@@ -161,8 +161,10 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     Attributes
     ----------
     mean_, scale_ : ndarray of shape (features,) or (channels, 1, 1), float64
-    largest_ : float
-        Largest absolute value seen, of bytes after the division.
+    smallest_, largest_ : float
+        The range of the values seen, of bytes after the division.
+    were_bytes_ : bool
+        Whether they were of dtype uint8.
 
     Examples
     --------
@@ -175,13 +177,16 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     def fit(self, X: np.ndarray) -> "Standardizer":
         """Learn the statistics of X, whose values must have squares."""
         scaler = StandardScaler()
-        self.largest_ = 0.0
+        self.were_bytes_ = X.dtype == np.uint8
+        self.smallest_, self.largest_ = math.inf, -math.inf
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
-            self.largest_ = max(self.largest_, float(np.abs(values).max()))
-            if self.largest_ > LARGEST:
+            self.smallest_ = min(self.smallest_, float(values.min()))
+            self.largest_ = max(self.largest_, float(values.max()))
+            extent = max(-self.smallest_, self.largest_)
+            if extent > LARGEST:
                 raise ValueError(
-                    f"X holds values as large as {self.largest_:.3g}, too large to be "
+                    f"X holds values as large as {extent:.3g}, too large to be "
                     f"standardised: their squares overflow. Rescale X to stay below "
                     f"{LARGEST:.0e}."
                 )
@@ -194,8 +199,13 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Hand out what was learned, arrays and a float, for :meth:`from_state`."""
-        return {"mean": self.mean_, "scale": self.scale_, "largest": self.largest_}
+        """Hand out what was learned, for :meth:`from_state`."""
+        return {
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "range": [self.smallest_, self.largest_],
+            "were_bytes": self.were_bytes_,
+        }
 
     @classmethod
     def from_state(
@@ -210,12 +220,15 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             setattr(standardizer, f"{name}_", array)
         if standardizer.scale_.min() <= 0:
             raise ValueError("standardizer.scale must be positive")
-        standardizer.largest_ = state["largest"]
-        if type(standardizer.largest_) is not float or not standardizer.largest_ >= 0:
+        extent = state["range"]
+        are_floats = isinstance(extent, list) and [*map(type, extent)] == [float] * 2
+        if not are_floats or type(state["were_bytes"]) is not bool:
             raise ValueError(
-                "standardizer.largest: expected float of at least 0, found "
-                f"{str(state['largest'])[:50]!r}"
+                "standardizer: expected a range of two floats and whether they were "
+                f"bytes, found {str(extent)[:50]} and {str(state['were_bytes'])[:50]}"
             )
+        standardizer.smallest_, standardizer.largest_ = extent
+        standardizer.were_bytes_ = state["were_bytes"]
         return standardizer
 
     def warn_of_other_units(self, X: np.ndarray) -> None:
@@ -224,20 +237,31 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         Bytes are divided by 255 and floats are not: to a detector fitted on floats up
         to 255, bytes are all black; to one fitted on bytes, such floats are glaring.
         """
-        if X.ndim != 4:
+        # Bytes beside bytes are right, however dark.
+        if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
             return
-        largest = float(np.abs(_unit_range(X[:CHUNK])).max())
-        too_large = largest > 16 and self.largest_ <= 1
-        too_small = X.dtype == np.uint8 and self.largest_ > 16
-        if too_large or too_small:
-            warnings.warn(
-                f"X holds {X.dtype} images with values up to {largest:.3g} (uint8 is "
-                "divided by 255), but the detector was fitted on values up to "
-                f"{self.largest_:.3g}. Give images as they were given to fit: uint8, "
-                "or floats of the same range.",
-                UserWarning,
-                stacklevel=4,
+        values = _unit_range(X[:CHUNK])
+        smallest, largest = float(values.min()), float(values.max())
+        if self._look_rescaled(smallest, largest):
+            divided = " (uint8 divided by 255)"
+            warn(
+                f"X holds {X.dtype} images with values from {smallest:.3g} to "
+                f"{largest:.3g}{divided * (X.dtype == np.uint8)}, but the detector was "
+                f"fitted on values from {self.smallest_:.3g} to {self.largest_:.3g}"
+                f"{divided * self.were_bytes_}. Give images as they were given to fit: "
+                "in the same units and the same range."
             )
+
+    def _look_rescaled(self, smallest: float, largest: float) -> bool:
+        extent = max(-self.smallest_, self.largest_)
+        size = max(-smallest, largest)
+        # Of 255 and 1, or 65535 and 255: no picture is so much brighter or darker.
+        if size > 16 * extent or 0 < size < extent / 64:
+            return True
+        # Of [-1, 1] and [0, 1]: one has black at its most negative, the other at 0.
+        if self.smallest_ < -0.1 * extent:
+            return 0 <= smallest < 0.05 * largest
+        return self.smallest_ >= 0 and smallest < -0.1 * size
 
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standardise, into a tensor of the shape of X, on the CPU."""

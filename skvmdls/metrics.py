@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvmdls._estimators import detector_and_inputs
+from skvmdls._labels import positions
 
 __all__ = [
     "ThresholdCurve",
@@ -104,7 +105,8 @@ def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> flo
     """
     check_consistent_length(y_true, y_pred)
     classes = np.asarray(classes)
-    true, predicted = (_positions(labels, classes) for labels in (y_true, y_pred))
+    true = positions(y_true, classes, "y_true")
+    predicted = positions(y_pred, classes, "y_pred")
     present = np.union1d(true, predicted)
     return float(f1_score(true, predicted, labels=present, average="macro"))
 
@@ -221,7 +223,8 @@ def oscr(
     """
     check_consistent_length(y_true, y_known, scores)
     classes = np.asarray(classes)
-    true, answered = (_positions(labels, classes) for labels in (y_true, y_known))
+    true = positions(y_true, classes, "y_true")
+    answered = positions(y_known, classes, "y_known")
     is_known = true < len(classes)
     known, unknown = _split(is_known, scores)
     below, up_to = (
@@ -383,9 +386,8 @@ def threshold_curve_from_predictions(
     # From the best accepted point to the worst: each threshold accepts the first few.
     order = np.argsort(-values, kind="stable")
     values = values[order]
-    true, answered = (
-        _positions(labels, classes)[order] for labels in (y_true, y_known)
-    )
+    true = positions(y_true, classes, "y_true")[order]
+    answered = positions(y_known, classes, "y_known")[order]
     is_known = true < len(classes)
     n_known, n_unknown = int(is_known.sum()), int((~is_known).sum())
     if n_known == 0:
@@ -428,7 +430,8 @@ def _known_rows(
     """Positions of true and predicted labels, of the points of known classes."""
     check_consistent_length(y_true, y_pred)
     classes = np.asarray(classes)
-    true, predicted = (_positions(labels, classes) for labels in (y_true, y_pred))
+    true = positions(y_true, classes, "y_true")
+    predicted = positions(y_pred, classes, "y_pred")
     is_known = true < len(classes)
     if not is_known.any():
         raise ValueError("y_true holds no point of a known class.")
@@ -477,15 +480,3 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
                 "skvmdls.model_selection.LeaveClassesOut."
             )
     return known, unknown
-
-
-def _positions(labels: ArrayLike, classes: np.ndarray) -> np.ndarray:
-    """Position of each label in `classes`; ``len(classes)`` for unknown ones."""
-    values = np.asarray(column_or_1d(labels))
-    order = np.argsort(classes)
-    is_known = np.isin(values, classes)
-    positions = np.full(len(values), len(classes))
-    positions[is_known] = order[
-        np.searchsorted(classes, values[is_known], sorter=order)
-    ]
-    return positions

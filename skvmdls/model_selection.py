@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_random_state, column_or_1d, indexable
+from sklearn.utils import check_random_state, indexable
 
 from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls._labels import as_labels, positions
 from skvmdls.metrics import (
     acceptance_rate,
     accepted_accuracy,
@@ -126,7 +127,7 @@ class LeaveClassesOut(BaseCrossValidator):
             warnings.warn("LeaveClassesOut ignores groups.", UserWarning, stacklevel=2)
         X, y = indexable(X, y)
         classes, labels, counts = np.unique(
-            column_or_1d(y), return_inverse=True, return_counts=True
+            as_labels(y), return_inverse=True, return_counts=True
         )
         self._check_settings()
         n_unknown = self._n_left_out(len(classes))
@@ -283,13 +284,13 @@ def _scorer(figure: Callable[[Detector, Any, Any], float]) -> Scorer:
 @_scorer
 def auroc_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.auroc` of the scores."""
-    return auroc(np.isin(y, detector.classes_), detector.score_samples(X))
+    return auroc(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
 def tnr_at_tpr95_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.tnr_at_tpr` at 95 % of the scores."""
-    return tnr_at_tpr(np.isin(y, detector.classes_), detector.score_samples(X))
+    return tnr_at_tpr(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
@@ -329,3 +330,7 @@ SCORERS: dict[str, Scorer] = {
     "open_set_f1": open_set_f1_scorer,
     "tnr_at_tpr95": tnr_at_tpr95_scorer,
 }
+
+
+def _is_known(y: Any, detector: Detector) -> np.ndarray:
+    return positions(y, detector.classes_) < len(detector.classes_)

@@ -1,7 +1,7 @@
 """The network: backbone, stochastic generator, head, and the feature ensemble."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from skvmdls.backbones import BackboneFactory
 
@@ -85,7 +86,8 @@ class VariationalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         """Parameters of each point's Gaussian, and the head's logits."""
-        g = self.backbone(x)
+        # In training, some nets answer otherwise than in evaluation.
+        g = _checked_output(self.backbone, self.backbone(x), len(x))
         logits = None if self.head is None else self.head(g)
         return Outputs(self.mu(g), self.log_sigma(g), logits)
 
@@ -125,22 +127,7 @@ def build_network(
     backbone = _own_module(factory, input_shape, "backbone")
     taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            g = backbone(example)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The backbone {type(backbone).__name__} cannot take a batch of shape "
-            f"{tuple(example.shape)}: {error}"
-        ) from error
-    if not isinstance(g, Tensor) or g.ndim != 2 or len(g) != 2:
-        found = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-        raise ValueError(
-            f"The backbone {type(backbone).__name__} turned a batch of shape "
-            f"{tuple(example.shape)} into {found}; expected a tensor of shape "
-            "(2, k). End it with nn.Flatten(), or take its classifier off."
-        )
+    g = _checked_output(backbone, _tried("backbone", backbone.eval(), example), 2)
     network = VariationalNetwork(backbone, g.shape[1], latent_dim, n_classes).eval()
     with torch.no_grad():
         parts = network.ensemble(example)
@@ -165,13 +152,16 @@ def build_autoencoder(
             f"The autoencoder {type(autoencoder).__name__} has no parameters to train."
         )
     example = torch.zeros(2, *input_shape)
-    with torch.no_grad():
-        output = autoencoder.eval()(example)
+    output = _tried("autoencoder", autoencoder.eval(), example)
     if not isinstance(output, Tensor) or output.shape != example.shape:
-        found = tuple(output.shape) if isinstance(output, Tensor) else type(output)
+        found, way = (
+            (str(tuple(output.shape)), "")
+            if isinstance(output, Tensor)
+            else (_described(output), f" {_way_to_one_tensor(output)}")
+        )
         raise ValueError(
             f"The autoencoder turned a batch of shape {tuple(example.shape)} into "
-            f"{found}; expected the same shape."
+            f"{found}; expected the same shape.{way}"
         )
     return autoencoder.train()
 
@@ -188,8 +178,64 @@ def _own_module(
         )
     # A factory may hand out one loaded module again and again. Convolutions follow the
     # layout of their weights, and this layout is the fastest.
-    own = deepcopy(module).to(torch.get_default_device(), torch.float32)
+    own = deepcopy(module)
+    if any(map(is_lazy, own.parameters())):
+        _tried(role, own.eval(), torch.zeros(2, *input_shape))
+        own.train()
+    own = own.to(torch.get_default_device(), torch.float32)
     return own.to(memory_format=torch.channels_last)
+
+
+def _tried(role: str, module: nn.Module, example: Tensor) -> Any:
+    """Run a module of the user's; whatever goes wrong is explained."""
+    try:
+        with torch.no_grad():
+            return module(example)
+    except Exception as error:
+        raise ValueError(
+            f"The {role} {type(module).__name__} cannot take a batch of shape "
+            f"{tuple(example.shape)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _checked_output(backbone: nn.Module, g: Any, n: int) -> Tensor:
+    is_vectors = isinstance(g, Tensor) and g.ndim == 2 and len(g) == n
+    if is_vectors and g.is_floating_point():
+        return g
+    mode = "in training, " if backbone.training else ""
+    if isinstance(g, Tensor):
+        found = f"{g.dtype} of shape {tuple(g.shape)}"
+        way = (
+            "Leave out its argmax or rounding."
+            if is_vectors
+            else "End it with nn.Flatten(), or take its classifier off."
+        )
+    else:
+        found, way = _described(g), _way_to_one_tensor(g)
+    raise ValueError(
+        f"The backbone {type(backbone).__name__} turned a batch of {n} inputs "
+        f"{mode}into {found}; expected a tensor of floats of shape ({n}, k). {way}"
+    )
+
+
+def _described(output: Any) -> str:
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {name} with the keys {list(output)}"
+    return f"a {name} of {len(output)}" if isinstance(output, tuple | list) else name
+
+
+def _way_to_one_tensor(output: Any) -> str:
+    if isinstance(output, Mapping):
+        part = f"[{next(iter(output), 0)!r}]"
+    elif isinstance(output, tuple | list):
+        part = "[0]"
+    else:
+        part = ".logits"
+    return (
+        "Wrap it in a module with `def forward(self, x): return "
+        f"self.net(x){part}`, whichever part is the one."
+    )
 
 
 def _taps(backbone: nn.Module) -> Sequence[str]:

@@ -18,6 +18,7 @@ from sklearn.metrics import RocCurveDisplay, roc_curve
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls._labels import positions
 from skvmdls.metrics import (
     ThresholdCurve,
     auroc,
@@ -154,7 +155,7 @@ class ScoreHistogramDisplay(_LabelledDisplay):
     @classmethod
     def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
         return {
-            "is_known": np.isin(y, detector.classes_),
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
             "scores": detector.score_samples(X),
             "threshold": detector.offset_,
         }
@@ -349,7 +350,7 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     @classmethod
     def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
         return {
-            "is_known": np.isin(y, detector.classes_),
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
             "scores": detector.score_samples(X),
         }
 
@@ -498,7 +499,7 @@ class EnsembleDisplay(_LabelledDisplay):
                 linewidth=0.2,
                 label=str(label),
             )
-        is_unknown = ~np.isin(labels, classes)
+        is_unknown = positions(labels, classes) == len(classes)
         if is_unknown.any():
             ax.scatter(
                 self.points[is_unknown, 0],

@@ -13,6 +13,7 @@ from skvmdls.evidence import (
     INPUT,
     LOGIT,
     RESIDUAL,
+    Evidence,
     View,
     residual_features,
     unit_and_length,
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+# How much the parts count beside the head in choosing the class; see docs/recipe.md.
+PARTS_IN_LABEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,19 @@ def measure(
     batches: Iterable[Tensor],
     n_points: int,
     view: View,
+    evidence: Evidence | None = None,
 ) -> Measured:
     """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
 
     `gaussians` are of each block of the view, and of the residual if it has one;
-    `n_points` are the rows of all batches together.
+    `n_points` are the rows of all batches together. The evidence brings the parts to
+    one unit where head and parts choose the class together.
     """
-    n_classes = len(next(iter(gaussians.values())).means)
+    n_classes = (
+        network.head.out_features
+        if network.head is not None
+        else len(next(iter(gaussians.values())).means)
+    )
     # Filled in place: many small arrays, kept between the large ones that each batch
     # needs for a moment, would keep the allocator from using their memory again.
     measured = Measured(
@@ -112,7 +122,12 @@ def measure(
             name: gaussians[name].log_likelihood(block)
             for name, block in _blocks(parts, reconstructed, view).items()
         }
-        likelihood = torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+        likelihood = (
+            torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+            if view.blocks
+            else parts[LOGIT].double()
+        )
         if LOGIT in view.names:
             scores[LOGIT] = parts[LOGIT]
         raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
@@ -120,10 +135,19 @@ def measure(
         if reconstructed is not None:
             difference = parts["t1"] - reconstructed.mean(dim=2)
             weight = difference.square().sum(dim=1)
+        classes = likelihood
+        if LOGIT in parts:
+            classes = parts[LOGIT].to(likelihood).log_softmax(dim=1)
+            if evidence is not None and view.blocks:
+                under_classes = torch.stack(
+                    [evidence.under_classes(name, scores[name]) for name in view.blocks]
+                )
+                by_parts = under_classes.sum(dim=0).log_softmax(dim=1)
+                classes = classes + PARTS_IN_LABEL * by_parts
         return Measured(
             likelihood.cpu().numpy(),
             torch.stack(raw, dim=1).numpy(),
-            parts.get(LOGIT, likelihood).argmax(dim=1).cpu().numpy(),
+            classes.argmax(dim=1).cpu().numpy(),
             weight.cpu().double().numpy(),
         )
 

@@ -28,10 +28,14 @@ __all__ = [
     "seeded",
     "train_autoencoder",
     "train_network",
+    "usual_epochs",
 ]
 
 # By a figure's name, its value of each epoch; see `history_` of the detectors.
 History = dict[str, list[float]]
+
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
+TABLE_STEPS = 2000
 
 # Squared distance, missed on the mean over triplets, at which the metric losses beside
 # a head count by 1/e. See docs/recipe.md.
@@ -82,6 +86,31 @@ class AutoencoderPlan(Plan):
     """How the autoencoder is trained: in float32, on the points as they are."""
 
     batch_size: int
+
+
+def usual_epochs(n_batches: int, is_table: bool) -> int:
+    """Epochs that a training takes if nothing else is asked for.
+
+    Tables of few rows need more of them: :data:`TABLE_STEPS` steps, within bounds.
+
+    Parameters
+    ----------
+    n_batches : int
+        Of one epoch.
+    is_table : bool
+
+    Returns
+    -------
+    epochs : int
+
+    Examples
+    --------
+    >>> usual_epochs(5, is_table=True), usual_epochs(5, is_table=False)
+    (60, 20)
+    """
+    if not is_table:
+        return FEWEST_EPOCHS
+    return min(max(FEWEST_EPOCHS, math.ceil(TABLE_STEPS / n_batches)), MOST_EPOCHS)
 
 
 @contextmanager

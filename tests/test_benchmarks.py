@@ -141,7 +141,8 @@ def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors
     net, *_ = softmax_net(task, detector)
     [(trained, *data, plan)] = seen
     assert trained is net
-    assert plan == network_plan(detector, torch.device("cpu"))
+    n_rows = len(detector.split_.training)
+    assert plan == network_plan(detector, n_rows, torch.device("cpu"))
     rows, _ = split(task, detector)
     expected = detector.standardizer_.transform(task.X_train[rows])
     torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
@@ -152,7 +153,7 @@ def test_the_softmax_net_learns():
     X, y = blobs(300, 0)
     X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
     detector = VMDLSbDetector(max_epochs=10).fit(X, y)
-    plan = network_plan(detector, torch.device("cpu"))
+    plan = network_plan(detector, len(X), torch.device("cpu"))
     torch.manual_seed(0)
     net = SoftmaxNet(mlp, (6,), 3)
     train_softmax(net, X, y, plan)
@@ -240,6 +241,11 @@ def small_data(monkeypatch):
     [
         ("ood-cifar10", 1, ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"]),
         ("ood-cifar100", 1, ["ImageNet-resize", "CIFAR-10", "NOISE"]),
+        (
+            "ablation-evidence-cifar10",
+            len(EVIDENCE),
+            ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"],
+        ),
         ("osr-splits-cifar10", 5, ["other classes"]),
         ("leave-classes-out-cifar10", 4, ["other classes"]),
         ("leave-classes-out-tables", 9, ["classes left out"]),

@@ -37,13 +37,33 @@ class Shaped(nn.Module):
 def test_forward_gives_a_gaussian_and_ensemble_gives_all_parts():
     network = build_network(cnn, (3, 12, 9), latent_dim=5).eval()
     x = torch.randn(4, 3, 12, 9)
-    mu, log_sigma = network(x)
+    mu, log_sigma, logits = network(x)
     assert mu.shape == log_sigma.shape == (4, 5)
+    assert logits is None
     parts = network.ensemble(x)
+    assert parts.pop("t1 map").shape == (4, 32, 12 * 9)
     assert {name: part.shape for name, part in parts.items()} == {
         name: (4, size) for name, size in network.ensemble_sizes.items()
     }
     torch.testing.assert_close(parts["mu"], mu)
+
+
+def test_a_head_gives_logits_of_g():
+    network = build_network(cnn, (3, 12, 9), latent_dim=5, n_classes=7).eval()
+    x = torch.randn(4, 3, 12, 9)
+    parts = network.ensemble(x)
+    assert network.ensemble_sizes["logit"] == 7
+    torch.testing.assert_close(network(x).logits, parts["logit"])
+    torch.testing.assert_close(parts["logit"], network.head(parts["g"]))
+
+
+def test_a_head_leaves_the_other_initial_weights_as_they_are():
+    torch.manual_seed(0)
+    plain = build_network(mlp, (6,), latent_dim=3)
+    torch.manual_seed(0)
+    headed = build_network(mlp, (6,), latent_dim=3, n_classes=2)
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(headed.state_dict()[name], weight)
 
 
 def test_taps_are_the_stages_outputs_averaged_over_space():
@@ -53,22 +73,31 @@ def test_taps_are_the_stages_outputs_averaged_over_space():
     for name, stage in zip(("t1", "t2", "t3"), network.backbone, strict=False):
         x = stage(x)
         torch.testing.assert_close(parts[name], x.mean(dim=(2, 3)))
-    torch.testing.assert_close(
-        network.first_tap(torch.randn(3, 1, 16, 16)).shape, (3, 32)
-    )
 
 
-def test_first_tap_equals_the_ensembles_and_stops_there():
+def test_first_map_equals_the_ensembles_and_stops_there():
     network = build_network(lambda shape: Shaped(), (1, 8, 8), latent_dim=2).eval()
     x = torch.randn(3, 1, 8, 8)
-    expected = network.ensemble(x)["t1"]
+    parts = network.ensemble(x)
     network.backbone.calls.clear()
-    torch.testing.assert_close(network.first_tap(x), expected)
+    found = network.first_map(x)
     assert network.backbone.calls == []
+    assert found.shape == (3, 4, 6 * 6)
+    assert network.first_places == 36
+    torch.testing.assert_close(found, network.backbone.first(x).flatten(start_dim=2))
+    torch.testing.assert_close(found, parts["t1 map"])
+    torch.testing.assert_close(found.mean(dim=2), parts["t1"])
+
+
+def test_a_first_stage_that_gives_vectors_is_a_map_of_one_place():
+    network = build_network(mlp, (6,), latent_dim=3).eval()
+    x = torch.randn(5, 6)
+    assert network.first_places == 1
+    assert torch.equal(network.first_map(x)[:, :, 0], network.ensemble(x)["t1"])
 
 
 def test_initial_sigma_is_small():
-    _, log_sigma = build_network(mlp, (6,), latent_dim=3)(torch.randn(5, 6))
+    log_sigma = build_network(mlp, (6,), latent_dim=3)(torch.randn(5, 6)).log_sigma
     torch.testing.assert_close(log_sigma.exp(), torch.full((5, 3), 0.1))
 
 

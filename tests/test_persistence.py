@@ -227,7 +227,7 @@ def array(name, value):
         (put("features", value=["mu", "t9"]), "features"),
         (put("covariance_type", value="round"), "cannot be loaded: 'round'"),
         (put("weighting", "scale", value=0.0), "a weighting of"),
-        (put("largest", value="big"), "expected float of at least 0, found 'big'"),
+        (put("range", value=[0.0, "big"]), "expected a range of two floats"),
         (put("history", value=[1]), "expected dict"),
         (
             array("network.mu.weight", lambda a: a[:, :3].copy()),
