@@ -551,14 +551,21 @@ def usual(table):
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_the_docstring_states_every_parameter_with_its_default(detector):
+def test_the_docstring_states_every_parameter_once_with_its_default(detector):
     documented = re.findall(r"^(\w+) : .*default=(.*)$", detector.__doc__, re.MULTILINE)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(detector).parameters.items()
-    }
-    assert {name: eval(default) for name, default in documented} == defaults
-    assert "{" + "parameters}" not in detector.__doc__
+    parameters = inspect.signature(detector).parameters
+    keyword_only = {p.kind for name, p in parameters.items() if name != "backbone"}
+    assert keyword_only == {inspect.Parameter.KEYWORD_ONLY}
+    defaults = [(name, parameter.default) for name, parameter in parameters.items()]
+    assert [(name, eval(default)) for name, default in documented] == defaults
+    assert list(detector._parameter_constraints) == list(parameters)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_docstring_has_each_section_once_and_in_numpydocs_order(detector):
+    sections = re.findall(r"^(\w[\w ]*)\n-{3,}$", detector.__doc__, re.MULTILINE)
+    titles = ["Parameters", "Attributes", "See Also", "References", "Examples"]
+    assert sections == titles
 
 
 @pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
@@ -852,7 +859,7 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
 def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
     X, y = table
     usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr("skvmdls.detector.fits_on", lambda tensor, device: False)
+    monkeypatch.setattr("skvmdls._fitting.fits_on", lambda tensor, device: False)
     streamed = quick(device="cuda").fit(X, y).score_samples(X)
     np.testing.assert_allclose(streamed, usual, rtol=1e-4)
 
@@ -999,7 +1006,7 @@ def test_one_of_each_group_calibrates_and_none_of_it_trains(table, monkeypatch):
         held_out.append(hold_out(*arguments))
         return held_out[-1]
 
-    monkeypatch.setattr("skvmdls.detector.hold_out", observed)
+    monkeypatch.setattr("skvmdls._fitting.hold_out", observed)
     detector = quick(VMDLSDetector, calibration_fraction=0.3).fit(X, y, groups=groups)
     [parts] = held_out
     assert len(detector.calibration_scores_) == len(parts.threshold)
