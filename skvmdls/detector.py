@@ -473,6 +473,10 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        # Neither its classifiers, whose -1 would be a class, nor its outlier detectors,
+        # whose answers are 1 and -1: so scikit-learn refuses to calibrate the decision
+        # function, or to take it for a score of the labels (`scoring="roc_auc"`).
+        tags.estimator_type = None
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags
