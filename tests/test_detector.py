@@ -2,8 +2,12 @@
 
 import inspect
 import io
+import os
 import pickle
 import re
+import subprocess
+import sys
+import tempfile
 from copy import deepcopy
 
 import joblib
@@ -11,20 +15,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, X_GOOD, Y_GOOD
+from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, BAD_TRUTHS, X_GOOD, Y_GOOD
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.calibration import WeightCalibration
+from skvmdls._validation import group_ids
+from skvmdls.calibration import WeightCalibration, hold_out
 from skvmdls.metrics import auroc
-from skvmdls.model_selection import get_scorer
+from skvmdls.model_selection import SCORERS, get_scorer
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
 SCORING_METHODS = (
@@ -540,14 +551,21 @@ def usual(table):
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_the_docstring_states_every_parameter_with_its_default(detector):
+def test_the_docstring_states_every_parameter_once_with_its_default(detector):
     documented = re.findall(r"^(\w+) : .*default=(.*)$", detector.__doc__, re.MULTILINE)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(detector).parameters.items()
-    }
-    assert {name: eval(default) for name, default in documented} == defaults
-    assert "{" + "parameters}" not in detector.__doc__
+    parameters = inspect.signature(detector).parameters
+    keyword_only = {p.kind for name, p in parameters.items() if name != "backbone"}
+    assert keyword_only == {inspect.Parameter.KEYWORD_ONLY}
+    defaults = [(name, parameter.default) for name, parameter in parameters.items()]
+    assert [(name, eval(default)) for name, default in documented] == defaults
+    assert list(detector._parameter_constraints) == list(parameters)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_docstring_has_each_section_once_and_in_numpydocs_order(detector):
+    sections = re.findall(r"^(\w[\w ]*)\n-{3,}$", detector.__doc__, re.MULTILINE)
+    titles = ["Parameters", "Attributes", "See Also", "References", "Examples"]
+    assert sections == titles
 
 
 @pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
@@ -841,7 +859,7 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
 def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
     X, y = table
     usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr("skvmdls.detector.fits_on", lambda tensor, device: False)
+    monkeypatch.setattr("skvmdls._fitting.fits_on", lambda tensor, device: False)
     streamed = quick(device="cuda").fit(X, y).score_samples(X)
     np.testing.assert_allclose(streamed, usual, rtol=1e-4)
 
@@ -873,6 +891,207 @@ def test_read_only_memory_maps(digits, tmp_path):
     )
 
 
+NUMPY_TYPES = {
+    int: (np.int8, np.uint8, np.int32, np.int64, np.uint64),
+    float: (np.float16, np.float32, np.float64),
+    bool: (np.bool_,),
+    str: (np.str_,),
+}
+# A value of each parameter, small enough for the smallest type.
+VALUES = {
+    "backbone": "mlp",
+    "latent_dim": 4,
+    "distancing_margin": 2.0,
+    "classes_per_batch": 2,
+    "samples_per_class": 8,
+    "max_epochs": 2,
+    "threshold": -100.0,
+    "contamination": 0.25,
+    "calibration_fraction": 0.25,
+    "freeze_epochs": 1,
+    "batch_size": 100,
+    "autoencoder": "mlp",
+    "autoencoder_epochs": 2,
+    "verbose": 0,
+    "random_state": 3,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+
+@pytest.mark.parametrize("name", sorted(VMDLSDetector().get_params()))
+def test_every_parameter_takes_numpys_scalars(name, table):
+    """Regression: `max_epochs=np.int64(2)` failed in every fit of a search."""
+    X, y = table
+    value = VALUES.get(name, VMDLSDetector().get_params()[name])
+    for kind in NUMPY_TYPES.get(type(value), ()):
+        # The exact value that this type has for it.
+        given = kind(value)
+        usual, scalar = (
+            quick(VMDLSDetector, max_epochs=1, autoencoder_epochs=1)
+            .set_params(**{name: each})
+            .fit(X, y)
+            for each in (given.item(), given)
+        )
+        assert getattr(scalar, name) is given
+        np.testing.assert_array_equal(scalar.score_samples(X), usual.score_samples(X))
+        np.testing.assert_array_equal(scalar.predict(X), usual.predict(X))
+
+
+def test_small_integers_of_numpy_do_not_overflow(table):
+    """Rows beyond 255 were lost, had the batches been counted in uint8."""
+    X, y = (np.concatenate([part] * 3) for part in table)
+    X = X + np.arange(len(X))[:, None] * 1e-6
+    detector = quick(batch_size=np.uint8(200)).fit(X, y)
+    assert detector.score_samples(X).shape == (360,)
+    usual = quick(batch_size=200).fit(X, y)
+    np.testing.assert_array_equal(detector.score_samples(X), usual.score_samples(X))
+
+
+def test_a_grid_of_numpy_arrays(table):
+    X, y = table
+    grid = {"max_epochs": np.arange(1, 3), "contamination": np.array([0.1, 0.3])}
+    search = GridSearchCV(quick(), grid, cv=StratifiedKFold(2), error_score="raise")
+    assert np.isfinite(search.fit(X, y).cv_results_["mean_test_score"]).all()
+
+
+def test_a_search_over_features_given_as_an_array(table):
+    detector = quick(features=np.array(["g", "mu"])).fit(*table)
+    assert detector.features_ == ("g", "mu")
+    assert {type(name) for name in detector.features_} == {str}
+
+
+# -------------------------------------------------------------------------- groups
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_distinct_rows_without_groups_fit_as_with_a_group_each(detector, table):
+    X, y = table
+    usual = quick(detector).fit(X, y).score_samples(X)
+    each = quick(detector).fit(X, y, groups=np.arange(len(X)).astype(str))
+    np.testing.assert_array_equal(each.score_samples(X), usual)
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_of_rows_do_not_reject_new_points(copies, digits, is_known):
+    """Regression: 0.9 % of the new known points were accepted, of five copies each."""
+    X, y = (np.repeat(p, copies, axis=0) for p in (digits.X_train, digits.y_train))
+    detector = quick(max_epochs=10 // copies, contamination=0.05).fit(X, y)
+    assert len(detector.calibration_scores_) <= 0.12 * len(digits.X_train)
+    assert np.mean(detector.predict(digits.X_test[is_known]) != -1) > 0.85
+
+
+def test_near_copies_need_groups(table):
+    """Augmented copies on disk: equal to no other row, and not independent."""
+    rng = np.random.default_rng(0)
+    X, y = table[0][:, :4], table[1]
+    near = np.concatenate([X + 1e-6 * rng.normal(size=X.shape) for _ in range(4)])
+    labels, groups = np.tile(y, 4), np.tile(np.arange(len(X)), 4)
+    settings = {"calibration_fraction": 0.3, "max_epochs": 10, "contamination": 0.2}
+    new = rng.normal(size=(300, 4)) + 4 * np.eye(6)[np.arange(300) % 3, :4]
+    accepted = [
+        np.mean(quick(**settings).fit(near, labels, each).predict(new) != -1)
+        for each in (None, groups)
+    ]
+    assert accepted[1] > 0.65
+    assert accepted[1] > accepted[0] + 0.1
+
+
+def test_one_of_each_group_calibrates_and_none_of_it_trains(table, monkeypatch):
+    X, y = table
+    groups = np.arange(len(X)) // 2
+    held_out = []
+
+    def observed(*arguments):
+        held_out.append(hold_out(*arguments))
+        return held_out[-1]
+
+    monkeypatch.setattr("skvmdls._fitting.hold_out", observed)
+    detector = quick(VMDLSDetector, calibration_fraction=0.3).fit(X, y, groups=groups)
+    [parts] = held_out
+    assert len(detector.calibration_scores_) == len(parts.threshold)
+    assert len(set(groups[parts.threshold])) == len(parts.threshold)
+    assert not set(groups[parts.training]) & set(groups[parts.threshold])
+
+
+def test_groups_are_asked_for_by_metadata_routing(table, monkeypatch):
+    X, y = table
+    groups = np.arange(len(X)) // 2
+    seen = []
+
+    def observed(X, groups):
+        seen.append(groups)
+        return group_ids(X, groups)
+
+    monkeypatch.setattr("skvmdls.detector.group_ids", observed)
+    with config_context(enable_metadata_routing=True):
+        asking = quick(max_epochs=1).set_fit_request(groups=True)
+        Pipeline([("s", StandardScaler()), ("d", asking)]).fit(X, y, groups=groups)
+        np.testing.assert_array_equal(seen.pop(), groups)
+        search = GridSearchCV(
+            asking, {"latent_dim": [4]}, cv=GroupKFold(2), refit=False
+        )
+        search.fit(X, y, groups=groups)
+        assert [len(part) for part in seen] == [60, 60]
+        assert not set(seen[0]) & set(seen[1])
+
+
+def test_a_class_that_is_too_small_for_the_promise_is_named(digits):
+    """Regression: all its new points were rejected, without a word."""
+    X, y = digits.X_train, digits.y_train
+    rows = np.concatenate(
+        [np.flatnonzero(y == c)[: 5 if c == 0 else 60] for c in (0, 1, 2)]
+    )
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 classes have too few rows.*: 0 \(5\)"
+    ):
+        quick(max_epochs=1).fit(X[rows], y[rows])
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_history_makes_a_frame(detector, table):
+    """Regression: the autoencoder's epochs stood in the same dict, and are fewer."""
+    fitted = quick(detector, max_epochs=3).fit(*table)
+    assert pd.DataFrame(fitted.history_).shape == (3, 9)
+    if detector is VMDLSDetector:
+        frame = pd.DataFrame(fitted.autoencoder_history_)
+        assert list(frame.columns) == ["loss", "learning_rate"]
+        assert len(frame) == 2
+
+
+def test_warnings_point_at_the_line_of_the_user(table):
+    with pytest.warns(UserWarning, match="calibration points are too few") as caught:
+        detector = quick(contamination=0.01).fit(*table)
+    with pytest.warns(UserWarning, match="calibration points are too few") as later:
+        detector.predict(table[0])
+    assert {warning.filename for warning in [*caught, *later]} == {__file__}
+
+
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+def test_tensors_under_array_api_dispatch(table):
+    """Regression: "'Tensor' object has no attribute 'astype'"."""
+    X, y = (torch.from_numpy(part) for part in table)
+    usual = quick().fit(X, y)
+    command = (
+        "import sklearn, torch, joblib, sys\n"
+        "X, y, detector = joblib.load(sys.argv[1])\n"
+        "expected = detector.predict(X)\n"
+        "with sklearn.config_context(array_api_dispatch=True):\n"
+        "    assert (detector.predict(X) == expected).all()\n"
+        "    assert detector.score(X, y) > 0.5\n"
+        "    detector.fit(X, y).transform(X)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        joblib.dump((X, y, usual), f"{folder}/all")
+        # scipy looks at the variable as it is imported.
+        environment = os.environ | {"SCIPY_ARRAY_API": "1"}
+        subprocess.run(
+            [sys.executable, "-c", command, f"{folder}/all"],
+            env=environment,
+            check=True,
+        )
+
+
 # ------------------------------------------------------------------------ bad input
 
 
@@ -888,7 +1107,7 @@ def test_bad_fits_are_explained_and_an_earlier_fit_stays(case, table):
     usual = {name: getattr(earlier, name) for name in case.parameters}
     earlier.set_params(**case.parameters)
     with pytest.raises((ValueError, TypeError), match=case.message):
-        earlier.fit(case.X, case.y)
+        earlier.fit(case.X, case.y, case.groups)
     earlier.set_params(**usual)
     np.testing.assert_array_equal(earlier.score_samples(table[0]), before)
     assert earlier.n_features_in_ == 6
@@ -913,6 +1132,15 @@ def test_out_of_memory_in_training_names_the_batch_and_keeps_the_earlier_fit(tab
 def test_bad_new_points_are_explained(fitted, method, case):
     with pytest.raises(ValueError, match=case.message):
         getattr(fitted, method)(case.X)
+
+
+@pytest.mark.parametrize("case", BAD_TRUTHS, ids=lambda case: case.given)
+def test_labels_of_another_type_are_not_scored(fitted, case):
+    with pytest.raises(ValueError, match=case.message):
+        fitted.score(X_GOOD, case.X)
+    for scorer in SCORERS.values():
+        with pytest.raises(ValueError, match=case.message):
+            scorer(fitted, X_GOOD, case.X)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES, ids=lambda case: case.given)
