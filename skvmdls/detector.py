@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
-from skvmdls._labels import as_labels
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
 from skvmdls._torch_state import under_ordinary_torch
@@ -32,7 +31,7 @@ from skvmdls.evidence import FEW_POINTS, Evidence, View
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import (
     check_inputs,
-    check_labels,
+    check_training_data,
     labels_with_unknown,
 )
 from skvmdls.metrics import open_set_f1
@@ -135,7 +134,8 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
     def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
-        X, labels = self._check_training_data(X, y)
+        X, self.classes_, labels = check_training_data(self, X, y)
+        self.input_shape_ = X.shape[1:]
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
         together = group_ids(X, groups)
         workshop = Workshop.of(self, X=X, y=self.classes_[labels], groups=together)
@@ -148,21 +148,6 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
     def _look_as(self, view: View) -> None:
         self.view_ = view
         self.features_, self.evidence_names_ = view.features, view.names
-
-    def _check_training_data(
-        self, X: ArrayLike, y: ArrayLike
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None."
-            )
-        X = check_inputs(self, X, input_shape=None)
-        y = as_labels(y)
-        check_consistent_length(X, y)
-        self.classes_, labels = check_labels(y)
-        self.input_shape_ = X.shape[1:]
-        return X, labels
 
     def _calibrate(self, X: np.ndarray) -> None:
         measured = self._measure(X[self.split_.evidence])

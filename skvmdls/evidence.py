@@ -293,19 +293,7 @@ class Evidence:
         return (raw - self.typical) / self.spread
 
     def under_classes(self, name: str, scores: Tensor) -> Tensor:
-        """Weighted, standardised scores of one part under each class.
-
-        Parameters
-        ----------
-        name : str
-            The part.
-        scores : Tensor of shape (n, n_classes)
-            Its raw scores.
-
-        Returns
-        -------
-        standardized : Tensor of shape (n, n_classes)
-        """
+        """Weighted, standardised scores (n, n_classes) of a part, from its raw ones."""
         place = self.names.index(name)
         scale = self.weights[place] / self.spread[place]
         return (scores - float(self.typical[place])) * float(scale)

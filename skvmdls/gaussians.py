@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skvmdls._states import check_shape, stored_array
 
-__all__ = ["ClassGaussians", "fit_gaussians"]
+__all__ = ["ClassGaussians"]
 
 # Below this share of what is usual, a feature's spread is taken to be rounding.
 SMALLEST_RELATIVE_SCALE = 1e-3

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -20,6 +21,7 @@ __all__ = [
     "Standardizer",
     "check_inputs",
     "check_labels",
+    "check_training_data",
     "labels_with_unknown",
 ]
 
@@ -127,6 +129,21 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             "Each class needs at least 2 samples; drop these classes or add to them."
         )
     return classes, encoded
+
+
+def check_training_data(
+    estimator: Any, X: Any, y: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Validate X and y: gives X, the classes, and the position (n,) of each label."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None."
+        )
+    X = check_inputs(estimator, X, input_shape=None)
+    y = as_labels(y)
+    check_consistent_length(X, y)
+    return X, *check_labels(y)
 
 
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:

@@ -116,40 +116,7 @@ def measure(
     )
 
     def batch_measured(x: Tensor) -> Measured:
-        parts = _parts(network, x)
-        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-        scores = {
-            name: gaussians[name].log_likelihood(block)
-            for name, block in _blocks(parts, reconstructed, view).items()
-        }
-        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
-        likelihood = (
-            torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
-            if view.blocks
-            else parts[LOGIT].double()
-        )
-        if LOGIT in view.names:
-            scores[LOGIT] = parts[LOGIT]
-        raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
-        weight = torch.zeros(len(x))
-        if reconstructed is not None:
-            difference = parts["t1"] - reconstructed.mean(dim=2)
-            weight = difference.square().sum(dim=1)
-        classes = likelihood
-        if LOGIT in parts:
-            classes = parts[LOGIT].to(likelihood).log_softmax(dim=1)
-            if evidence is not None and view.blocks:
-                under_classes = torch.stack(
-                    [evidence.under_classes(name, scores[name]) for name in view.blocks]
-                )
-                by_parts = under_classes.sum(dim=0).log_softmax(dim=1)
-                classes = classes + PARTS_IN_LABEL * by_parts
-        return Measured(
-            likelihood.cpu().numpy(),
-            torch.stack(raw, dim=1).numpy(),
-            classes.argmax(dim=1).cpu().numpy(),
-            weight.cpu().double().numpy(),
-        )
+        return _measured(network, gaussians, autoencoder, x, view, evidence)
 
     start = 0
     for part in map_batches(batch_measured, batches):
@@ -158,6 +125,56 @@ def measure(
             getattr(measured, field.name)[start:end] = getattr(part, field.name)
         start = end
     return measured
+
+
+def _measured(
+    network: VariationalNetwork,
+    gaussians: Mapping[str, ClassGaussians],
+    autoencoder: nn.Module | None,
+    x: Tensor,
+    view: View,
+    evidence: Evidence | None,
+) -> Measured:
+    parts = _parts(network, x)
+    reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
+    scores = {
+        name: gaussians[name].log_likelihood(block)
+        for name, block in _blocks(parts, reconstructed, view).items()
+    }
+    # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+    likelihood = (
+        torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+        if view.blocks
+        else parts[LOGIT].double()
+    )
+    if LOGIT in view.names:
+        scores[LOGIT] = parts[LOGIT]
+    raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
+    weight = torch.zeros(len(x))
+    if reconstructed is not None:
+        difference = parts["t1"] - reconstructed.mean(dim=2)
+        weight = difference.square().sum(dim=1)
+    classes = likelihood
+    if LOGIT in parts:
+        by_head = parts[LOGIT].to(likelihood).log_softmax(dim=1)
+        classes = _by_head_and_parts(by_head, scores, view, evidence)
+    return Measured(
+        likelihood.cpu().numpy(),
+        torch.stack(raw, dim=1).numpy(),
+        classes.argmax(dim=1).cpu().numpy(),
+        weight.cpu().double().numpy(),
+    )
+
+
+def _by_head_and_parts(
+    by_head: Tensor, scores: dict[str, Tensor], view: View, evidence: Evidence | None
+) -> Tensor:
+    """Log-probability of each class, but for a constant, shape (n, n_classes)."""
+    if evidence is None or not view.blocks:
+        return by_head
+    under_classes = [evidence.under_classes(name, scores[name]) for name in view.blocks]
+    by_parts = torch.stack(under_classes).sum(dim=0).log_softmax(dim=1)
+    return by_head + PARTS_IN_LABEL * by_parts
 
 
 def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:
