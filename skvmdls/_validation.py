@@ -214,7 +214,7 @@ def _has_text(column: Any) -> bool:
 
 
 def group_ids(X: np.ndarray, groups: Any) -> np.ndarray | None:
-    """Give rows that must stay together one number, (n,); or None if there are none.
+    """Give a number to the rows that must stay together, (n,); None if there are none.
 
     Rows are together if they are equal, if they have the same group, and if others join
     them: the connected components of both.

@@ -31,6 +31,7 @@ from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import make_layers
@@ -351,7 +352,7 @@ def from_module(
     Raises
     ------
     ValueError
-        If a name is not that of a submodule.
+        If a name is not that of a submodule, or the module has no weights yet.
 
     Examples
     --------
@@ -368,6 +369,12 @@ def from_module(
         raise ValueError(
             f"{type(module).__name__} has no submodules named {unknown}. It has: "
             f"{', '.join(submodules)}."
+        )
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise ValueError(
+            f"{type(module).__name__} is lazy: it has no weights until it has seen an "
+            "input. Show it one first, module(torch.zeros(2, *input_shape)), or give a "
+            "factory that makes it: backbone=lambda input_shape: module."
         )
     own: Any = deepcopy(module).cpu()
     if classifier is not None:

@@ -287,7 +287,8 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             Their sum, weighted by ``evidence_.weights``, is :meth:`score_samples`
             (but for ``weighting="paper"``).
         """
-        return self.evidence_.standardize(self._measure(self._check_new(X)).raw)
+        measured = self._measure(self._check_new(X))
+        return self.evidence_.standardize(measured.raw)
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Score relative to the threshold.
@@ -357,9 +358,10 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        batches = ensembles(self.network_, self._batches(self._check_new(X)))
+        X = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(X))
         return np.concatenate(
-            [np.hstack([parts[name] for name in self.features_]) for parts in batches]
+            [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
 
     def get_feature_names_out(
@@ -456,6 +458,10 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        # Neither its classifiers, whose -1 would be a class, nor its outlier detectors,
+        # whose answers are 1 and -1: so scikit-learn refuses to calibrate the decision
+        # function, or to take it for a score of the labels (`scoring="roc_auc"`).
+        tags.estimator_type = None
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags

@@ -178,11 +178,11 @@ def _own_module(
         )
     # A factory may hand out one loaded module again and again. Convolutions follow the
     # layout of their weights, and this layout is the fastest.
-    own = deepcopy(module)
-    if any(map(is_lazy, own.parameters())):
-        _tried(role, own.eval(), torch.zeros(2, *input_shape))
-        own.train()
-    own = own.to(torch.get_default_device(), torch.float32)
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        # Widths that wait for a first input; until then it cannot be copied either.
+        _tried(role, module.eval(), torch.zeros(2, *input_shape))
+        module.train()
+    own = deepcopy(module).to(torch.get_default_device(), torch.float32)
     return own.to(memory_format=torch.channels_last)
 
 
@@ -204,7 +204,8 @@ def _checked_output(backbone: nn.Module, g: Any, n: int) -> Tensor:
         return g
     mode = "in training, " if backbone.training else ""
     if isinstance(g, Tensor):
-        found = f"{g.dtype} of shape {tuple(g.shape)}"
+        kind = "" if g.is_floating_point() else f"{g.dtype} of shape "
+        found = f"{kind}{tuple(g.shape)}"
         way = (
             "Leave out its argmax or rounding."
             if is_vectors

@@ -129,7 +129,7 @@ BAD_FITS = [
     BadFit(
         "X with infinity", "X contains infinity", X=np.where(X_GOOD > 1, np.inf, X_GOOD)
     ),
-    BadFit("X with values of 1e200", r"as large as 1e\+200", X=X_GOOD + 1e200),
+    BadFit("X with values of 1e200", r"as large as \d.*e\+200", X=X_GOOD * 1e200),
     BadFit("X of complex numbers", "Complex data not supported", X=X_GOOD + 1j),
     BadFit("X of words", "could not convert|dtype", X=[["a"] * 6] * 12),
     BadFit("X of dates", "holds times", X=np.full((12, 6), "2020", "M8[D]")),
@@ -213,7 +213,7 @@ BAD_FITS = [
     BadFit(
         "series of 50 steps of 3 sensors",
         r"series of 50 steps.*X.reshape\(len\(X\), -1\)",
-        X=np.zeros((12, 50, 3)),
+        X=np.random.default_rng(0).normal(size=(12, 50, 3)),
     ),
     BadFit(
         "points that are all the same", "No rows can be held out", X=np.ones((12, 6))
@@ -268,7 +268,7 @@ BAD_FITS = [
     ),
     parameter("it is a class", covariance_estimator=OAS),
     parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
-    parameter(r"features=\(\) must name parts", features=()),
+    parameter(r"features=\(\) must be 'auto' or name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
@@ -317,7 +317,7 @@ BAD_FITS = [
     ),
     parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
     parameter("'weighting' parameter", weighting="none"),
-    parameter("'weighting' parameter.*'evidence', 'paper'", weighting="calibrated"),
+    parameter("'weighting' parameter.*'evidence'", weighting="calibrated"),
 ]
 
 # Of a detector that was fitted on 6 features.

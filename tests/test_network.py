@@ -3,11 +3,15 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from skvmdls.backbones import cnn, mlp
+import skvmdls
+from skvmdls import VMDLSDetector
+from skvmdls.backbones import cnn, from_module, mlp
 from skvmdls.network import build_autoencoder, build_network
 
 
@@ -202,3 +206,88 @@ def test_a_backbone_that_returns_no_vectors_is_explained():
 def test_unusable_autoencoders_are_explained(factory, message):
     with pytest.raises(ValueError, match=message):
         build_autoencoder(factory, (1, 8, 8))
+
+
+class Lazy(nn.Module):
+    """Its widths are unknown until it has seen an input."""
+
+    taps = ("a", "b", "c")
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
+            for _ in range(3)
+        )
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)))
+
+
+class LazyConvolution(nn.Sequential):
+    taps = ("0", "2", "5")
+
+    def __init__(self):
+        super().__init__(
+            *(nn.LazyConv2d(4, 3), nn.ReLU(), nn.LazyConv2d(8, 3), nn.ReLU()),
+            *(nn.Flatten(), nn.LazyLinear(6)),
+        )
+
+
+class OtherwiseInTraining(Lazy):
+    """As torchvision's Inception and GoogLeNet, which add outputs in training."""
+
+    def forward(self, x):
+        g = super().forward(x)
+        return (g, g) if self.training else g
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 9, 8)])
+def test_lazy_nets_get_their_widths_from_the_shape_of_the_input(shape):
+    """Regression: raw words about uninitialized parameters."""
+    make = Lazy if len(shape) == 1 else LazyConvolution
+    shared = make()
+    network = build_network(lambda input_shape: shared, shape, latent_dim=2)
+    assert network.training
+    assert network(torch.zeros(3, *shape))[0].shape == (3, 2)
+    assert not any(map(is_lazy, network.parameters()))
+    again = build_network(lambda input_shape: shared, shape, latent_dim=2)
+    assert again.backbone is not network.backbone
+
+
+def test_a_lazy_net_fits_saves_and_loads(table, tmp_path):
+    X, y = table
+    detector = VMDLSDetector(
+        lambda shape: Lazy(),
+        autoencoder=lambda shape: nn.Sequential(nn.LazyLinear(2), nn.LazyLinear(6)),
+        max_epochs=2,
+        autoencoder_epochs=1,
+        contamination=0.1,
+        random_state=0,
+    ).fit(X, y)
+    skvmdls.save(detector, tmp_path / "a")
+    loaded = skvmdls.load(
+        tmp_path / "a", backbone=detector.backbone, autoencoder=detector.autoencoder
+    )
+    np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
+
+
+def test_a_lazy_module_without_weights_is_no_factory_yet():
+    with pytest.raises(ValueError, match=r"Lazy is lazy.*module\(torch.zeros"):
+        from_module(Lazy(), Lazy.taps)
+
+
+def test_a_net_that_answers_otherwise_in_training_is_explained(table):
+    with pytest.raises(ValueError, match=r"in training, into a tuple of 2.*\[0\]"):
+        VMDLSDetector(lambda shape: OtherwiseInTraining(), max_epochs=1).fit(*table)
+
+
+def test_an_autoencoder_with_other_outputs_is_explained():
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ValueError, match=r"into a tuple of 2; .*self.net\(x\)\[0\]"):
+        build_autoencoder(lambda shape: Pair(5, 5), (5,))
+    with pytest.raises(ValueError, match="cannot take a batch.*RuntimeError"):
+        build_autoencoder(lambda shape: nn.Linear(3, 5), (5,))

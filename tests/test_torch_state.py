@@ -99,6 +99,7 @@ def everything(images, y, path):
                 "predict",
                 "predict_known",
                 "score_samples",
+                "evidence",
                 "decision_function",
                 "class_log_likelihood",
                 "p_value",
