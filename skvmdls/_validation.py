@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, issparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
@@ -95,6 +95,8 @@ def as_array(X: Any) -> Any:
         return _checked_dtype(X)
     if hasattr(X, "shape"):
         return X
+    if hasattr(X, "__array__"):
+        return _checked_dtype(np.asarray(X))
     rows = list(X)
     if any(hasattr(row, "shape") or hasattr(row, "size") for row in rows):
         return _stacked(rows)
@@ -127,8 +129,10 @@ def _refuse_other_things(X: Any) -> None:
             "arrays of it: X = np.stack([np.asarray(x) for x, _ in dataset]), "
             "y = np.array([int(label) for _, label in dataset])."
         )
-    is_collection = hasattr(X, "__len__") or hasattr(X, "shape")
-    if isinstance(X, Mapping | Set) or not is_collection:
+    if issparse(X):  # scikit-learn says what it thinks of these.
+        return
+    known = ("__len__", "shape", "__array__")
+    if isinstance(X, Mapping | Set) or not any(hasattr(X, name) for name in known):
         raise ValueError(
             f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
             "height, width) or (n, channels, height, width)."

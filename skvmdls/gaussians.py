@@ -468,7 +468,14 @@ def _estimated(
     with warnings.catch_warnings():
         # One point has no covariance: the pooled one takes its place.
         warnings.filterwarnings("ignore", message="Only one sample available")
-        fitted = clone(estimator).fit(np.concatenate(batches))
+        try:
+            fitted = clone(estimator).fit(np.concatenate(batches))
+        except ArithmeticError as error:
+            raise ValueError(
+                f"covariance_estimator={estimator!r} finds a class's covariance "
+                f"singular: {error}. Use covariance_estimator=None (Ledoit-Wolf "
+                "shrinkage), or more training points a class."
+            ) from error
     return fitted.location_, fitted.covariance_
 
 

@@ -239,6 +239,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             raise ValueError("standardizer.scale must be positive")
         extent = state["range"]
         are_floats = isinstance(extent, list) and [*map(type, extent)] == [float] * 2
+        are_floats = are_floats and bool(np.isfinite(extent).all())
         if not are_floats or type(state["were_bytes"]) is not bool:
             raise ValueError(
                 "standardizer: expected a range of two floats and whether they were "

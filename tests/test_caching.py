@@ -255,7 +255,7 @@ def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):
                 net.weight.normal_()
             return seed
 
-        return net, remembered_training(tmp_path, "step", net, train, "same")
+        return net, remembered_training(tmp_path, "step", net, train, {"what": "same"})
 
     (one, first), (other, second) = trained(1), trained(2)
     assert (first, second) == (1, 1)

@@ -416,7 +416,7 @@ def test_safetensors_reads_what_is_written(saved):
     arrays = load_file(saved[1])
     assert arrays["network.mu.weight"].dtype == np.float32
     np.testing.assert_array_equal(
-        arrays["gaussians.means"], saved[0].gaussians_.means.numpy()
+        arrays["gaussians.mu.means"], saved[0].gaussians_["mu"].means.numpy()
     )
     assert arrays["network.backbone.stage1.1.num_batches_tracked"].shape == ()
 
@@ -439,11 +439,13 @@ def test_saving_and_loading_many_classes_copy_nothing(kind, table, tmp_path):
 
 
 def large_detector(kind, X, y):
-    detector = quick(VMDLSbDetector, covariance_type="diag").fit(X, y)
-    n_classes, n = 80, detector.gaussians_.means.shape[1]
+    parameters = {"fusion": "early", "covariance_type": "diag"}
+    parameters["classification_weight"] = 0
+    detector = quick(VMDLSbDetector, **parameters).fit(X, y)
+    n_classes, n = 80, detector.gaussians_["ensemble"].means.shape[1]
     detector.classes_ = np.arange(n_classes)
     shape = (n_classes, n, n) if kind == "full" else (n, n)
-    detector.gaussians_ = ClassGaussians(
+    detector.gaussians_["ensemble"] = ClassGaussians(
         np.ones((n_classes, n)), np.broadcast_to(np.eye(n), shape) + 1e-3, kind
     )
     return detector
