@@ -22,6 +22,10 @@ CALLERS = {
             "BaggingClassifier counts a detector's answer -1 as a vote for the last "
             "class. Fit several detectors and join their p_values."
         ),
+        "sklearn.ensemble._stacking": (
+            "StackingClassifier stacks decision functions of classes; a detector's is "
+            "that of being known. Stack its class_log_likelihood or transform."
+        ),
         "sklearn.multiclass": (
             "OneVsRestClassifier and its like compare decision functions of classes; "
             "a detector's is that of being known. Use the detector itself, which takes "

@@ -41,6 +41,10 @@ def detector():
         (lambda d, X, y: OneVsOneClassifier(d).fit(X, y), "detector itself"),
         (lambda d, X, y: BaggingClassifier(d, 2).fit(X, y), "join their p_values"),
         (
+            lambda d, X, y: StackingClassifier([("d", d)], cv=FOLDS).fit(X, y),
+            "class_log_likelihood",
+        ),
+        (
             lambda d, X, y: BaggingClassifier(
                 make_pipeline(StandardScaler(), d), 2
             ).fit(X, y),
@@ -66,12 +70,11 @@ def test_wrappers_that_refuse_it_do(table):
     X, y = table
     for wrapper, message in (
         (VotingClassifier([("detector", detector())]), "should be a classifier"),
-        (StackingClassifier([("detector", detector())]), "should be a classifier"),
         (SelfTrainingClassifier(detector()), "predict_proba"),
         (AdaBoostClassifier(detector()), "sample_weight"),
     ):
         with pytest.raises(ValueError, match=message):
-            wrapper.fit(X, y)
+            wrapper.fit(X, np.where(np.arange(len(y)) % 4, y, -1))
 
 
 def test_right_uses_are_not_warned_of(table):
