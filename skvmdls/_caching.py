@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sklearn.utils.validation import check_memory
@@ -18,28 +18,14 @@ Result = TypeVar("Result")
 
 
 def remembered(
-    memory: Any, step: str, make: Callable[[], Result], *ingredients: Any
+    memory: Any,
+    step: str,
+    make: Callable[[], Result],
+    ingredients: Mapping[str, Any],
 ) -> Result:
-    """Make something, or recall what equal ingredients made before.
+    """Make something, or recall a copy of what equal ingredients made before.
 
-    Logs at level DEBUG which of the two it was.
-
-    Parameters
-    ----------
-    memory : path, joblib.Memory or None
-        None always makes it.
-    step : str
-        What is made.
-    make : callable
-        Without arguments; must depend on nothing but the ingredients.
-    *ingredients
-        Everything that decides the result, see
-        :func:`skvmdls._fingerprints.fingerprint`.
-
-    Returns
-    -------
-    result
-        Of `make`; recalled, it is a fresh copy.
+    They are all that `make` depends on, by name. Logs at level DEBUG which it was.
 
     Examples
     --------
@@ -47,7 +33,7 @@ def remembered(
     >>> folder = tempfile.mkdtemp()
     >>> calls = []
     >>> for _ in range(3):
-    ...     remembered(folder, "square", lambda: calls.append(1) or 2**2, 2)
+    ...     remembered(folder, "square", lambda: calls.append(1) or 2**2, {"x": 2})
     4
     4
     4
@@ -59,7 +45,7 @@ def remembered(
     if isinstance(memory, os.PathLike):
         memory = os.fspath(memory)
     recall = check_memory(memory).cache(_made, ignore=["make"])
-    key = fingerprint(what_decides({str(i): x for i, x in enumerate(ingredients)}))
+    key = fingerprint(what_decides(ingredients))
     # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
     is_stored = getattr(recall, "check_call_in_cache", None)
     if is_stored is not None:
@@ -73,48 +59,20 @@ def remembered_training(
     step: str,
     net: nn.Module,
     train: Callable[[], Result],
-    *ingredients: Any,
+    ingredients: Mapping[str, Any],
 ) -> Result:
     """Train a net, in place, or give it the weights that an equal training made.
 
     What is kept is the net's `state_dict`, not the net: its class may be one of a
-    notebook or script, which no other process finds.
-
-    Parameters
-    ----------
-    memory, step
-        As for :func:`remembered`.
-    net : nn.Module
-        Left in evaluation mode. Its class, its weights and what it holds are
-        ingredients.
-    train : callable
-        Without arguments; trains `net`.
-    *ingredients
-        What else decides the training.
-
-    Returns
-    -------
-    result
-        Of `train`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> for _ in range(2):
-    ...     net = nn.Linear(1, 1)
-    ...     _ = nn.init.zeros_(net.weight), nn.init.zeros_(net.bias)
-    ...     _ = remembered_training(folder, "one", net, lambda: nn.init.ones_(net.bias))
-    ...     float(net.bias)
-    1.0
-    1.0
+    notebook or script, which no other process finds. It is left in evaluation mode, and
+    is an ingredient itself, by its class, its weights and what it holds.
     """
 
     def make() -> tuple[dict[str, Any], Result]:
         result = train()
         return net.state_dict(), result
 
-    state, result = remembered(memory, step, make, net, *ingredients)
+    state, result = remembered(memory, step, make, {"net": net, **ingredients})
     net.load_state_dict(state)
     net.eval()
     return result

@@ -15,27 +15,7 @@ def write_atomically(path: Path, *parts: Buffer) -> None:
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
     Who may read it is as it was, or as of any new file. A link stays, and the file that
-    it leads to is replaced.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file is replaced.
-    *parts : bytes, or contiguous arrays
-        Written one behind the other, none of them copied.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written, naming `path`; an existing file stays as it was.
-
-    Examples
-    --------
-    >>> path = Path(tempfile.mkdtemp()) / "notes"
-    >>> write_atomically(path, b"first")
-    >>> write_atomically(path, b"second, ", b"and more")
-    >>> path.read_bytes()
-    b'second, and more'
+    it leads to is replaced. The parts, bytes or contiguous arrays, are not copied.
     """
     place = Path(os.path.realpath(path))
     try:

@@ -15,15 +15,7 @@ import numpy as np
 
 from skvmdls._validation import warn
 
-__all__ = [
-    "HeldOut",
-    "WeightCalibration",
-    "conformal_p_value",
-    "conformal_threshold",
-    "hold_out",
-    "stratified_sample",
-    "warn_of_small_classes",
-]
+__all__ = ["WeightCalibration", "conformal_p_value", "conformal_threshold"]
 
 # A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
 SMALLEST_TRAINING = 3
@@ -33,18 +25,10 @@ FEWEST_GROUPS = 5
 
 
 class HeldOut(NamedTuple):
-    """Positions of the rows that train, set the score's constants, and the threshold.
+    """Positions of the rows that train, that set constants, and the threshold.
 
-    Parameters
-    ----------
-    training, evidence, threshold : ndarray of int64, ascending
-        Where rows have groups, `threshold` holds one row of each of its groups, and
-        the groups' other rows are in none of the three.
-
-    Examples
-    --------
-    >>> HeldOut(np.array([0, 3]), np.array([1]), np.array([2])).evidence
-    array([1])
+    Where rows have groups, `threshold` holds one row of each of its groups, and the
+    groups' other rows are in none of the three.
     """
 
     training: np.ndarray
@@ -55,23 +39,11 @@ class HeldOut(NamedTuple):
 def stratified_sample(
     labels: np.ndarray, n_drawn: int, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Draw rows so that each class is drawn in proportion to its size.
+    """Mask of `n_drawn` rows, each class drawn in proportion to its size.
 
     Systematic sampling through the shuffled classes, one behind the other: every row
     has the same chance, each class gets its share rounded up or down, and classes may
     be as small as they like.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-    n_drawn : int
-        At most ``n``.
-    rng : RandomState
-
-    Returns
-    -------
-    mask : ndarray of shape (n,), bool
-        `n_drawn` of them True.
 
     Examples
     --------
@@ -95,37 +67,17 @@ def hold_out(
     rng: np.random.RandomState,
     groups: np.ndarray | None = None,
 ) -> HeldOut:
-    """Split the training data, stratified, into rows with their tasks.
+    """Split the training data, stratified by labels (n,), into rows with their tasks.
+
+    A share `fraction`, at most a half, is held out, and `evidence_share` of that sets
+    the score's constants. If only one row is held out, it has both tasks.
 
     Rows of one group stay together, as copies and near-copies must: a held-out copy of
-    a training row looks far better known than any new point. Groups are drawn, each
-    with the same chance whatever its size, and one row of each, drawn at random, sets
-    the threshold: the groups are exchangeable with that of a new point, their rows are
-    not independent. Groups of more rows than are to be held out in all always train.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-        Each class with at least two rows.
-    fraction : float in (0, 0.5]
-        Share held out. At most a half, so that every class keeps a row to train on.
-    evidence_share : float in [0, 1)
-        Share of the held-out rows (or groups) that set the score's constants.
-    rng : RandomState
-    groups : ndarray of shape (n,), int, or None
-        Group of each row, from 0. None: each row stands alone.
-
-    Returns
-    -------
-    rows : HeldOut
-        ``training``, ``evidence`` and ``threshold``: positions of rows, ascending.
-        ``threshold`` has at least one; ``evidence`` is empty if `evidence_share` is 0,
-        and shares the row (or group) of ``threshold`` if only one is held out.
-
-    Raises
-    ------
-    ValueError
-        If no group can be held out, because each is all that some class has.
+    a training row looks far better known than any new point. Groups (n,) are numbered
+    from 0, and drawn, each with the same chance whatever its size, and one row of each,
+    drawn at random, sets the threshold: the groups are exchangeable with that of a new
+    point, their rows are not independent. Groups of more rows than are to be held out
+    in all always train; a ValueError says so if that is all that there are.
 
     Examples
     --------
@@ -232,29 +184,8 @@ def warn_of_small_classes(
 ) -> None:
     """Warn of classes that the promise about all known points says nothing of.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        For the message.
-    labels : ndarray of shape (n,), int
-        Of all rows given to fit.
-    groups : ndarray of shape (n,), int, or None
-        As for :func:`hold_out`: rows of one group count once.
-
-    Warns
-    -----
-    UserWarning
-        If a class has fewer than 20 rows (or groups) and another more than twice as
-        many; or fewer than 5 groups, of more rows.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn_of_small_classes(np.array(["a", "b"]), np.repeat([0, 1], [4, 90]))
-    >>> print(str(caught[0].message)[:60])
-    1 of 2 classes have too few rows for the promise of the thre
+    Those have fewer than 20 rows (or groups, which count once) where another has more
+    than twice as many; or fewer than 5 groups, of more rows.
     """
     rows = np.bincount(labels)
     own = rows
@@ -384,35 +315,13 @@ class WeightCalibration:
     def fit(
         cls, log_likelihoods: np.ndarray, weights: np.ndarray
     ) -> "WeightCalibration":
-        """Take the constants from held-out known points.
-
-        Parameters
-        ----------
-        log_likelihoods : ndarray of shape (n,)
-            Of each point's most likely class.
-        weights : ndarray of shape (n,)
-            Reconstruction weights, non-negative.
-
-        Returns
-        -------
-        calibration : WeightCalibration
-        """
+        """Take the constants from the l and w, (n,), of held-out known points."""
         # Perfect reconstructions leave no scale: any error is then a large one.
         smallest = float(np.finfo(np.float32).eps)
         return cls(float(log_likelihoods.max()), max(float(weights.max()), smallest))
 
     def apply(self, log_likelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Score points: higher is more in-distribution.
-
-        Parameters
-        ----------
-        log_likelihoods, weights : ndarray of shape (n,)
-
-        Returns
-        -------
-        scores : ndarray of shape (n,)
-            Rising in the log-likelihood; falling in the weight.
-        """
+        """Score points (n,): rising in the log-likelihood, falling in the weight."""
         relative = weights / self.scale
         shortfall = log_likelihoods - self.shift
         # Above the shift a product would reward a large weight.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -20,6 +21,7 @@ __all__ = [
     "Standardizer",
     "check_inputs",
     "check_labels",
+    "check_training_data",
     "labels_with_unknown",
 ]
 
@@ -36,25 +38,9 @@ def check_inputs(
 ) -> np.ndarray:
     """Validate X by scikit-learn's rules, for tables and for images.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Gets ``n_features_in_`` (and ``feature_names_in_``) if `input_shape` is None.
-    X : array-like of shape (n, features), (n, height, width) or \
-            (n, channels, height, width)
-    input_shape : tuple of int or None
-        Shape of one input seen during fit; None during fit.
-
-    Returns
-    -------
-    X : ndarray
-        Not copied where it need not be. Images have four axes, in the order (n,
-        channels, height, width).
-
-    Raises
-    ------
-    ValueError
-        For NaN, infinities, no rows, or a wrong shape.
+    Images come back with four axes (n, channels, height, width), nothing copied where
+    it need not be. `input_shape` is that of one input seen during fit; None during fit,
+    where the estimator gets ``n_features_in_`` (and ``feature_names_in_``).
 
     Examples
     --------
@@ -109,26 +95,7 @@ def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
 
 
 def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Find the classes and encode the labels.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Strings, integers, whole floats or booleans, one type for all.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-        Sorted labels.
-    encoded : ndarray of shape (n,), int64
-        Position of each label in `classes`.
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, continuous, beyond int64, of two types or of one that
-        cannot be answered, ``-1`` is among them, there are fewer than two classes, or
-        a class has a single sample.
+    """Find the classes of labels (n,), sorted, and the position (n,) of each in them.
 
     Examples
     --------
@@ -164,18 +131,26 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return classes, encoded
 
 
+def check_training_data(
+    estimator: Any, X: Any, y: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Validate X and y: gives X, the classes, and the position (n,) of each label."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None."
+        )
+    X = check_inputs(estimator, X, input_shape=None)
+    y = as_labels(y)
+    check_consistent_length(X, y)
+    return X, *check_labels(y)
+
+
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
     """Put the label for "unknown" behind the classes, in one array.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-
-    Returns
-    -------
-    labels : ndarray of shape (n_classes + 1,)
-        The last one is ``-1``, or ``"-1"`` for strings. Booleans and unsigned
-        integers become signed integers, since they cannot hold -1.
+    Strings get ``"-1"``. Booleans and unsigned integers become signed integers, since
+    they cannot hold -1.
 
     Examples
     --------
@@ -217,21 +192,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     """
 
     def fit(self, X: np.ndarray) -> "Standardizer":
-        """Learn the statistics.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-
-        Returns
-        -------
-        self : Standardizer
-
-        Raises
-        ------
-        ValueError
-            If the values are too large for their variance to be computed.
-        """
+        """Learn the statistics of X, whose values must have squares."""
         scaler = StandardScaler()
         self.were_bytes_ = X.dtype == np.uint8
         self.smallest_, self.largest_ = math.inf, -math.inf
@@ -255,14 +216,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Hand out what was learned, for :meth:`from_state`.
-
-        Returns
-        -------
-        state : dict
-            ``mean`` and ``scale``, arrays of float64; ``range``, the smallest and the
-            largest value; ``were_bytes``, a bool.
-        """
+        """Hand out what was learned, for :meth:`from_state`."""
         return {
             "mean": self.mean_,
             "scale": self.scale_,
@@ -274,25 +228,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     def from_state(
         cls, state: Mapping[str, Any], input_shape: tuple[int, ...]
     ) -> "Standardizer":
-        """Rebuild from a `state_dict`.
-
-        Parameters
-        ----------
-        state : dict
-        input_shape : tuple of int
-            (features,) or (channels, height, width).
-
-        Returns
-        -------
-        standardizer : Standardizer
-
-        Raises
-        ------
-        ValueError
-            If the state is not one of a standardizer of such inputs.
-        KeyError
-            If something is missing.
-        """
+        """Rebuild from a `state_dict`, checked against the shape of one input."""
         shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
         standardizer = cls()
         for name in ("mean", "scale"):
@@ -317,16 +253,6 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
 
         Bytes are divided by 255 and floats are not: to a detector fitted on floats up
         to 255, bytes are all black; to one fitted on bytes, such floats are glaring.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-            Only the first rows are looked at.
-
-        Warns
-        -----
-        UserWarning
-            Naming the dtype and the range of both.
         """
         # Bytes beside bytes are right, however dark.
         if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
@@ -355,17 +281,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return self.smallest_ >= 0 and smallest < -0.1 * size
 
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standardise.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-        dtype : torch.dtype, default=torch.float32
-
-        Returns
-        -------
-        tensor : Tensor of the shape of X, on the CPU
-        """
+        """Standardise, into a tensor of the shape of X, on the CPU."""
         standardized = torch.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
@@ -375,16 +291,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return standardized
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:
-        """Undo :meth:`transform`; images that were uint8 come back in [0, 1].
-
-        Parameters
-        ----------
-        standardized : Tensor, on the CPU
-
-        Returns
-        -------
-        X : ndarray of the same shape, float64
-        """
+        """Undo :meth:`transform`; images that were uint8 come back in [0, 1]."""
         return standardized.double().numpy() * self.scale_ + self.mean_
 
     def batches(
@@ -394,19 +301,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Tensor]:
-        """Standardise batch by batch, in the order of the rows.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-        batch_size : int
-        device : torch.device
-        dtype : torch.dtype, default=torch.float32
-
-        Yields
-        ------
-        batch : Tensor of at most `batch_size` rows, on `device`
-        """
+        """Standardise batch by batch, in the order of the rows, on the device."""
         for start in range(0, len(X), batch_size):
             yield self.transform(X[start : start + batch_size], dtype).to(device)
 

@@ -90,17 +90,7 @@ class LeaveClassesOut(BaseCrossValidator):
         y: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> int:
-        """Return the number of splits.
-
-        Parameters
-        ----------
-        X, y, groups : ignored
-            For scikit-learn's API.
-
-        Returns
-        -------
-        n_splits : int
-        """
+        """Return the number of splits; the arguments are for scikit-learn's API."""
         return self.n_splits
 
     def split(
@@ -118,7 +108,6 @@ class LeaveClassesOut(BaseCrossValidator):
         y : array-like of shape (n,)
             Labels, of at least three classes.
         groups : ignored
-            For scikit-learn's API.
 
         Yields
         ------
@@ -151,31 +140,28 @@ class LeaveClassesOut(BaseCrossValidator):
         start = rng.uniform(size=len(classes))
         times_left_out = np.zeros(len(classes), dtype=int)
         for i in range(self.n_splits):
-            ties = rng.permutation(len(classes))
-            left_out = np.lexsort((ties, times_left_out))[:n_unknown]
-            times_left_out[left_out] += 1
-            is_left_out = np.zeros(len(classes), dtype=bool)
-            is_left_out[left_out] = True
+            is_left_out = _least_often(times_left_out, n_unknown, rng)
+            times_left_out += is_left_out
             first, last = (
                 np.floor(share * counts + start + 1e-9).astype(int)
                 for share in (i * self.test_size, (i + 1) * self.test_size)
             )
             steps = (position - first[labels]) % counts[labels]
             is_test = steps < (last - first)[labels]
-            for name, kind in (
-                ("left-out", is_left_out[labels]),
-                ("known", ~is_left_out[labels]),
-            ):
-                if not (is_test & kind).any():
-                    raise ValueError(
-                        f"test_size={self.test_size} of classes of {counts.min()} to "
-                        f"{counts.max()} rows leaves no row of a {name} class in the "
-                        f"test set of split {i}. Raise test_size, or give more rows."
-                    )
-            yield (
-                np.flatnonzero(~is_test & ~is_left_out[labels]),
-                np.flatnonzero(is_test),
-            )
+            is_unknown = is_left_out[labels]
+            self._check_test_set(is_test, is_unknown, counts, i)
+            yield np.flatnonzero(~is_test & ~is_unknown), np.flatnonzero(is_test)
+
+    def _check_test_set(
+        self, is_test: np.ndarray, is_unknown: np.ndarray, counts: np.ndarray, i: int
+    ) -> None:
+        for name, kind in (("left-out", is_unknown), ("known", ~is_unknown)):
+            if not (is_test & kind).any():
+                raise ValueError(
+                    f"test_size={self.test_size} of classes of {counts.min()} to "
+                    f"{counts.max()} rows leaves no row of a {name} class in the "
+                    f"test set of split {i}. Raise test_size, or give more rows."
+                )
 
     def _check_settings(self) -> None:
         if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
@@ -220,6 +206,16 @@ class LeaveClassesOut(BaseCrossValidator):
                 f"test_size={self.test_size} none may be left to train on. Lower "
                 "test_size, or give more rows of this class, or none."
             )
+
+
+def _least_often(
+    times: np.ndarray, n_chosen: int, rng: np.random.RandomState
+) -> np.ndarray:
+    """Choose those that were chosen least often, ties at random: a mask."""
+    ties = rng.permutation(len(times))
+    chosen = np.zeros(len(times), dtype=bool)
+    chosen[np.lexsort((ties, times))[:n_chosen]] = True
+    return chosen
 
 
 def _position_in_class(

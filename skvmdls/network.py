@@ -33,17 +33,8 @@ INITIAL_SIGMA = 0.1
 class Outputs(NamedTuple):
     """What the network makes of a batch, for the losses.
 
-    Parameters
-    ----------
-    mu, log_sigma : Tensor of shape (batch, latent_dim)
-        Parameters of each point's Gaussian in the latent space.
-    logits : Tensor of shape (batch, n_classes), or None
-        Of the classification head, if there is one.
-
-    Examples
-    --------
-    >>> Outputs(torch.zeros(1, 2), torch.zeros(1, 2), None).logits is None
-    True
+    `mu` and `log_sigma` (batch, latent_dim) of each point's Gaussian in the latent
+    space; `logits` (batch, n_classes) of the classification head, or None.
     """
 
     mu: Tensor
@@ -55,29 +46,10 @@ class VariationalNetwork(nn.Module):
     """Generator ``f(g(x)) = mu(g(x)) + sigma(g(x)) * eps`` on a backbone ``g``.
 
     Dinari & Freifeld 2022, section 3.1: ``mu`` and ``log sigma`` are one fully
-    connected layer each on the backbone's output. A third one, the classification
-    head, is not the paper's.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps inputs to ``g`` (batch, k) and names three submodules in ``taps``
-        (see :mod:`skvmdls.backbones`).
-    backbone_features : int
-        ``k``.
-    latent_dim : int
-        ``d``.
-    n_classes : int, default=0
-        Logits of the classification head; 0 is no head.
-
-    Attributes
-    ----------
-    backbone, mu, log_sigma : nn.Module
-    head : nn.Module or None
-    ensemble_sizes : dict of str to int
-        Length of each part of the feature ensemble; set by :func:`build_network`.
-    first_places : int
-        Places at which the first tap is taken, 1 if it gives vectors; likewise.
+    connected layer each on the backbone's output (batch, backbone_features). A third
+    one, the classification head, is not the paper's. `ensemble_sizes`, the length of
+    each part of the feature ensemble, and `first_places`, the places of the first tap,
+    are set by :func:`build_network`.
 
     Examples
     --------
@@ -113,16 +85,7 @@ class VariationalNetwork(nn.Module):
             backbone.get_submodule(module_name).register_forward_hook(tap)
 
     def forward(self, x: Tensor) -> Outputs:
-        """Parameters of each point's Gaussian, and the head's logits.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        outputs : Outputs
-        """
+        """Parameters of each point's Gaussian, and the head's logits."""
         # In training, some nets answer otherwise than in evaluation.
         g = _checked_output(self.backbone, self.backbone(x), len(x))
         logits = None if self.head is None else self.head(g)
@@ -131,16 +94,9 @@ class VariationalNetwork(nn.Module):
     def ensemble(self, x: Tensor) -> dict[str, Tensor]:
         """All parts of the feature ensemble ``t(x)``, in one forward pass.
 
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        parts : dict
-            ``t1``, ``t2``, ``t3`` (averaged over space), ``g``, ``mu`` and, with a
-            head, ``logit``, each of shape (batch, length of the part); and ``t1 map``,
-            the first tap before averaging, of shape (batch, channels, places).
+        ``t1``, ``t2``, ``t3`` (averaged over space), ``g``, ``mu`` and, with a head,
+        ``logit``, each (batch, length of the part); and ``t1 map``, the first tap
+        before averaging, (batch, channels, places).
         """
         with _recorded() as parts:
             g = self.backbone(x)
@@ -148,17 +104,7 @@ class VariationalNetwork(nn.Module):
         return parts if self.head is None else {**parts, "logit": self.head(g)}
 
     def first_map(self, x: Tensor) -> Tensor:
-        """First tap of each point, at each place: only the first stage runs.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        t1_map : Tensor of shape (batch, channels, places)
-            A single place, if the stage gives vectors.
-        """
+        """First tap (batch, channels, places): only the first stage runs."""
         with _recorded(stop_at="t1") as parts:
             self.backbone(x)
         return parts[FIRST_MAP]
@@ -170,29 +116,7 @@ def build_network(
     latent_dim: int,
     n_classes: int = 0,
 ) -> VariationalNetwork:
-    """Build the network and check what the backbone's factory returned.
-
-    Parameters
-    ----------
-    factory : callable
-        Backbone factory (see :mod:`skvmdls.backbones`).
-    input_shape : tuple of int
-        (channels, height, width) or (features,).
-    latent_dim : int
-        ``d``.
-    n_classes : int, default=0
-        Logits of the classification head; 0 is no head.
-
-    Returns
-    -------
-    network : VariationalNetwork
-        On torch's default device, in training mode.
-
-    Raises
-    ------
-    ValueError
-        If the factory does not return a module, the taps are missing or are not
-        submodules that run, or the output is not of shape (batch, k).
+    """Build the network, in training mode, and check what the backbone's factory gave.
 
     Examples
     --------
@@ -221,32 +145,7 @@ def build_network(
 def build_autoencoder(
     factory: BackboneFactory, input_shape: tuple[int, ...]
 ) -> nn.Module:
-    """Build the autoencoder and check what its factory returned.
-
-    Parameters
-    ----------
-    factory : callable
-        Takes the input shape, returns a module that maps a batch to its own shape.
-    input_shape : tuple of int
-        (channels, height, width) or (features,).
-
-    Returns
-    -------
-    autoencoder : nn.Module
-        On torch's default device, in training mode.
-
-    Raises
-    ------
-    ValueError
-        If the factory does not return a module, there is nothing to train, or the
-        shape is not kept.
-
-    Examples
-    --------
-    >>> from skvmdls.autoencoder import mlp
-    >>> build_autoencoder(mlp, (20,)).training
-    True
-    """
+    """Build the autoencoder, in training mode, and check what its factory gave."""
     autoencoder = _own_module(factory, input_shape, "autoencoder")
     if not any(parameter.requires_grad for parameter in autoencoder.parameters()):
         raise ValueError(

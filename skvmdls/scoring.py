@@ -40,23 +40,9 @@ PARTS_IN_LABEL = 0.5
 class Measured:
     """What the nets and the Gaussians say of each point.
 
-    Parameters
-    ----------
-    class_log_likelihood : ndarray of shape (n, n_classes), float64
-        In nats.
-    raw : ndarray of shape (n, n_parts), float64
-        Raw score of each part of the evidence.
-    most_likely : ndarray of shape (n,), int64
-        Position of the class that each point is given.
-    weight : ndarray of shape (n,), float64
-        Reconstruction weight; zero without an autoencoder.
-
-    Examples
-    --------
-    >>> likelihood = np.array([[-3.0, -1.0]])
-    >>> measured = Measured(likelihood, np.zeros((1, 1)), np.ones(1, int), np.zeros(1))
-    >>> measured.log_likelihood
-    array([-1.])
+    `class_log_likelihood` (n, n_classes), in nats; `raw` (n, n_parts) scores of the
+    evidence; `most_likely` (n,), the position of the class that each point is given;
+    the reconstruction `weight` (n,), zero without an autoencoder.
     """
 
     class_log_likelihood: np.ndarray
@@ -74,27 +60,7 @@ class Measured:
 def ensembles(
     network: VariationalNetwork, batches: Iterable[Tensor]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Feature ensemble ``t(x)`` of each batch.
-
-    Parameters
-    ----------
-    network : VariationalNetwork
-    batches : iterable of Tensor of shape (batch, *input_shape)
-
-    Yields
-    ------
-    parts : dict of str to ndarray of shape (batch, length of the part)
-        As of :meth:`~skvmdls.network.VariationalNetwork.ensemble`, and the input
-        itself as ``x``; in the dtype of the network.
-
-    Examples
-    --------
-    >>> from skvmdls.backbones import mlp
-    >>> from skvmdls.network import build_network
-    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> [parts["mu"].shape for parts in ensembles(network, [torch.zeros(4, 20)])]
-    [(4, 8)]
-    """
+    """Feature ensemble of each batch, by part, and the input itself as ``x``."""
 
     def ensemble(x: Tensor) -> dict[str, np.ndarray]:
         return _numpy(_parts(network, x))
@@ -109,30 +75,7 @@ def block_features(
     batches: Iterable[Tensor],
     view: View,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Features that the Gaussians are fitted to, batch by batch.
-
-    Parameters
-    ----------
-    network : VariationalNetwork
-    autoencoder : nn.Module or None
-        Needed if `view` has the residual.
-    batches : iterable of Tensor of shape (batch, *input_shape)
-    view : View
-
-    Yields
-    ------
-    features : dict of str to ndarray of shape (batch, D of the block)
-
-    Examples
-    --------
-    >>> from skvmdls.backbones import mlp
-    >>> from skvmdls.network import build_network
-    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> view = View(("g", "mu"), "early", normalize=False, residual=False)
-    >>> x = torch.zeros(4, 20)
-    >>> [rows["ensemble"].shape for rows in block_features(network, None, [x], view)]
-    [(4, 136)]
-    """
+    """Features (batch, D of the block) that the Gaussians are fitted to, by block."""
 
     def features(x: Tensor) -> dict[str, np.ndarray]:
         parts = _parts(network, x)
@@ -154,33 +97,9 @@ def measure(
 ) -> Measured:
     """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
 
-    Parameters
-    ----------
-    network : VariationalNetwork
-    gaussians : mapping of str to ClassGaussians
-        Of each block of `view`, and of the residual if it has one.
-    autoencoder : nn.Module or None
-    batches : iterable of Tensor of shape (batch, *input_shape)
-    n_points : int
-        Rows of all batches together.
-    view : View
-    evidence : Evidence, optional
-        Brings the parts to one unit where head and parts choose the class together.
-
-    Returns
-    -------
-    measured : Measured
-
-    Examples
-    --------
-    >>> from skvmdls.backbones import mlp
-    >>> from skvmdls.network import build_network
-    >>> network = build_network(mlp, (20,), latent_dim=8).eval()
-    >>> gaussians = {"mu": ClassGaussians(np.zeros((3, 8)), np.ones((3, 8)), "diag")}
-    >>> view = View(("mu",), "late", normalize=False, residual=False)
-    >>> x = torch.zeros(4, 20)
-    >>> measure(network, gaussians, None, [x], 4, view).class_log_likelihood.shape
-    (4, 3)
+    `gaussians` are of each block of the view, and of the residual if it has one;
+    `n_points` are the rows of all batches together. The evidence brings the parts to
+    one unit where head and parts choose the class together.
     """
     n_classes = (
         network.head.out_features
@@ -197,40 +116,7 @@ def measure(
     )
 
     def batch_measured(x: Tensor) -> Measured:
-        parts = _parts(network, x)
-        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-        scores = {
-            name: gaussians[name].log_likelihood(block)
-            for name, block in _blocks(parts, reconstructed, view).items()
-        }
-        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
-        likelihood = (
-            torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
-            if view.blocks
-            else parts[LOGIT].double()
-        )
-        if LOGIT in view.names:
-            scores[LOGIT] = parts[LOGIT]
-        raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
-        weight = torch.zeros(len(x))
-        if reconstructed is not None:
-            difference = parts["t1"] - reconstructed.mean(dim=2)
-            weight = difference.square().sum(dim=1)
-        classes = likelihood
-        if LOGIT in parts:
-            classes = parts[LOGIT].to(likelihood).log_softmax(dim=1)
-            if evidence is not None and view.blocks:
-                under_classes = torch.stack(
-                    [evidence.under_classes(name, scores[name]) for name in view.blocks]
-                )
-                by_parts = under_classes.sum(dim=0).log_softmax(dim=1)
-                classes = classes + PARTS_IN_LABEL * by_parts
-        return Measured(
-            likelihood.cpu().numpy(),
-            torch.stack(raw, dim=1).numpy(),
-            classes.argmax(dim=1).cpu().numpy(),
-            weight.cpu().double().numpy(),
-        )
+        return _measured(network, gaussians, autoencoder, x, view, evidence)
 
     start = 0
     for part in map_batches(batch_measured, batches):
@@ -239,6 +125,56 @@ def measure(
             getattr(measured, field.name)[start:end] = getattr(part, field.name)
         start = end
     return measured
+
+
+def _measured(
+    network: VariationalNetwork,
+    gaussians: Mapping[str, ClassGaussians],
+    autoencoder: nn.Module | None,
+    x: Tensor,
+    view: View,
+    evidence: Evidence | None,
+) -> Measured:
+    parts = _parts(network, x)
+    reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
+    scores = {
+        name: gaussians[name].log_likelihood(block)
+        for name, block in _blocks(parts, reconstructed, view).items()
+    }
+    # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+    likelihood = (
+        torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
+        if view.blocks
+        else parts[LOGIT].double()
+    )
+    if LOGIT in view.names:
+        scores[LOGIT] = parts[LOGIT]
+    raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
+    weight = torch.zeros(len(x))
+    if reconstructed is not None:
+        difference = parts["t1"] - reconstructed.mean(dim=2)
+        weight = difference.square().sum(dim=1)
+    classes = likelihood
+    if LOGIT in parts:
+        by_head = parts[LOGIT].to(likelihood).log_softmax(dim=1)
+        classes = _by_head_and_parts(by_head, scores, view, evidence)
+    return Measured(
+        likelihood.cpu().numpy(),
+        torch.stack(raw, dim=1).numpy(),
+        classes.argmax(dim=1).cpu().numpy(),
+        weight.cpu().double().numpy(),
+    )
+
+
+def _by_head_and_parts(
+    by_head: Tensor, scores: dict[str, Tensor], view: View, evidence: Evidence | None
+) -> Tensor:
+    """Log-probability of each class, but for a constant, shape (n, n_classes)."""
+    if evidence is None or not view.blocks:
+        return by_head
+    under_classes = [evidence.under_classes(name, scores[name]) for name in view.blocks]
+    by_parts = torch.stack(under_classes).sum(dim=0).log_softmax(dim=1)
+    return by_head + PARTS_IN_LABEL * by_parts
 
 
 def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:
@@ -276,22 +212,7 @@ def _numpy(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def reconstructions(autoencoder: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Reconstruct batches, in standardised units.
-
-    Parameters
-    ----------
-    autoencoder : nn.Module
-    batches : iterable of Tensor of shape (batch, *input_shape)
-
-    Returns
-    -------
-    reconstructions : Tensor of shape (n, *input_shape), on the CPU
-
-    Examples
-    --------
-    >>> reconstructions(nn.Identity(), [torch.zeros(2, 3), torch.zeros(1, 3)]).shape
-    torch.Size([3, 3])
-    """
+    """Reconstruct batches into one tensor (n, *input_shape), in standardised units."""
     return torch.cat(list(map_batches(lambda x: autoencoder(x).cpu(), batches)))
 
 
@@ -300,21 +221,8 @@ def map_batches(
 ) -> Iterator[Result]:
     """Apply a function to each batch, in halves once the device runs out of memory.
 
-    Parameters
-    ----------
-    function : callable
-        Of a batch; row by row, so that halves together give what the whole would.
-    batches : iterable of Tensor
-
-    Yields
-    ------
-    result
-        Of each batch or, where memory was short, of each piece of it, in order.
-
-    Raises
-    ------
-    MemoryError
-        If not even a single row fits.
+    It must work row by row, so that halves together give what the whole would; a
+    MemoryError says that not even a single row fits.
 
     Examples
     --------

@@ -268,7 +268,7 @@ BAD_FITS = [
     ),
     parameter("it is a class", covariance_estimator=OAS),
     parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
-    parameter(r"features=\(\) must name parts", features=()),
+    parameter(r"features=\(\) must be 'auto' or name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
@@ -317,7 +317,7 @@ BAD_FITS = [
     ),
     parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
     parameter("'weighting' parameter", weighting="none"),
-    parameter("'weighting' parameter.*'evidence', 'paper'", weighting="calibrated"),
+    parameter("'weighting' parameter.*'evidence'", weighting="calibrated"),
 ]
 
 # Of a detector that was fitted on 6 features.

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
 
 import skvmdls._fingerprints
-import skvmdls.detector
+import skvmdls._fitting
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls._caching import remembered, remembered_training
 from skvmdls.backbones import mlp
@@ -44,7 +44,7 @@ def test_nothing_made_by_other_code_of_ours_is_recalled(tmp_path, monkeypatch):
         monkeypatch.setattr(
             "skvmdls._fingerprints.training_code", lambda code=code: code
         )
-        made = remembered(tmp_path, "step", lambda expected=expected: expected, 0)
+        made = remembered(tmp_path, "step", lambda expected=expected: expected, {})
         assert made == expected
 
 
@@ -53,9 +53,9 @@ def test_a_result_that_failed_is_not_kept(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        remembered(tmp_path, "step", fail, 1)
-    assert remembered(tmp_path, "step", lambda: 5, 1) == 5
-    assert remembered(tmp_path, "step", fail, 1) == 5
+        remembered(tmp_path, "step", fail, {"x": 1})
+    assert remembered(tmp_path, "step", lambda: 5, {"x": 1}) == 5
+    assert remembered(tmp_path, "step", fail, {"x": 1}) == 5
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def trainings(monkeypatch):
     """Names of the nets that were trained, in order."""
     done = []
     for name in ("train_network", "train_autoencoder"):
-        train = getattr(skvmdls.detector, name)
+        train = getattr(skvmdls._fitting, name)
 
         def counted(*arguments, name=name, train=train):
             done.append(name)
             return train(*arguments)
 
-        monkeypatch.setattr(skvmdls.detector, name, counted)
+        monkeypatch.setattr(skvmdls._fitting, name, counted)
     return done
 
 

@@ -186,7 +186,7 @@ def test_groups_stay_on_one_side_and_each_counts_once(fraction, weight_share, la
         assert not of_weight & of_threshold
         assert of_training | of_weight | of_threshold == set(groups.tolist())
         assert len(of_threshold) == len(parts.threshold) >= 1
-        assert bool(len(parts.weight)) == bool(weight_share)
+        assert bool(len(parts.evidence)) == bool(weight_share)
         assert set(labels[parts.training]) == set(labels)
         for part in parts:
             assert np.all(np.diff(part) > 0)

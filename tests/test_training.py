@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from skvmdls import VMDLSDetector
 from skvmdls.backbones import mlp
 from skvmdls.network import build_network
 from skvmdls.training import (
@@ -21,24 +22,12 @@ from skvmdls.training import (
 )
 
 CPU = torch.device("cpu")
-PLAN = NetworkPlan(
+PLAN = NetworkPlan.of(
+    VMDLSDetector(classification_weight=0.0, learning_rate=2e-3, weight_decay=0.0),
     epochs=20,
-    learning_rate=2e-3,
-    weight_decay=0.0,
-    augmentation=None,
     dtype=torch.float32,
-    verbose=0,
     classes_per_batch=10,
-    samples_per_class=16,
-    triplet_margin=0.1,
     distancing_margin=8.0,
-    margin_warmup=0.5,
-    prior_variance=0.1,
-    kl_weight=0.1,
-    kl_warmup=0.5,
-    freeze_epochs=0,
-    classification_weight=0.0,
-    metric_weight=1.0,
 )
 # Whatever the defaults are: both kinds of losses count.
 BESIDE_A_HEAD = dataclasses.replace(PLAN, classification_weight=1.0)
@@ -301,8 +290,8 @@ def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
 def test_the_autoencoder_learns(data):
     X, _ = data
     autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
-    plan = AutoencoderPlan(
-        epochs=10, learning_rate=1e-2, weight_decay=0.0, verbose=0, batch_size=64
+    plan = AutoencoderPlan.of(
+        VMDLSDetector(learning_rate=1e-2, weight_decay=0.0), epochs=10, batch_size=64
     )
     history = train_autoencoder(autoencoder, X, plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
 from skvmdls._devices import autocast, resolve_device
+from skvmdls._fitting import network_plan
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.inputs import check_inputs
 from skvmdls.network import build_network
@@ -104,7 +105,7 @@ def train_softmax(
     >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
     >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
     >>> net = SoftmaxNet(mlp, (6,), n_classes=2)
-    >>> train_softmax(net, X, y, detector._network_plan(torch.device("cpu")))
+    >>> train_softmax(net, X, y, network_plan(detector, len(X), torch.device("cpu")))
     >>> net.training
     False
     """
@@ -156,7 +157,7 @@ def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
     factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
     with seeded(task.seed, device):
         net = SoftmaxNet(factory, input_shape, len(detector.classes_)).to(device)
-        train_softmax(net, inputs, labels, detector._network_plan(device))
+        train_softmax(net, inputs, labels, network_plan(detector, len(inputs), device))
     # Peers must not pay for gradients of the weights, which none of them uses.
     return net.requires_grad_(False), inputs, labels
 
