@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
+from skvmdls._misuse import warn_of_misuse
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
 from skvmdls._torch_state import under_ordinary_torch
@@ -124,6 +125,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         MemoryError
             If a batch is too large for the device.
         """
+        warn_of_misuse("fit")
         attempt = object.__new__(type(self))
         given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
         attempt.__dict__.update({name: plain(value) for name, value in given.items()})
@@ -303,6 +305,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         decision : ndarray of shape (n,), float64
             ``score_samples(X) - offset_``; non-negative where the point is accepted.
         """
+        warn_of_misuse("decision_function")
         return self.score_samples(X) - self.offset_
 
     @under_ordinary_torch
@@ -458,10 +461,6 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        # Neither its classifiers, whose -1 would be a class, nor its outlier detectors,
-        # whose answers are 1 and -1: so scikit-learn refuses to calibrate the decision
-        # function, or to take it for a score of the labels (`scoring="roc_auc"`).
-        tags.estimator_type = None
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags
