@@ -34,6 +34,7 @@ from torch import nn
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls._validation import group_ids
 from skvmdls.calibration import WeightCalibration, hold_out
+from skvmdls.evidence import unit_and_length
 from skvmdls.metrics import auroc
 from skvmdls.model_selection import SCORERS, get_scorer
 
