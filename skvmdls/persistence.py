@@ -416,7 +416,10 @@ def _rebuilt(
     for name, history in _expected(head["histories"], dict).items():
         if name not in HISTORIES:
             raise ValueError(f"a history {name!r}")
-        kept = {key: [float(value) for value in row] for key, row in history.items()}
+        kept = {
+            key: [float(value) for value in _expected(row, list)]
+            for key, row in _expected(history, dict).items()
+        }
         setattr(detector, name, kept)
     detector.standardizer_ = Standardizer.from_state(
         {

@@ -297,6 +297,8 @@ def array(name, value):
         (put("range", value=[0.0, "big"]), "expected a range of two floats"),
         (put("histories", value=[1]), "expected dict"),
         (put("histories", "evil_", value={}), "a history 'evil_'"),
+        (put("histories", "history_", value="loss"), "expected dict, found 'loss'"),
+        (put("histories", "history_", "loss", value="1"), "expected list, found '1'"),
         (
             array("network.mu.weight", lambda a: a[:, :3].copy()),
             "network.mu.weight has",
