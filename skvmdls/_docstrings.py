@@ -58,6 +58,12 @@ contamination : float in [0, 0.5], default=0.05
 threshold : float, default=None
     Threshold on ``score_samples``; overrides `contamination`. May be changed on a
     fitted detector.
+guarantee : {"marginal", "class"}, default="marginal"
+    Whom `contamination` is promised to. ``"marginal"``: over all known points together.
+    ``"class"``: for each class on its own, from its own held-out points, of which it
+    needs ``1 / contamination - 1`` (label-conditional conformal prediction); `predict`
+    then answers the class of the largest of `p_values` that is not excluded. May be
+    changed on a fitted detector; a `threshold` overrides it.
 calibration_fraction : float in (0, 0.5], default=0.1
     Share of the training data, stratified, that is held out to set the threshold.
 classes_per_batch : int, default=None
@@ -128,8 +134,16 @@ view_ : View
     Which parts are looked at, and how.
 standardizer_ : Standardizer
     Statistics of the training inputs.
-calibration_scores_ : ndarray
+calibration_scores_ : ndarray of shape (n_calibration,)
     Scores of the held-out points that set the threshold.
+calibration_class_scores_ : ndarray of shape (n_calibration,)
+    Their scores each under its own class, which set the classes' own thresholds.
+calibration_labels_ : ndarray of shape (n_calibration,), int
+    Positions of their classes in ``classes_``.
+calibration_winners_ : ndarray of shape (n_calibration, n_parts), int
+    Positions of the classes whose likelihoods their scores are made of.
+fit_positions_ : ndarray of shape (n_classes,), int
+    Position of each class among those of `fit`; -1 if it was added since.
 history_ : dict of str to list of float
     Figures of each epoch (see :func:`skvmdls.training.train_network`).
 """

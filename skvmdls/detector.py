@@ -30,6 +30,7 @@ from skvmdls._devices import (
     scoring_placement,
 )
 from skvmdls._docstrings import documented
+from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import parameter, with_parameters
 from skvmdls._sklearn import (
     HasMethods,
@@ -65,7 +66,9 @@ from skvmdls.inputs import (
 from skvmdls.metrics import open_set_f1
 from skvmdls.network import build_autoencoder, build_network
 from skvmdls.scoring import (
+    KnownClasses,
     Measured,
+    Score,
     block_features,
     ensembles,
     measure,
@@ -84,7 +87,8 @@ EVIDENCE_SHARE = 0.25
 TRAINING_POINTS = 1000
 
 # Parameters that do not touch the nets or the Gaussians.
-FREE_TO_CHANGE = ("checkpoint", "contamination", "memory", "threshold", "verbose")
+THRESHOLDS = ("threshold", "contamination", "guarantee")
+FREE_TO_CHANGE = (*THRESHOLDS, "checkpoint", "memory", "verbose")
 
 
 class Reconstruction(NamedTuple):
@@ -96,7 +100,7 @@ class Reconstruction(NamedTuple):
 
 
 @with_parameters
-class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
+class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
     """What both detectors are: all but the autoencoder."""
 
     backbone: str | BackboneFactory = parameter("auto", str, callable)
@@ -128,6 +132,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
     threshold: float | None = parameter(
         None, Interval(Real, None, None, closed="neither"), None
     )
+    guarantee: str = parameter("marginal", StrOptions({"marginal", "class"}))
     calibration_fraction: float = parameter(0.1, Interval(Real, 0, 0.5, closed="right"))
     classes_per_batch: int | None = parameter(
         None, Interval(Integral, 2, None, closed="left"), None
@@ -207,7 +212,7 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         with checkpoint.named_if_interrupted():
             self._train(inputs, targets, workshop)
             self._fit_gaussians(X_train, y_train, workshop)
-        self._calibrate(X)
+        self._calibrate(X, labels)
 
     def _reconstruction(self) -> Reconstruction | None:
         """Which autoencoder, if any."""
@@ -360,7 +365,8 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             *kind,
         )
 
-    def _calibrate(self, X: np.ndarray) -> None:
+    def _calibrate(self, X: np.ndarray, labels: np.ndarray) -> None:
+        self.fit_positions_ = np.arange(len(self.classes_))
         measured = self._measure(X[self.split_.evidence])
         raw_of_training = None
         if len(measured.raw) < FEW_POINTS:
@@ -372,10 +378,10 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             self.weight_calibration_ = WeightCalibration.fit(
                 measured.log_likelihood, measured.weight
             )
-        measured = self._measure(X[self.split_.threshold])
-        self.calibration_scores_ = self._scores(measured)
+        rows = self.split_.threshold
+        self.__dict__.update(self._held_out_scores(X[rows], labels[rows]))
         # Warns of too few points now, not at the first prediction.
-        self._threshold()
+        self._warn_of_few_held_out()
 
     def _threshold(self) -> float:
         if self.threshold is not None:
@@ -389,13 +395,16 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
         and the held-out scores do not depend on them.
         """
-        names = ("threshold", "contamination")
+        self._check_thresholds()
+        return self._threshold()
+
+    def _check_thresholds(self) -> None:
+        """Check the parameters that may have been changed since `fit`."""
         validate_parameter_constraints(
-            {name: self._parameter_constraints[name] for name in names},
-            {name: getattr(self, name) for name in names},
+            {name: self._parameter_constraints[name] for name in THRESHOLDS},
+            {name: getattr(self, name) for name in THRESHOLDS},
             type(self).__name__,
         )
-        return self._threshold()
 
     def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
         """Fit, then predict the same points.
@@ -429,18 +438,25 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n,)
             Labels of ``classes_``, or ``-1``. For string labels unknown is the string
-            ``"-1"``; for boolean ones the answers are the integers 0, 1 and -1.
+            ``"-1"``; for boolean ones the answers are the integers 0, 1 and -1. With
+            ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
+            is not excluded.
         """
-        measured = self._measure(self._check_new(X))
-        accepted = self._scores(measured) >= self.offset_
-        answers = labels_with_unknown(self.classes_)
-        return answers[np.where(accepted, measured.most_likely, len(self.classes_))]
+        X = self._check_new(X)
+        if self._promises_by_class():
+            positions = self._least_excluded(X)
+        else:
+            measured = self._measure(X)
+            accepted = self._scores(measured) >= self.offset_
+            positions = np.where(accepted, measured.most_likely, len(self.classes_))
+        return labels_with_unknown(self.classes_)[positions]
 
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
         It is the class of the head's largest logit; without a head
-        (``classification_weight=0``), that of the largest log-likelihood.
+        (``classification_weight=0``), that of the largest log-likelihood. A class of
+        :meth:`add_classes`, where the point scores higher under it.
 
         Parameters
         ----------
@@ -503,8 +519,12 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         decision : ndarray of shape (n,), float64
-            ``score_samples(X) - offset_``; non-negative where the point is accepted.
+            Non-negative where the point is accepted: ``score_samples(X) - offset_``;
+            with ``guarantee="class"`` the largest difference between the score under a
+            class and that class's threshold.
         """
+        if self._promises_by_class():
+            return self._margins(self._check_new(X))
         return self.score_samples(X) - self.offset_
 
     def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
@@ -632,28 +652,45 @@ class BaseDetector(TransformerMixin, OutlierMixin, BaseEstimator):
             self.view_,
         )
 
-    def _measure(self, X: np.ndarray) -> Measured:
+    def _measure(self, X: np.ndarray, by_class: bool = False) -> Measured:
         autoencoder = getattr(self, "autoencoder_", None)
-        return self._measure_as(self.view_, autoencoder, X)
+        score = self._score if by_class or self._has_added_classes() else None
+        return self._measure_as(self.view_, autoencoder, X, score)
 
     def _measure_features(self, X: np.ndarray) -> Measured:
         """Measure without the autoencoder, where only likelihoods are asked for."""
+        if (
+            self._has_added_classes()
+        ):  # between them and the others all evidence decides
+            return self._measure(X)
         return self._measure_as(replace(self.view_, residual=False), None, X)
 
     def _measure_as(
-        self, view: View, autoencoder: nn.Module | None, X: np.ndarray
+        self,
+        view: View,
+        autoencoder: nn.Module | None,
+        X: np.ndarray,
+        score: Score | None = None,
     ) -> Measured:
         gaussians: Any = self.gaussians_
+        evidence = getattr(self, "evidence_", None)
+        typical_logit = evidence.typical_logit if evidence else 0.0
+        known = KnownClasses(self.fit_positions_, typical_logit)
+        batches = self._batches(X)
         return measure(
-            self.network_, gaussians, autoencoder, self._batches(X), len(X), view
+            self.network_, gaussians, autoencoder, batches, len(X), view, known, score
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
+        return self._score(measured.raw, measured.log_likelihood, measured.weight)
+
+    def _score(
+        self, raw: np.ndarray, log_likelihood: np.ndarray, weight: np.ndarray
+    ) -> np.ndarray:
+        """Score points, or points under several classes (see `scoring.Score`)."""
         if hasattr(self, "weight_calibration_"):
-            return self.weight_calibration_.apply(
-                measured.log_likelihood, measured.weight
-            )
-        return self.evidence_.total(measured.raw)
+            return self.weight_calibration_.apply(log_likelihood, weight)
+        return self.evidence_.total(raw)
 
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.

@@ -393,16 +393,23 @@ class Evidence:
             raise ValueError("evidence.spread must be positive")
         return cls(tuple(names), **arrays)
 
+    @property
+    def typical_logit(self) -> float:
+        """Median of the largest logit of known points; 0 where it is no part."""
+        if LOGIT not in self.names:
+            return 0.0
+        return float(self.typical[self.names.index(LOGIT)])
+
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores to the common unit.
 
         Parameters
         ----------
-        raw : ndarray of shape (n, n_parts)
+        raw : ndarray of shape (..., n_parts)
 
         Returns
         -------
-        evidence : ndarray of shape (n, n_parts)
+        evidence : ndarray of shape (..., n_parts)
             0 at the known points' median, -1 at the end of their usual range.
         """
         return (raw - self.typical) / self.spread
@@ -412,11 +419,11 @@ class Evidence:
 
         Parameters
         ----------
-        raw : ndarray of shape (n, n_parts)
+        raw : ndarray of shape (..., n_parts)
 
         Returns
         -------
-        scores : ndarray of shape (n,)
+        scores : ndarray of shape (...)
             Higher is more in-distribution.
         """
         return self.standardize(raw) @ self.weights
