@@ -12,7 +12,6 @@ from sklearn.utils import (
     Bunch,
     check_consistent_length,
     check_random_state,
-    check_scalar,
     column_or_1d,
 )
 from sklearn.utils.validation import check_is_fitted
@@ -93,7 +92,8 @@ class OpenWorld:
             is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
             1)`` of a class with ``m`` held-out points.
         """
-        return class_p_values(*self._calibration, self._class_scores(X))
+        scores = self._class_scores(X)
+        return class_p_values(*self._calibration, scores)
 
     def prediction_set(self, X: ArrayLike) -> np.ndarray:
         """Say which classes each point may be of.
@@ -154,9 +154,12 @@ class OpenWorld:
         .. [1] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers
            with conformal p-values", Annals of Statistics 51, 2023.
         """
-        fdr = check_scalar(
-            fdr, "fdr", Real, min_val=0, max_val=1, include_boundaries="neither"
-        )
+        if not (isinstance(fdr, Real) and 0 < fdr < 1):
+            raise ValueError(
+                f"fdr={fdr!r} must be a number above 0 and below 1: the share of known "
+                "points that may be among those selected."
+            )
+        p_values = self.p_value(X)
         n = len(self.calibration_scores_)
         if (n + 1) * fdr < 1 - 1e-9:
             warnings.warn(
@@ -167,7 +170,7 @@ class OpenWorld:
                 UserWarning,
                 stacklevel=2,
             )
-        return discoveries(self.p_value(X), fdr)
+        return discoveries(p_values, float(fdr))
 
     @property
     def _calibration(self) -> tuple[np.ndarray, np.ndarray]:

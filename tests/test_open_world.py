@@ -1,4 +1,4 @@
-"""After `predict`: promises for each class, explanations, classes learned and dropped."""
+"""After `predict`: promises by class, explanations, classes learned and dropped."""
 
 import math
 import warnings
@@ -235,7 +235,7 @@ def test_columns_contribute_what_they_sum_to(detector, covariance_type):
 
 
 def test_a_disturbed_column_contributes_most(of_table):
-    X, y = blobs(3, 100, seed=4)
+    X = blobs(3, 100, seed=4)[0]
     rng = np.random.default_rng(0)
     columns = rng.integers(6, size=len(X))
     X[np.arange(len(X)), columns] += 8 * rng.choice([-1, 1], size=len(X))
@@ -338,7 +338,7 @@ def test_new_classes_are_learned_and_the_old_ones_left_alone(covariance_type, fu
 
 def test_evidence_still_sums_to_the_score(of_table):
     detector = learned(of_table)
-    X, y = blobs(5, 20, seed=7)
+    X = blobs(5, 20, seed=7)[0]
     evidence = detector.evidence(X)
     np.testing.assert_allclose(
         evidence @ detector.evidence_.weights, detector.score_samples(X), atol=1e-9
