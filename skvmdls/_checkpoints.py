@@ -29,53 +29,23 @@ CONTENT = {"ingredients", "seed", "stages"}
 
 
 class Stage:
-    """One stage of a fit that is not kept: it starts anew, and `keep` does nothing.
+    """One stage of a fit, not kept: it starts anew, and `keep` does nothing.
 
-    Attributes
-    ----------
-    state : dict or None
-        What was kept last, by a fit that was interrupted.
-
-    Examples
-    --------
-    >>> stage = Stage()
-    >>> stage.keep({"epoch": 1})
-    >>> stage.state is None
-    True
+    Attribute `state` is what an interrupted fit kept last, or None.
     """
 
     state: State | None = None
 
     def keep(self, state: State) -> None:
-        """Replace what is kept.
-
-        Parameters
-        ----------
-        state : dict
-            Tensors, numbers, strings, and containers of these.
-        """
+        """Replace what is kept: tensors, numbers, strings, and containers of these."""
 
 
 class Checkpoint:
-    """The stages of one fit on disk, and what the fit was made of.
+    """The stages of one fit on disk, and the ingredients that decided it, by name.
 
-    Parameters
-    ----------
-    path : path or None
-        A file; one that is there is continued. None keeps nothing.
-    ingredients : dict
-        By name, all that decides the fit (see :mod:`skvmdls._fingerprints`).
-
-    Raises
-    ------
-    ValueError
-        If the file is of another fit, naming the ingredients that differ; or if it is
-        damaged, or is no checkpoint, and the one of a write before is too.
-
-    Warns
-    -----
-    UserWarning
-        If the file is damaged, and the one of a write before is used.
+    A file that is there is continued; one of another fit is refused with a ValueError
+    that names the ingredients that differ. In place of a damaged one, the one of a
+    write before is used, with a warning. Path None keeps nothing.
 
     Examples
     --------
@@ -106,48 +76,31 @@ class Checkpoint:
                 f"checkpoint={os.fspath(self.path)!r}: there is no folder "
                 f"{os.fspath(self.path.parent)!r} to write it to."
             )
+        if self.path.is_dir():
+            raise ValueError(
+                f"checkpoint={os.fspath(self.path)!r} is a folder; expected the path "
+                "of a file in it, which the fit will write."
+            )
+        if self.path.is_symlink():
+            # The copy of one write before stands beside the file, not the link.
+            self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
         if self.path.exists():
             stored, self._is_good = _last_good(self.path)
             self._continue(self.path, stored)
 
     def seed(self, random_state: Any) -> Any:
-        """Give a kept fit without a seed one, so that it can be taken up too.
-
-        Parameters
-        ----------
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        random_state : int, RandomState or None
-            As given; of a fit that is kept, a seed instead of None.
-        """
+        """Give a kept fit without a seed one, so that it can be taken up too."""
         is_drawn = random_state is None and self.path is not None
         return self._seed if is_drawn else random_state
 
     def stage(self, name: str) -> Stage:
-        """One of the fit's stages.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        stage : Stage
-        """
+        """One of the fit's stages, by its name."""
         return Stage() if self.path is None else _KeptStage(self, self.path, name)
 
     @contextmanager
     def named_if_interrupted(self) -> Iterator[None]:
-        """Say where the checkpoint is, if the user stops the fit.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            As it came, with the path and how far the fit has come.
-        """
+        """Say where the checkpoint is, and how far it came, if the user stops it."""
         try:
             yield
         except KeyboardInterrupt as interrupt:
@@ -189,7 +142,7 @@ class Checkpoint:
         body = buffer.getvalue()
         if self._is_good:
             _set_aside(path)
-        write_atomically(path, _head(body) + body)
+        write_atomically(path, _head(body), body)
         self._is_good = True
 
 

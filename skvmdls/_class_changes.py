@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skvmdls._labels import as_labels, positions
 from skvmdls.gaussians import (
     ClassBatches,
     ClassGaussians,
@@ -31,65 +32,32 @@ __all__ = [
 Fitted = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def check_new_labels(known: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the classes that are new, and encode their labels.
+def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Find the new classes (k,), sorted, and encode their labels, (n,).
 
-    Parameters
-    ----------
-    known : ndarray of shape (n_classes,)
-        Labels of the detector.
-    y : ndarray of shape (n,)
-
-    Returns
-    -------
-    classes : ndarray of shape (k,)
-        New labels, sorted.
-    encoded : ndarray of shape (n,), int64
-        Position of each label in `classes`.
-
-    Raises
-    ------
-    ValueError
-        If labels are of another type than the known ones, or known already; or as of
-        :func:`~skvmdls.inputs.check_labels`.
+    A ValueError says so if labels are known already, or break the rules of `fit`.
 
     Examples
     --------
-    >>> check_new_labels(np.array(["ant", "bee"]), np.array(["cow", "cow"]))
+    >>> check_new_labels(np.array(["ant", "bee"]), ["cow", "cow"])
     (array(['cow'], dtype='<U3'), array([0, 0]))
     """
-    y = _of_one_kind(known, y)
-    # The rules for labels are those of `fit`, as if all had been given together.
-    check_labels(np.concatenate([np.repeat(known, 2), y]))
-    classes, encoded = np.unique(y, return_inverse=True)
-    if common := sorted(set(classes.tolist()) & set(known.tolist())):
+    y = as_labels(y)
+    is_known = positions(y, known) < len(known)
+    if common := sorted(set(y[is_known].tolist())):
         raise ValueError(
             f"y holds labels that the detector knows already: {common[:5]}"
-            f"{'...' * (len(common) > 5)}. add_classes takes rows of new classes "
-            "only. To learn a class anew, drop_classes it first; to widen it, fit "
-            "again with all rows."
+            f"{'...' * (len(common) > 5)}. add_classes takes rows of new classes only. "
+            "To learn a class anew, drop_classes it first; to widen it, fit again with "
+            "all rows."
         )
-    return classes, encoded
-
-
-def _of_one_kind(known: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bring labels to the kind of the known ones, if they are of one type."""
-    is_text = [
-        labels.dtype.kind == "U"
-        or (labels.dtype.kind == "O" and all(isinstance(v, str) for v in labels))
-        for labels in (known, y)
-    ]
-    if all(is_text):
-        return y.astype(known.dtype if known.dtype.kind == "O" else str)
-    kinds = [labels.dtype.kind.replace("u", "i") for labels in (known, y)]
-    if any(is_text) or kinds[0] != kinds[1]:
-        raise ValueError(
-            f"y holds labels of dtype {y.dtype}, but those of the detector are of "
-            f"dtype {known.dtype}, such as {known.tolist()[0]!r}. Give new labels of "
-            "that type."
-        )
-    # Together with signed integers, large unsigned ones would become floats.
-    return y.astype(known.dtype) if np.can_cast(y.dtype, known.dtype) else y
+    if known.dtype.kind in "iu" and y.dtype.kind == "f":
+        y = y.astype(np.int64)
+    together = as_labels([*known.tolist(), *y.tolist()])
+    old, y = together[: len(known)], together[len(known) :]
+    # The rules for labels are those of `fit`, as if all had been given together.
+    check_labels(np.concatenate([old, old, y]))
+    return np.unique(y, return_inverse=True)
 
 
 def fit_new_classes(
@@ -101,26 +69,10 @@ def fit_new_classes(
 ) -> Fitted:
     """Fit Gaussians of new classes, in the units and with the pooled covariance of old.
 
-    Parameters
-    ----------
-    fitted : mapping of str to ClassGaussians
-        Of each block, with what its classes have in common.
-    class_batches : callable
-        As of :func:`~skvmdls.gaussians.fit_gaussians`, of the new classes.
-    classes : sequence
-        New labels, for messages.
-    covariance_estimator, pooling
-        As of :func:`~skvmdls.gaussians.fit_gaussians`.
-
-    Returns
-    -------
-    gaussians : dict of str to (means, precisions)
-        Of each block; of ``"tied"``, which shares its precision, an empty array.
-
-    Warns
-    -----
-    UserWarning
-        If a class is too small for a covariance of its own: it gets the pooled one.
+    `class_batches` yields their features, as for
+    :func:`~skvmdls.gaussians.fit_gaussians`. Of ``"tied"``, which shares its precision,
+    that is an empty array. A class that is too small for a covariance of its own gets
+    the pooled one, with a warning.
 
     Examples
     --------
@@ -133,6 +85,12 @@ def fit_new_classes(
     >>> means.shape, precisions.shape
     ((1, 3), (1, 3, 3))
     """
+    if not fitted:
+        raise ValueError(
+            "The detector has no Gaussians, with features=('logit',) alone, and the "
+            "head knows nothing of new classes. Fit again with all rows, or with more "
+            "parts."
+        )
     moments = [_moments(class_batches(label)) for label in range(len(classes))]
     covariance_type = next(iter(fitted.values())).covariance_type
     means = {
@@ -179,17 +137,7 @@ def rearranged(
 ) -> dict[str, ClassGaussians]:
     """Take Gaussians of some of the classes, old and new, in another order.
 
-    Parameters
-    ----------
-    fitted : mapping of str to ClassGaussians
-    order : ndarray of int
-        Positions, in the old classes followed by the new ones.
-    new : dict of str to (means, precisions), optional
-        As of :func:`fit_new_classes`.
-
-    Returns
-    -------
-    gaussians : dict of str to ClassGaussians
+    The order gives positions, in the old classes followed by the new ones.
 
     Examples
     --------
@@ -216,38 +164,29 @@ def rearranged(
 
 
 def check_dropped(known: np.ndarray, labels: Any) -> np.ndarray:
-    """Find the classes that stay when some are dropped.
+    """Mask (n_classes,) of the classes that stay when some are dropped.
 
-    Parameters
-    ----------
-    known : ndarray of shape (n_classes,)
-    labels : array-like of shape (k,)
-
-    Returns
-    -------
-    stays : ndarray of shape (n_classes,), bool
-
-    Raises
-    ------
-    ValueError
-        If a label is not known, or fewer than two classes would be left.
+    A ValueError says so if a label is not known, or fewer than two would stay.
 
     Examples
     --------
     >>> check_dropped(np.array([3, 5, 7]), [5])
     array([ True, False,  True])
     """
-    dropped = np.atleast_1d(np.asarray(labels)).tolist()
-    if unknown := [label for label in dropped if label not in known.tolist()]:
+    if np.ndim(labels) == 0:
+        labels = [labels]
+    dropped = positions(labels, known, "labels")
+    if (dropped == len(known)).any():
+        unknown = np.asarray(labels)[dropped == len(known)].tolist()
         raise ValueError(
             f"labels holds {unknown[:5]}{'...' * (len(unknown) > 5)}, which the "
             f"detector does not know: its classes are {known.tolist()[:20]}."
         )
-    stays = np.array([label not in dropped for label in known.tolist()])
+    stays = ~np.isin(np.arange(len(known)), dropped)
     if stays.sum() < 2:
         raise ValueError(
-            f"labels holds {len(set(dropped))} of {len(known)} classes, which would "
-            f"leave {stays.sum()}; at least 2 must stay. Fit a detector of other "
+            f"labels holds {len(known) - stays.sum()} of {len(known)} classes, which "
+            f"would leave {stays.sum()}; at least 2 must stay. Fit a detector of other "
             "classes instead."
         )
     return stays

@@ -3,40 +3,39 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 __all__ = ["write_atomically"]
 
+Buffer = Any  # What can be written to a file: collections.abc.Buffer, from Python 3.12.
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, *parts: Buffer) -> None:
     """Write a file beside its place, then move it there: as a whole or not at all.
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
-    Who may read it is as it was, or as of any new file.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file is replaced.
-    content : bytes
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to; an existing file stays as it was.
-
-    Examples
-    --------
-    >>> path = Path(tempfile.mkdtemp()) / "notes"
-    >>> write_atomically(path, b"first")
-    >>> write_atomically(path, b"second")
-    >>> path.read_bytes()
-    b'second'
+    Who may read it is as it was, or as of any new file. A link stays, and the file that
+    it leads to is replaced. The parts, bytes or contiguous arrays, are not copied.
     """
+    place = Path(os.path.realpath(path))
+    try:
+        _write_beside(place, parts)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The name of the unfinished file would say nothing to the user.
+        raise OSError(
+            error.errno, f"{error.strerror}; not written", os.fspath(path)
+        ) from error
+
+
+def _write_beside(path: Path, parts: tuple[Buffer, ...]) -> None:
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished", delete=False
     ) as file:
         try:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
             os.chmod(file.name, _mode(path))

@@ -7,7 +7,6 @@ passes for another. What code reads from global variables is not seen.
 
 import ast
 import inspect
-import marshal
 import pickle
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -30,17 +29,20 @@ __all__ = [
 ]
 
 
-# The rooms whose code decides the nets and the Gaussians. `detector` is among them as
-# long as `fit` itself says there what is trained from what.
+# The rooms whose code decides the nets and the Gaussians.
 TRAINING_ROOMS = (
+    "_decisions",
     "_devices",
-    "_workshop",
+    "_fitting",
+    "_labels",
+    "_states",
+    "_torch_state",
     "_validation",
+    "_workshop",
     "augmentation",
     "autoencoder",
     "backbones",
     "calibration",
-    "detector",
     "evidence",
     "gaussians",
     "inputs",
@@ -57,11 +59,6 @@ def what_decides(ingredients: Mapping[str, Any]) -> dict[str, str]:
 
     By name, a hash of each ingredient, of our code that trains, and of torch's version:
     two trainings are the same where all of them are.
-
-    Examples
-    --------
-    >>> sorted(what_decides({"X": np.zeros(3)}))
-    ['X', 'the code of skvmdls', 'the version of torch']
     """
     hashes = {name: fingerprint(value) for name, value in ingredients.items()}
     return hashes | {
@@ -72,57 +69,29 @@ def what_decides(ingredients: Mapping[str, Any]) -> dict[str, str]:
 
 @cache
 def training_code() -> str:
-    """Hash of skvmdls's own code that trains: other code may train another net.
-
-    Examples
-    --------
-    >>> training_code() == training_code()
-    True
-    """
+    """Hash of skvmdls's own code that trains: other code may train another net."""
     folder = Path(__file__).parent
     return code_of(folder / f"{room}.py" for room in TRAINING_ROOMS)
 
 
 def code_of(paths: Iterable[Path]) -> str:
-    """Hash of what files of Python do: their names and abstract syntax.
+    """Hash of the names and the abstract syntax of files of Python.
 
     An edit to a comment, a docstring or the layout leaves it as it is.
-
-    Examples
-    --------
-    >>> code_of([Path(__file__)]) == code_of([Path(__file__)])
-    True
     """
     return joblib.hash([(path.name, _syntax(path.read_text())) for path in paths])
 
 
 def fingerprint(thing: Any) -> str:
-    """Hash of what decides a result: arrays, settings, nets and functions by content.
+    """Hash by content, equal in all processes, or a ValueError if there is none.
 
-    Parameters
-    ----------
-    thing : object
-        Tensors, arrays, numbers, strings, dataclasses, nets, functions, estimators, or
-        tuples, lists and dicts of these.
-
-    Returns
-    -------
-    fingerprint : str
-        Equal for equal content, in this process and in others.
-
-    Raises
-    ------
-    ValueError
-        If there is something that has no content to compare, such as an open file.
+    Takes tensors, arrays, numbers, strings, nets, functions, estimators, dataclasses
+    (the fields that count in comparisons), and tuples, lists and dicts of these.
 
     Examples
     --------
     >>> fingerprint((1, "a")) == fingerprint((1, "a"))
     True
-    >>> torch.manual_seed(0) and fingerprint(nn.Linear(2, 2)) == fingerprint(
-    ...     nn.Linear(2, 2)
-    ... )
-    False
     """
     return joblib.hash(_Reader().content(thing))
 
@@ -173,7 +142,9 @@ class _Reader:
             return modules, weights
         if is_dataclass(thing):
             values = {
-                f.name: self.content(getattr(thing, f.name)) for f in fields(thing)
+                f.name: self.content(getattr(thing, f.name))
+                for f in fields(thing)
+                if f.compare
             }
             return self.content(type(thing)), values
         if callable(thing) and hasattr(thing, "__dict__"):
@@ -248,6 +219,9 @@ def _cell_content(cell: Any) -> Any:
 
 
 def _source(thing: Any) -> Any:
+    # What was sent to another process is there as code only, and must be the same.
+    if getattr(thing, "__module__", None) == "__main__":
+        return _compiled(thing)
     try:
         source = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
@@ -276,9 +250,16 @@ _class_source = lru_cache(maxsize=1024)(_source)
 
 
 def _compiled(thing: Any) -> Any:
-    """Code of what has no source, because it was typed into an interpreter."""
+    """Code of what has no source, or not in every process."""
     if isinstance(thing, type):
         functions = filter(inspect.isfunction, vars(thing).values())
-        return tuple(_compiled(function) for function in functions)
-    code = getattr(thing, "__code__", None)
-    return code and marshal.dumps(code)
+        return [_compiled(function) for function in functions]
+    return _instructions(getattr(thing, "__code__", None))
+
+
+def _instructions(code: Any) -> Any:
+    """Take of code what it does, not the file and the line that it stands in."""
+    if not inspect.iscode(code):
+        return code
+    constants = [_instructions(constant) for constant in code.co_consts]
+    return (code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)

@@ -1,6 +1,5 @@
 """What a fitted detector does after `predict`: promises, explanations, new classes."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any, Self
@@ -8,12 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils import (
-    Bunch,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
+from sklearn.utils import Bunch, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -23,6 +17,9 @@ from skvmdls._class_changes import (
     fit_new_classes,
     rearranged,
 )
+from skvmdls._decisions import Measured
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain, warn
 from skvmdls.calibration import (
     class_p_values,
     class_thresholds,
@@ -35,7 +32,7 @@ from skvmdls.evidence import INPUT
 from skvmdls.explanation import column_contributions, nearest_classes, residual_map
 from skvmdls.gaussians import kept_for_another_pass
 from skvmdls.inputs import labels_with_unknown
-from skvmdls.scoring import Measured
+from skvmdls.scoring import block_features
 
 __all__ = ["OpenWorld"]
 
@@ -55,6 +52,8 @@ class OpenWorld:
     calibration_winners_: np.ndarray
     gaussians_: Any
     evidence_: Any
+    network_: Any
+    view_: Any
     guarantee: str
     contamination: float
     threshold: float | None
@@ -66,7 +65,6 @@ class OpenWorld:
     _batches: Callable[[np.ndarray], Iterator[Tensor]]
     _check_new: Callable[[ArrayLike], np.ndarray]
     _check_thresholds: Callable[[], None]
-    _ensembles: Callable[[np.ndarray], Iterator[dict[str, np.ndarray]]]
     _measure: Callable[..., Measured]
     _scores: Callable[[Measured], np.ndarray]
     _threshold: Callable[[], float]
@@ -74,6 +72,7 @@ class OpenWorld:
 
     # ------------------------------------------------------------ promises by class
 
+    @under_ordinary_torch
     def p_values(self, X: ArrayLike) -> np.ndarray:
         """Conformal p-value of "this point is of that class", for each class.
 
@@ -95,6 +94,7 @@ class OpenWorld:
         scores = self._class_scores(X)
         return class_p_values(*self._calibration, scores)
 
+    @under_ordinary_torch
     def prediction_set(self, X: ArrayLike) -> np.ndarray:
         """Say which classes each point may be of.
 
@@ -118,6 +118,7 @@ class OpenWorld:
         scores = self._class_scores(X)
         return scores >= self._class_thresholds()
 
+    @under_ordinary_torch
     def select_unknown(self, X: ArrayLike, fdr: float = 0.05) -> np.ndarray:
         """Call points of a batch unknown, with few false alarms among them.
 
@@ -162,13 +163,11 @@ class OpenWorld:
         p_values = self.p_value(X)
         n = len(self.calibration_scores_)
         if (n + 1) * fdr < 1 - 1e-9:
-            warnings.warn(
+            warn(
                 f"{n} held-out points are too few for fdr={fdr}: at least "
                 f"{int(np.ceil(1 / fdr - 1 - 1e-9))} are needed, so no point will be "
                 "selected. Give more training data, or raise calibration_fraction or "
-                "fdr.",
-                UserWarning,
-                stacklevel=2,
+                "fdr."
             )
         return discoveries(p_values, float(fdr))
 
@@ -186,10 +185,10 @@ class OpenWorld:
     def _class_thresholds(self) -> np.ndarray:
         self._check_thresholds()
         warn_of_classes_never_excluded(
-            self.classes_, self.calibration_labels_, self.contamination
+            self.classes_, self.calibration_labels_, plain(self.contamination)
         )
-        n_classes = len(self.classes_)
-        return class_thresholds(*self._calibration, n_classes, self.contamination)
+        n_classes, contamination = len(self.classes_), plain(self.contamination)
+        return class_thresholds(*self._calibration, n_classes, contamination)
 
     def _margins(self, X: np.ndarray) -> np.ndarray:
         """By how much each point's best class is not excluded, shape (n,)."""
@@ -228,6 +227,7 @@ class OpenWorld:
 
     # ------------------------------------------------------------ explanations
 
+    @under_ordinary_torch
     def explain(self, X: ArrayLike) -> Bunch:
         """Say why points score as they do, rejected or not.
 
@@ -291,6 +291,7 @@ class OpenWorld:
 
     # ------------------------------------------------------------ new classes
 
+    @under_ordinary_torch
     def add_classes(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Learn new classes on the net as it is: no training, a matter of seconds.
 
@@ -333,22 +334,22 @@ class OpenWorld:
             their rows are accepted as that class. And as :meth:`fit` does.
         """
         X = self._check_new(X)
-        y = np.asarray(column_or_1d(y, warn=True))
-        check_consistent_length(X, y)
         new, labels = check_new_labels(self.classes_, y)
+        check_consistent_length(X, labels)
         rng = check_random_state(self.random_state)
-        rows = hold_out(labels, self.calibration_fraction, 0.0, rng)
+        fraction = plain(self.calibration_fraction)
+        rows = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
         X_train, y_train = X[rows.training], labels[rows.training]
         gaussians = fit_new_classes(
             self.gaussians_,
             kept_for_another_pass(
-                lambda label: self._ensembles(X_train[y_train == label])
+                lambda label: self._block_features(X_train[y_train == label])
             ),
             new.tolist(),
             self.covariance_estimator,
-            self.covariance_pooling,
+            plain(self.covariance_pooling),
         )
-        all_classes = np.concatenate([self.classes_, new])
+        all_classes = np.concatenate([self.classes_.astype(new.dtype), new])
         order = np.argsort(all_classes, kind="stable")
         added = np.full(len(new), -1)
         position = np.argsort(order)  # of old and new classes, in the order to come
@@ -374,6 +375,7 @@ class OpenWorld:
         self.__dict__ = changed.__dict__
         return self
 
+    @under_ordinary_torch
     def drop_classes(self, labels: ArrayLike) -> Self:
         """Forget classes, of `fit` or of :meth:`add_classes`.
 
@@ -430,8 +432,9 @@ class OpenWorld:
         self.__dict__ = changed.__dict__
         return self
 
-    def _has_added_classes(self) -> bool:
-        return bool((self.fit_positions_ < 0).any())
+    def _block_features(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        autoencoder = getattr(self, "autoencoder_", None)
+        return block_features(self.network_, autoencoder, self._batches(X), self.view_)
 
     def _changed(self, **attributes: Any) -> Self:
         """Make a detector of the same nets with other attributes."""
@@ -452,11 +455,9 @@ class OpenWorld:
                 old = self.classes_.tolist()[counts.argmax()]
                 close.append(f"{label!r} to {old!r} ({share:.0%})")
         if close:
-            warnings.warn(
+            warn(
                 f"New classes that are too close to a known one: {', '.join(close)}; "
                 "in brackets the share of their rows that it accepts. On this net they "
                 "will be told apart badly. Fit again with all rows, or give both one "
-                "label.",
-                UserWarning,
-                stacklevel=3,
+                "label."
             )

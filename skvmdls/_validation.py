@@ -1,30 +1,343 @@
-"""Checks that states are what they were when they were written."""
+"""What users give, made plain: parameters, inputs of any container, groups of rows."""
 
-from collections.abc import Mapping
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Set
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.utils import check_consistent_length, column_or_1d
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["check_shape", "stored_array"]
+__all__ = ["as_array", "as_numpy", "group_ids", "is_missing", "plain", "warn"]
 
 
-def stored_array(
-    state: Mapping[str, Any], name: str, ndim: int, of: str = ""
-) -> np.ndarray:
-    """Take an array out of a state: finite float64, not empty, with `ndim` axes."""
-    array = np.asarray(state[name])
-    name = f"{of}.{name}" if of else name
-    if array.dtype != np.float64 or array.ndim != ndim or array.size == 0:
+def plain(value: Any) -> Any:
+    """Turn a parameter's number or word into Python's own, exactly.
+
+    ``torch`` wants Python's ints, and small types of numpy overflow in sums.
+
+    Examples
+    --------
+    >>> plain(np.int64(3)), plain(np.float16(0.5)), plain(np.str_("cnn"))
+    (3, 0.5, 'cnn')
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def warn(message: str) -> None:
+    """Warn, as of the line of the caller's own code that called the package.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("Few points.")
+    >>> print(caught[0].message)
+    Few points.
+    """
+    level = 2
+    while _is_ours(sys._getframe(level - 1).f_globals.get("__name__", "")):
+        level += 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    # Decorated methods have frames of contextlib's between ours.
+    return module.split(".")[0] in ("skvmdls", "contextlib") and module != "__main__"
+
+
+def as_numpy(tensor: Tensor, name: str = "X") -> np.ndarray:
+    """Take a tensor's numbers to numpy, exactly, from whatever device.
+
+    Types that numpy lacks (bfloat16 and smaller) become float32.
+
+    Raises
+    ------
+    ValueError
+        If it holds no plain numbers: sparse, quantized, or on the meta device.
+
+    Examples
+    --------
+    >>> as_numpy(torch.ones(2, dtype=torch.bfloat16, requires_grad=True))
+    array([1., 1.], dtype=float32)
+    """
+    way = None
+    if tensor.is_meta:
         raise ValueError(
-            f"{name} is an array of {array.dtype} and shape {array.shape}, expected "
-            f"float64 with {ndim} axes"
+            f"{name} is a tensor on torch's meta device, which holds no numbers. Make "
+            "it with device='cpu'."
         )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds numbers that are not finite")
-    return array
+    if tensor.layout != torch.strided:
+        way = ".to_dense()"
+    elif tensor.is_quantized:
+        way = ".dequantize()"
+    if way:
+        raise ValueError(
+            f"{name} is a tensor of {tensor.dtype} and layout {tensor.layout}; "
+            f"expected a dense one of plain numbers: pass {name}{way}."
+        )
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.float().numpy()
 
 
-def check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Raise a ValueError that names an array of another shape than expected."""
-    if found != expected:
-        raise ValueError(f"{name} has shape {found}, expected {expected}")
+def as_array(X: Any) -> Any:
+    """Make an array of X, or leave it to scikit-learn's checks.
+
+    Tensors of any float type and on any device, lists of equally large arrays, tensors
+    or pictures, and object arrays of such, become one array.
+
+    Parameters
+    ----------
+    X : array-like
+
+    Returns
+    -------
+    X : ndarray, or as given if it has a shape of its own (frames, sparse matrices)
+
+    Raises
+    ------
+    ValueError
+        If no array can be made of it; the message has the line that makes one.
+    """
+    _refuse_other_things(X)
+    if isinstance(X, Tensor):
+        return as_numpy(X)
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            "X is a masked array with masked values, which have no numbers. Fill them, "
+            "X.filled(value), or drop their rows."
+        )
+    if hasattr(X, "dtypes") and hasattr(X, "columns"):
+        _check_columns(X)
+        return X
+    if isinstance(X, np.ndarray):
+        return _checked_dtype(X)
+    if hasattr(X, "shape"):
+        return X
+    rows = list(X)
+    if any(hasattr(row, "shape") or hasattr(row, "size") for row in rows):
+        return _stacked(rows)
+    try:
+        return _checked_dtype(np.asarray(X))
+    except ValueError as error:
+        lengths = sorted({len(row) for row in rows if hasattr(row, "__len__")})
+        found = f" of {lengths[0]} to {lengths[-1]} entries" if len(lengths) > 1 else ""
+        raise ValueError(
+            f"X is a list of rows{found} that do not make one array: {error}. Every "
+            "row needs the same number of numbers."
+        ) from error
+
+
+def _refuse_other_things(X: Any) -> None:
+    if isinstance(X, str | bytes | os.PathLike):
+        raise ValueError(
+            f"X is {X!r}, a name; expected the numbers themselves. Read the file "
+            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy()."
+        )
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            "X is a DataLoader; expected an array. Make arrays of its batches: "
+            "X, y = (torch.cat(part).numpy() for part in zip(*loader)), with a loader "
+            "that does not drop or repeat rows."
+        )
+    if isinstance(X, Dataset):
+        raise ValueError(
+            f"X is a {type(X).__name__}, a torch Dataset; expected an array. Make "
+            "arrays of it: X = np.stack([np.asarray(x) for x, _ in dataset]), "
+            "y = np.array([int(label) for _, label in dataset])."
+        )
+    is_collection = hasattr(X, "__len__") or hasattr(X, "shape")
+    if isinstance(X, Mapping | Set) or not is_collection:
+        raise ValueError(
+            f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
+            "height, width) or (n, channels, height, width)."
+        )
+
+
+def _stacked(rows: list[Any]) -> np.ndarray:
+    """Put arrays, tensors or pictures of one shape behind one another."""
+    arrays = [
+        as_numpy(row, "a row of X") if isinstance(row, Tensor) else np.asarray(row)
+        for row in rows
+    ]
+    shapes = list(dict.fromkeys(array.shape for array in arrays))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"X holds inputs of {len(shapes)} different shapes, such as {shapes[0]} "
+            f"and {shapes[1]}; expected one shape. Bring images to one size first: "
+            "X = np.stack([torchvision.transforms.functional.resize(torch.as_tensor(x)"
+            "[None], [height, width])[0] for x in X])."
+        )
+    return _checked_dtype(np.stack(arrays))
+
+
+def _checked_dtype(X: np.ndarray) -> np.ndarray:
+    kind = X.dtype.kind
+    if kind == "O" and X.ndim == 1 and len(X) and hasattr(X[0], "shape"):
+        return _stacked(list(X))
+    text = next(filter(_is_text, X.flat), None) if kind in "OUST" else None
+    if text is not None:
+        raise ValueError(
+            f"X holds text (dtype {X.dtype}), such as {text!r}, which could not be "
+            "converted to numbers. Turn categories into columns of numbers first: "
+            "sklearn.preprocessing.OneHotEncoder(sparse_output=False).fit_transform(X)."
+        )
+    if kind in "UST":
+        return X.astype(np.float64)
+    if kind in "mM":
+        raise ValueError(
+            f"X holds times (dtype {X.dtype}); expected numbers. Say in which unit: "
+            "(X - X.min()) / np.timedelta64(1, 'D')."
+        )
+    if kind == "V":
+        raise ValueError(
+            f"X is a structured array with the fields {X.dtype.names}; expected plain "
+            "columns: numpy.lib.recfunctions.structured_to_unstructured(X)."
+        )
+    return X
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a word, and not a number in words."""
+    if not isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
+TIMES = ("date", "time", "duration", "period", "interval")
+
+
+def _check_columns(frame: Any) -> None:
+    """Raise a ValueError that names the columns of a frame that hold no numbers."""
+    bad = []
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        kind = str(dtype).lower()
+        is_plain = kind.startswith(("int", "uint", "float", "bool", "sparse"))
+        if kind.startswith(TIMES) or (not is_plain and _has_text(frame[name])):
+            bad.append(f"{name!r} ({dtype})")
+    if bad:
+        raise ValueError(
+            f"X has columns that hold no numbers: {', '.join(bad[:5])}"
+            f"{', ...' * (len(bad) > 5)}. Turn categories into numbers, "
+            "pd.get_dummies(X), and dates into a duration, (X['date'] - start)"
+            ".dt.days; or leave these columns out."
+        )
+
+
+def _has_text(column: Any) -> bool:
+    return any(map(_is_text, np.asarray(column, dtype=object).ravel()))
+
+
+def group_ids(X: np.ndarray, groups: Any) -> np.ndarray | None:
+    """Give one number to the rows that must stay together.
+
+    Rows are together if they are equal, if they have the same group, and if others join
+    them: the connected components of both.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ...)
+    groups : array-like of shape (n,) or None
+
+    Returns
+    -------
+    ids : ndarray of shape (n,), int64, or None if every row stands alone
+
+    Raises
+    ------
+    ValueError
+        If `groups` is of another length, or a row has none.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [0.0], [2.0]])
+    >>> group_ids(X, None)
+    array([0, 1, 0, 2])
+    >>> group_ids(X, ["a", "b", "c", "b"])
+    array([0, 1, 0, 1])
+    """
+    ids = _equal_rows(X)
+    if groups is not None:
+        ids = _joined(ids, _numbered(_checked_groups(X, groups)))
+    return None if len(np.unique(ids)) == len(ids) else ids
+
+
+def _equal_rows(X: np.ndarray) -> np.ndarray:
+    """Give equal rows one number, by digests: in the memory of a few rows."""
+    digests: dict[bytes, int] = {}
+    ids = np.empty(len(X), dtype=np.int64)
+    for i, row in enumerate(X):
+        if X.dtype.kind == "f":
+            # 0.0 and -0.0 are equal, and a longdouble has bytes without meaning.
+            row = row.astype(min(X.dtype, np.dtype(np.float64))) + 0.0
+        digest = hashlib.blake2b(
+            np.ascontiguousarray(row).data, digest_size=16
+        ).digest()
+        ids[i] = digests.setdefault(digest, len(digests))
+    return ids
+
+
+def _checked_groups(X: np.ndarray, groups: Any) -> list[Any]:
+    values = np.asarray(column_or_1d(groups), dtype=object).tolist()
+    check_consistent_length(X, values)
+    if n_missing := sum(map(is_missing, values)):
+        raise ValueError(
+            f"groups has {n_missing} missing values. Give each of these rows a group "
+            "of its own, or drop them."
+        )
+    return values
+
+
+def _numbered(values: list[Any]) -> np.ndarray:
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Join what either joins: rows are edges between the groups of both kinds."""
+    n_one, n_other = one.max() + 1, other.max() + 1
+    edges = coo_array(
+        (np.ones(len(one), dtype=bool), (one, n_one + other)),
+        shape=(n_one + n_other,) * 2,
+    )
+    _, component = connected_components(edges, directed=False)
+    return _numbered(component[one].tolist())
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, NaT or pandas' NA.
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(float("nan")), is_missing("nan")
+    (True, True, False)
+    """
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except TypeError:  # pandas' NA is neither equal nor unequal.
+        return True
+    except ValueError:  # An array.
+        return False

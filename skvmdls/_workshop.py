@@ -1,15 +1,18 @@
 """Where a fit makes its nets and Gaussians: anew, recalled, or taken up again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import nn
 
-from skvmdls._caching import remembered
+from skvmdls._caching import remembered, remembered_training
 from skvmdls._checkpoints import Checkpoint, Stage
+from skvmdls._devices import resolve_device
+from skvmdls._parameters import decisive
 from skvmdls.training import History, seeded
 
 __all__ = ["Workshop"]
@@ -27,12 +30,21 @@ class Workshop:
     random_state: np.random.RandomState
     device: torch.device
 
+    @classmethod
+    def of(cls, detector: Any, **data: Any) -> Self:
+        """Open what a detector's parameters name, for a fit of this data."""
+        device = resolve_device(detector.device)
+        ingredients = decisive(detector) | data | {"device": device.type}
+        checkpoint = Checkpoint(detector.checkpoint, ingredients)
+        random_state = check_random_state(checkpoint.seed(detector.random_state))
+        return cls(detector.memory, checkpoint, random_state, device)
+
     def trained(
         self,
         step: str,
         build: Callable[[], Net],
         train: Callable[[Net, int, Stage], History],
-        *ingredients: Any,
+        ingredients: Mapping[str, Any],
     ) -> tuple[Net, History]:
         """Build a net and train it, from a seed of its own; or recall both.
 
@@ -43,17 +55,21 @@ class Workshop:
         with seeded(seed, self.device):
             net = build()
 
-            def make() -> tuple[Net, History]:
-                history = train(net.to(self.device), seed, stage)
-                return net, history
-
-            return remembered(
-                self.memory, step, make, net, seed, self.device.type, *ingredients
+            history = remembered_training(
+                self.memory,
+                step,
+                net,
+                lambda: train(net.to(self.device), seed, stage),
+                {"seed": seed, "device": self.device.type, **ingredients},
             )
+        return net, history
 
     def fitted(
-        self, step: str, fit: Callable[[Stage], Result], *ingredients: Any
+        self,
+        step: str,
+        fit: Callable[[Stage], Result],
+        ingredients: Mapping[str, Any],
     ) -> Result:
         """Fit something that draws no random numbers; or recall it."""
         stage = self.checkpoint.stage(step)
-        return remembered(self.memory, step, lambda: fit(stage), *ingredients)
+        return remembered(self.memory, step, lambda: fit(stage), ingredients)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AUGMENTATIONS", "affine", "crop_flip", "resolve_augmentation"]
+__all__ = ["AUGMENTATIONS", "affine", "crop_flip"]
 
 
 def crop_flip(batch: Tensor) -> Tensor:
@@ -80,30 +80,7 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def resolve_augmentation(
     choice: str | Callable[[Tensor], Tensor] | None, input_shape: tuple[int, ...]
 ) -> Callable[[Tensor], Tensor] | None:
-    """Turn the parameter `augmentation` into a function on a batch.
-
-    Parameters
-    ----------
-    choice : str, callable or None
-        A name in :data:`AUGMENTATIONS`, or a function from a standardised batch to one
-        of the same shape.
-    input_shape : tuple of int
-        (channels, height, width) or (features,).
-
-    Returns
-    -------
-    augmentation : callable or None
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or is one for images and the inputs are tables.
-
-    Examples
-    --------
-    >>> resolve_augmentation("affine", (1, 28, 28)).__name__
-    'affine'
-    """
+    """Turn the parameter `augmentation` into a function on a batch, or None."""
     if choice is None or callable(choice):
         return choice
     if choice not in AUGMENTATIONS:

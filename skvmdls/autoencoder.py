@@ -3,6 +3,8 @@
 What it cannot reconstruct, it has not seen: the distance between the first taps of a
 point and of its reconstruction is the weight of section 3.4 of the paper. A factory
 takes the input shape and returns a module whose output has the shape of its input.
+Those here raise a ValueError for inputs of the other kind, as :mod:`skvmdls.backbones`
+do.
 """
 
 from torch import nn
@@ -14,20 +16,6 @@ __all__ = ["AUTOENCODERS", "cnn", "mlp"]
 
 def mlp(input_shape: tuple[int, ...]) -> nn.Module:
     """Fully connected autoencoder with a bottleneck of at most 8, for tables.
-
-    Parameters
-    ----------
-    input_shape : tuple (features,)
-
-    Returns
-    -------
-    autoencoder : nn.Module
-        Maps (batch, features) to (batch, features).
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is that of an image.
 
     Examples
     --------
@@ -55,20 +43,6 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
     Two strided convolutions, a bottleneck of 8 channels at a quarter of height and
     width, and the mirror image. Each place is coded on its own: what is unusual in a
     small part of an image is missed there, whatever the rest of it.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    autoencoder : nn.Module
-        Maps (batch, channels, height, width) to the same shape.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
 
     Examples
     --------

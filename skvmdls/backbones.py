@@ -17,6 +17,10 @@ A factory is any callable that takes the input shape, (channels, height, width) 
 >>> len(small_resnet((3, 32, 32)).taps)
 3
 
+The factories here take images (channels, height, width), `mlp` tables (features,), and
+raise a ValueError for the other kind and for images that are too small. Each says how
+long ``g`` and the three taps are; all but :func:`photo_cnn` are for images from 8x8 up.
+
 :func:`from_module` makes a factory of a module that is there already, pretrained or
 not. An optional attribute ``channel_axis`` says where the taps' channels are, if not at
 axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels).
@@ -27,6 +31,7 @@ from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import make_layers
@@ -43,7 +48,6 @@ __all__ = [
     "plain_cnn",
     "resnet18",
     "resnet34",
-    "resolve_factory",
     "vgg_crosr",
     "wide_resnet28_10",
 ]
@@ -60,22 +64,7 @@ class Staged(nn.Sequential):
 
 
 def mlp(input_shape: tuple[int, ...]) -> nn.Module:
-    """Three batch-normed hidden layers, for tables.
-
-    Parameters
-    ----------
-    input_shape : tuple (features,)
-
-    Returns
-    -------
-    backbone : nn.Module
-        Maps (batch, features) to ``g`` (batch, 128); taps of 128 after each of the
-        hidden layers.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is that of an image.
+    """Three batch-normed hidden layers, for tables: ``g`` of 128, taps of 128.
 
     Examples
     --------
@@ -100,26 +89,10 @@ def mlp(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Small batch-normed convolutional net, for images of any size from 8x8 up.
+    """Small batch-normed net, from 8x8 up: ``g`` of 128, taps of 32, 64 and 128.
 
-    Four 3x3 convolutions in three stages of 32, 64 and 128 channels, max-pooling after
-    the first two, then one fully connected layer on a 4x4 grid of averages (fewer
-    where the image is small).
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        Maps (batch, channels, height, width) to ``g`` (batch, 128); taps of 32, 64
-        and 128 after the stages.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    Four 3x3 convolutions in three stages, max-pooling after the first two, then one
+    fully connected layer on a 4x4 grid of averages (fewer where the image is small).
 
     Examples
     --------
@@ -152,25 +125,11 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Fast convolutional net for photographs, from 32x32 up, in the manner of [1]_.
+    """For photographs, from 16x16 up: ``g`` of 256, taps of 64, 192 and 256.
 
-    A 2x2 convolution of 24 channels, then three stages of 64, 192 and 256 channels: a
-    3x3 convolution, max-pooling, batch norm, GELU, and a second 3x3 convolution at the
+    In the manner of [1]_: a 2x2 convolution of 24 channels, then three stages: a 3x3
+    convolution, max-pooling, batch norm, GELU, and a second 3x3 convolution at the
     smaller size. ``g`` is the maximum over space of the last stage.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 256; taps of 64, 192 and 256 after the stages.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
 
     References
     ----------
@@ -201,24 +160,10 @@ def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Plain convolutional net of Yoshihashi et al. [1]_, batch-normed.
+    """Plain net of Yoshihashi et al. [1]_, batch-normed: ``g`` of 500, taps of 100.
 
-    Five 3x3 convolutions of 100 channels, max-pooling after the second, fourth and
-    fifth, and a fully connected layer of 500.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 500; taps of 100 after each max-pooling.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    Five 3x3 convolutions, max-pooling after the second, fourth and fifth, where the
+    taps are, and a fully connected layer.
 
     References
     ----------
@@ -237,29 +182,10 @@ def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
-    """VGG net of Yoshihashi et al. [1]_, batch-normed.
+    """VGG net of the same paper, batch-normed: ``g`` of 1024, taps of 128, 256, 256.
 
     3x3 convolutions of 64, 128 | 256, 256 | 256, 256, 256, 256 channels, max-pooling
-    after each group, and two fully connected layers of 1024.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 1024; taps of 128, 256 and 256 after each max-pooling.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
-
-    References
-    ----------
-    .. [1] R. Yoshihashi et al., "Classification-Reconstruction Learning for Open-Set
-       Recognition", CVPR 2019.
+    after each group, where the taps are, and two fully connected layers.
 
     Examples
     --------
@@ -273,22 +199,10 @@ def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet18 [1]_ with the stem for small images: 3x3, stride 1, no max-pooling.
+    """ResNet18 [1]_ for small images: ``g`` of 512, taps of 64, 128 and 256.
 
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 512, averaged over space; taps of 64, 128 and 256 after the first
-        three of the four stages.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    The stem is 3x3 with stride 1, without max-pooling; the taps are after the first
+    three of the four stages.
 
     References
     ----------
@@ -305,21 +219,7 @@ def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet34 with the stem for small images: 3x3, stride 1, no max-pooling.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        Sizes as of :func:`resnet18`.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    """ResNet34 in the manner of :func:`resnet18`, with its stem and its sizes.
 
     Examples
     --------
@@ -331,24 +231,10 @@ def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
-    """DenseNet-BC [1]_ of 100 layers and growth 12, for small images.
+    """DenseNet-BC [1]_, 100 layers, growth 12: ``g`` of 342, taps of 108, 150, 342.
 
-    Three blocks of 16 bottleneck layers, behind a 3x3 convolution.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 342, averaged over space; taps of 108 and 150 after the transitions
-        and of 342 after the last block.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    For small images: three blocks of 16 bottleneck layers, behind a 3x3 convolution.
+    The taps are after the transitions and the last block.
 
     References
     ----------
@@ -373,21 +259,7 @@ def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
-    """WideResNet [1]_ of 28 layers, 10 times as wide as a ResNet, for small images.
-
-    Parameters
-    ----------
-    input_shape : tuple (channels, height, width)
-
-    Returns
-    -------
-    backbone : nn.Module
-        ``g`` of 640, averaged over space; taps of 160, 320 and 640 after the groups.
-
-    Raises
-    ------
-    ValueError
-        If `input_shape` is not that of an image, or the image is too small.
+    """WideResNet-28-10 [1]_ for small images: ``g`` of 640, taps of 160, 320 and 640.
 
     References
     ----------
@@ -480,7 +352,7 @@ def from_module(
     Raises
     ------
     ValueError
-        If a name is not that of a submodule.
+        If a name is not that of a submodule, or the module has no weights yet.
 
     Examples
     --------
@@ -489,7 +361,7 @@ def from_module(
     >>> factory = from_module(
     ...     resnet18(), taps=("layer1", "layer2", "layer3"), classifier="fc"
     ... )
-    >>> detector = VMDLSDetector(backbone=factory, freeze_epochs=2)
+    >>> detector = VMDLSDetector(backbone=factory)
     """
     submodules = [name for name, _ in module.named_modules() if name]
     asked = [*taps] + ([] if classifier is None else [classifier])
@@ -497,6 +369,12 @@ def from_module(
         raise ValueError(
             f"{type(module).__name__} has no submodules named {unknown}. It has: "
             f"{', '.join(submodules)}."
+        )
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise ValueError(
+            f"{type(module).__name__} is lazy: it has no weights until it has seen an "
+            "input. Show it one first, module(torch.zeros(2, *input_shape)), or give a "
+            "factory that makes it: backbone=lambda input_shape: module."
         )
     own: Any = deepcopy(module).cpu()
     if classifier is not None:
@@ -529,33 +407,7 @@ def resolve_factory(
     input_shape: Sequence[int],
     parameter: str,
 ) -> BackboneFactory:
-    """Turn the value of a parameter into a factory.
-
-    Parameters
-    ----------
-    choice : str or callable
-        A name in `named`, a factory, or ``"auto"``: ``"mlp"`` for tables; for images
-        ``"cnn"``, or ``"photo_cnn"`` where it is named and they have colour and are at
-        least 32 wide and high.
-    named : dict of str to callable
-    input_shape : sequence of int
-    parameter : str
-        Name of the parameter, for the message.
-
-    Returns
-    -------
-    factory : callable
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-
-    Examples
-    --------
-    >>> resolve_factory("auto", BACKBONES, (20,), "backbone").__name__
-    'mlp'
-    """
+    """Turn the value of a parameter, a name or a factory, into a factory."""
     if isinstance(choice, nn.Module):
         raise ValueError(
             f"{parameter} is a {type(choice).__name__}, a module; expected a factory, "
@@ -584,34 +436,19 @@ def _usual(input_shape: Sequence[int]) -> str:
 
 
 def check_table(input_shape: tuple[int, ...], name: str) -> None:
-    """Raise a ValueError unless the inputs are rows of features.
-
-    Parameters
-    ----------
-    input_shape : tuple of int
-    name : str
-        Name of the net, for the message.
-    """
+    """Raise a ValueError unless the inputs of a named net are rows of features."""
     if len(input_shape) != 1:
         raise ValueError(
             f"The net {name!r} takes tables, X of shape (n, features), but X holds "
-            f"images of shape {input_shape}. Use 'auto' or 'cnn'."
+            f"images of shape {input_shape}. Use 'auto' or 'cnn', or give the pixels "
+            "as a table: X.reshape(len(X), -1)."
         )
 
 
 def check_image(
     input_shape: tuple[int, ...], name: str, smallest: int = SMALLEST_IMAGE
 ) -> None:
-    """Raise a ValueError unless the inputs are images that are large enough.
-
-    Parameters
-    ----------
-    input_shape : tuple of int
-    name : str
-        Name of the net, for the message.
-    smallest : int, default=8
-        Pixels that height and width must have.
-    """
+    """Raise a ValueError unless the inputs of a named net are large enough images."""
     if len(input_shape) != 3:
         raise ValueError(
             f"The net {name!r} takes images, X of shape (n, channels, height, width) "
@@ -619,11 +456,21 @@ def check_image(
             "Use 'auto' or 'mlp'."
         )
     if min(input_shape[1:]) < smallest:
-        hint = (
-            " Channels come first: try X.transpose(0, 3, 1, 2)."
-            if input_shape[-1] in (1, 3, 4)
-            else ""
-        )
+        channels, height, width = input_shape
+        # Only where the images would then be large enough.
+        if width in (1, 3, 4) and min(channels, height) >= smallest:
+            hint = " Channels come first: try X.transpose(0, 3, 1, 2)."
+        elif channels == 1 and max(height, width) >= smallest:
+            hint = (
+                f" If these are series of {height} steps of {width} sensors, give them "
+                "as a table, X.reshape(len(X), -1), or give a `backbone` of your own "
+                "that convolves over the steps."
+            )
+        else:
+            hint = (
+                " Give the pixels as a table, X.reshape(len(X), -1), or larger images: "
+                "X.repeat(2, axis=-1).repeat(2, axis=-2)."
+            )
         raise ValueError(
             f"The net {name!r} takes images of at least {smallest}x"
             f"{smallest} pixels, but X holds images of (channels, height, "

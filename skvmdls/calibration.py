@@ -15,31 +15,27 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from skvmdls._validation import warn
+
 __all__ = [
-    "HeldOut",
     "WeightCalibration",
     "class_p_values",
-    "class_thresholds",
     "conformal_p_value",
     "conformal_threshold",
-    "discoveries",
-    "hold_out",
-    "stratified_sample",
-    "warn_of_classes_never_excluded",
 ]
+
+# A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
+SMALLEST_TRAINING = 3
+# Below, the class's own Gaussian is so poor that most of its new points lie outside.
+SMALLEST_PROMISED = 20
+FEWEST_GROUPS = 5
 
 
 class HeldOut(NamedTuple):
-    """Positions of the rows that train, set the score's constants, and the threshold.
+    """Positions of the rows that train, that set constants, and the threshold.
 
-    Parameters
-    ----------
-    training, evidence, threshold : ndarray of int64, ascending
-
-    Examples
-    --------
-    >>> HeldOut(np.array([0, 3]), np.array([1]), np.array([2])).evidence
-    array([1])
+    Where rows have groups, `threshold` holds one row of each of its groups, and the
+    groups' other rows are in none of the three.
     """
 
     training: np.ndarray
@@ -50,23 +46,11 @@ class HeldOut(NamedTuple):
 def stratified_sample(
     labels: np.ndarray, n_drawn: int, rng: np.random.RandomState
 ) -> np.ndarray:
-    """Draw rows so that each class is drawn in proportion to its size.
+    """Mask of `n_drawn` rows, each class drawn in proportion to its size.
 
     Systematic sampling through the shuffled classes, one behind the other: every row
     has the same chance, each class gets its share rounded up or down, and classes may
     be as small as they like.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-    n_drawn : int
-        At most ``n``.
-    rng : RandomState
-
-    Returns
-    -------
-    mask : ndarray of shape (n,), bool
-        `n_drawn` of them True.
 
     Examples
     --------
@@ -88,25 +72,19 @@ def hold_out(
     fraction: float,
     evidence_share: float,
     rng: np.random.RandomState,
+    groups: np.ndarray | None = None,
 ) -> HeldOut:
-    """Split the training data, stratified, into rows with their tasks.
+    """Split the training data, stratified by labels (n,), into rows with their tasks.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-        Each class with at least two rows.
-    fraction : float in (0, 0.5]
-        Share held out. At most a half, so that every class keeps a row to train on.
-    evidence_share : float in [0, 1)
-        Share of the held-out rows that set the score's constants.
-    rng : RandomState
+    A share `fraction`, at most a half, is held out, and `evidence_share` of that sets
+    the score's constants. If only one row is held out, it has both tasks.
 
-    Returns
-    -------
-    rows : HeldOut
-        ``training``, ``evidence`` and ``threshold``: positions of rows, ascending.
-        ``threshold`` has at least one; ``evidence`` is empty if `evidence_share` is 0,
-        and shares the row of ``threshold`` if only one is held out.
+    Rows of one group stay together, as copies and near-copies must: a held-out copy of
+    a training row looks far better known than any new point. Groups (n,) are numbered
+    from 0, and drawn, each with the same chance whatever its size, and one row of each,
+    drawn at random, sets the threshold: the groups are exchangeable with that of a new
+    point, their rows are not independent. Groups of more rows than are to be held out
+    in all always train; a ValueError says so if that is all that there are.
 
     Examples
     --------
@@ -115,6 +93,8 @@ def hold_out(
     >>> [len(positions) for positions in rows]
     [80, 5, 15]
     """
+    if groups is not None:
+        return _hold_out_groups(labels, groups, fraction, evidence_share, rng)
     # Every other row at most: of two neighbours in a class, one is left to train on.
     n_held_out = max(1, min(round(fraction * len(labels)), len(labels) // 2))
     held_out = stratified_sample(labels, n_held_out, rng)
@@ -123,6 +103,138 @@ def hold_out(
     for_evidence = stratified_sample(labels[rows], n_evidence, rng)
     for_threshold = ~for_evidence if n_held_out > 1 else np.ones(1, dtype=bool)
     return HeldOut(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])
+
+
+def _hold_out_groups(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    fraction: float,
+    evidence_share: float,
+    rng: np.random.RandomState,
+) -> HeldOut:
+    sizes = np.bincount(groups)
+    main_label = _main_labels(labels, groups)
+    candidates = _candidates(labels, groups, fraction)
+    if not len(candidates):
+        raise ValueError(
+            f"No rows can be held out to set the threshold: the {len(labels)} rows are "
+            f"of {len(sizes)} groups (equal rows are one, and rows of the same "
+            "`groups`), each of which is all that some class has, or most of the data. "
+            "Give two groups or more of each class: other rows, or finer `groups`."
+        )
+    # As many rows as without groups, on average over the draws.
+    n_wanted = round(fraction * len(labels) / sizes[candidates].mean())
+    n_held_out = max(1, min(n_wanted, len(candidates) // 2))
+    # By class, and within a class by size, so that few draws are far from the average.
+    by_class_and_size = main_label * (sizes.max() + 1) + sizes
+    is_held_out = np.zeros(len(sizes), dtype=bool)
+    is_held_out[
+        candidates[stratified_sample(by_class_and_size[candidates], n_held_out, rng)]
+    ] = True
+    _give_back(is_held_out, labels, groups)
+    held_out = np.flatnonzero(is_held_out)
+    n_evidence = math.ceil(evidence_share * len(held_out))
+    for_evidence = stratified_sample(main_label[held_out], n_evidence, rng)
+    for_threshold = ~for_evidence if len(held_out) > 1 else np.ones(1, dtype=bool)
+    shuffled = rng.permutation(len(labels))
+    first = shuffled[np.unique(groups[shuffled], return_index=True)[1]]
+    return HeldOut(
+        np.flatnonzero(~is_held_out[groups]),
+        np.flatnonzero(np.isin(groups, held_out[for_evidence])),
+        np.sort(first[held_out[for_threshold]]),
+    )
+
+
+def _main_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Give each group the label that most of its rows have."""
+    n_labels = labels.max() + 1
+    pairs, counts = np.unique(groups * n_labels + labels, return_counts=True)
+    order = np.lexsort((counts, pairs // n_labels))
+    last = np.append(np.diff(pairs[order] // n_labels) > 0, True)
+    return pairs[order][last] % n_labels
+
+
+def _candidates(labels: np.ndarray, groups: np.ndarray, fraction: float) -> np.ndarray:
+    """Find the groups that may be held out, leaving enough to train on."""
+    sizes = np.bincount(groups)
+    # With few groups all are large: then the smaller half may be held out.
+    largest = max(fraction * len(labels), float(np.median(sizes)))
+    may_be = (sizes <= largest) & (2 * sizes <= len(labels))
+    n_labels = labels.max() + 1
+    pairs = np.unique(groups * n_labels + labels)
+    n_groups = np.bincount(pairs % n_labels, minlength=n_labels)
+    may_be[pairs[n_groups[pairs % n_labels] == 1] // n_labels] = False
+    return np.flatnonzero(may_be)
+
+
+def _give_back(is_held_out: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
+    """Return groups of several classes to the training, where a class would miss them.
+
+    In place; at least one group stays held out.
+    """
+    counts = np.bincount(labels)
+    needed = np.minimum(SMALLEST_TRAINING, -(-counts // 2))
+    left = np.bincount(labels[~is_held_out[groups]], minlength=len(counts))
+    sizes = np.bincount(groups)
+    for label in np.flatnonzero(left < needed):
+        own = np.unique(groups[labels == label])
+        own = own[is_held_out[own]]
+        for group in own[np.argsort(sizes[own], kind="stable")]:
+            if left[label] >= needed[label] or is_held_out.sum() == 1:
+                break
+            is_held_out[group] = False
+            left += np.bincount(labels[groups == group], minlength=len(counts))
+
+
+def warn_of_small_classes(
+    classes: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> None:
+    """Warn of classes that the promise about all known points says nothing of.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        For the message.
+    labels : ndarray of shape (n,), int
+        Of all rows given to fit.
+    groups : ndarray of shape (n,), int, or None
+        As for :func:`hold_out`: rows of one group count once.
+
+    Warns
+    -----
+    UserWarning
+        If a class has fewer than 20 rows (or groups) and another more than twice as
+        many; or fewer than 5 groups, of more rows.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_small_classes(np.array(["a", "b"]), np.repeat([0, 1], [4, 90]))
+    >>> print(str(caught[0].message)[:60])
+    1 of 2 classes have too few rows for the promise of the thre
+    """
+    rows = np.bincount(labels)
+    own = rows
+    if groups is not None:
+        pairs = np.unique(groups * len(classes) + labels)
+        own = np.bincount(pairs % len(classes), minlength=len(classes))
+    is_small = (own < SMALLEST_PROMISED) & (2 * own < own.max())
+    is_small |= (own < FEWEST_GROUPS) & (own < rows)
+    if not is_small.any():
+        return
+    small = np.flatnonzero(is_small)
+    unit = "rows" if groups is None else "different rows or groups"
+    shown = [f"{classes.tolist()[c]!r} ({own[c]})" for c in small[:5]]
+    warn(
+        f"{len(small)} of {len(classes)} classes have too few {unit} for the promise "
+        f"of the threshold to cover them: {', '.join(shown)}"
+        f"{', ...' * (len(small) > 5)}. It is about all known points together; new "
+        "points of so small a class may nearly all be rejected. Give more "
+        f"{unit} of them, or try covariance_type='tied', and look at the acceptance of "
+        "each class on points that were not fitted."
+    )
 
 
 def conformal_threshold(scores: np.ndarray, contamination: float) -> float:
@@ -166,12 +278,11 @@ def conformal_threshold(scores: np.ndarray, contamination: float) -> float:
         return float(np.partition(scores, rank - 1)[rank - 1])
     if contamination > 0:
         needed = math.ceil(1 / contamination - 1 - 1e-9)
-        warnings.warn(
+        warn(
             f"{n} calibration points are too few for contamination={contamination}: "
             f"at least {needed} are needed, so every point will be accepted. Give "
-            "more training data, or raise calibration_fraction or contamination.",
-            UserWarning,
-            stacklevel=2,
+            "more training data (equal rows, and rows of one group, count once), or "
+            "raise calibration_fraction or contamination."
         )
     return -math.inf
 
@@ -315,15 +426,13 @@ def warn_of_classes_never_excluded(
     if not len(small):
         return
     shown = ", ".join(f"{classes.tolist()[c]!r} ({sizes[c]})" for c in small[:5])
-    warnings.warn(
+    warn(
         f"{len(small)} of {len(classes)} classes have too few held-out points for "
         f"contamination={contamination} to exclude them: {shown}"
         f"{', ...' * (len(small) > 5)}; {needed} are needed. They are in every "
         "prediction set, so that with guarantee='class' no point is unknown. Give more "
         "of their rows, raise calibration_fraction or contamination, drop_classes, or "
-        "use guarantee='marginal'.",
-        UserWarning,
-        stacklevel=4,
+        "use guarantee='marginal'."
     )
 
 
@@ -381,35 +490,13 @@ class WeightCalibration:
     def fit(
         cls, log_likelihoods: np.ndarray, weights: np.ndarray
     ) -> "WeightCalibration":
-        """Take the constants from held-out known points.
-
-        Parameters
-        ----------
-        log_likelihoods : ndarray of shape (n,)
-            Of each point's most likely class.
-        weights : ndarray of shape (n,)
-            Reconstruction weights, non-negative.
-
-        Returns
-        -------
-        calibration : WeightCalibration
-        """
+        """Take the constants from the l and w, (n,), of held-out known points."""
         # Perfect reconstructions leave no scale: any error is then a large one.
         smallest = float(np.finfo(np.float32).eps)
         return cls(float(log_likelihoods.max()), max(float(weights.max()), smallest))
 
     def apply(self, log_likelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Score points: higher is more in-distribution.
-
-        Parameters
-        ----------
-        log_likelihoods, weights : ndarray of shape (n,)
-
-        Returns
-        -------
-        scores : ndarray of shape (n,)
-            Rising in the log-likelihood; falling in the weight.
-        """
+        """Score points (n,): rising in the log-likelihood, falling in the weight."""
         relative = weights / self.scale
         shortfall = log_likelihoods - self.shift
         # Above the shift a product would reward a large weight.

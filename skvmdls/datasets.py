@@ -1,10 +1,10 @@
 """Data for open-set experiments: digits, MNIST, Omniglot, CIFAR, tables, and noise.
 
-MNIST, Omniglot, CIFAR-10 and CIFAR-100 are looked for as local archives (``mnist.npz``,
-``omniglot_small1.npz``, ``cifar10_jpeg.tar.xz``, ``cifar100_jpeg.tar.xz``) in the data
-folder, and fetched there by torchvision otherwise.
-The data folder is the argument `data_home`, else the environment variable
-``SKVMDLS_DATA_HOME``, else ``~/skvmdls_data``.
+All but the digits and the noise are looked for as local archives in the data folder:
+the argument `data_home`, else the environment variable ``SKVMDLS_DATA_HOME``, else
+``~/skvmdls_data``. Where it lacks the archive that a loader names, MNIST, Omniglot and
+CIFAR are fetched there by torchvision, unless ``download=False``; what is neither there
+nor to be had is a FileNotFoundError.
 """
 
 import os
@@ -139,20 +139,14 @@ def load_mnist(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``mnist.npz``, or to download to (see :func:`get_data_home`).
+        Folder with ``mnist.npz``.
     download : bool, default=True
-        Whether to fetch what is not there.
 
     Returns
     -------
     mnist : Bunch
         ``X_train``, ``X_test`` of shape (n, 28, 28), uint8; ``y_train``, ``y_test``
         of shape (n,), int64.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the data is neither there nor to be had.
     """
     folder = get_data_home(data_home)
     archive = folder / "mnist.npz"
@@ -181,20 +175,13 @@ def load_omniglot(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``omniglot_small1.npz``, or to download to (see
-        :func:`get_data_home`).
+        Folder with ``omniglot_small1.npz``.
     download : bool, default=True
-        Whether to fetch what is not there.
 
     Returns
     -------
     X : ndarray of shape (2720, 28, 28), uint8
         White strokes on black, bilinearly resized.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the data is neither there nor to be had.
     """
     folder = get_data_home(data_home)
     archive = folder / "omniglot_small1.npz"
@@ -218,21 +205,15 @@ def load_cifar10(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``cifar10_jpeg.tar.xz`` (a lossy copy, unpacked in memory in about a
-        minute), or to download to (see :func:`get_data_home`).
+        Folder with ``cifar10_jpeg.tar.xz``, a lossy copy, unpacked in memory in about a
+        minute.
     download : bool, default=True
-        Whether to fetch what is not there.
 
     Returns
     -------
     cifar10 : Bunch
         ``X_train``, ``X_test`` of shape (n, 3, 32, 32), uint8; ``y_train``, ``y_test``
         of shape (n,), the classes' names.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the data is neither there nor to be had.
     """
     return _load_cifar("CIFAR10", get_data_home(data_home), download)
 
@@ -245,20 +226,13 @@ def load_cifar100(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``cifar100_jpeg.tar.xz`` (a lossy copy, unpacked in memory in about
-        a minute), or to download to (see :func:`get_data_home`).
+        Folder with ``cifar100_jpeg.tar.xz``, a lossy copy.
     download : bool, default=True
-        Whether to fetch what is not there.
 
     Returns
     -------
     cifar100 : Bunch
         As of :func:`load_cifar10`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the data is neither there nor to be had.
     """
     return _load_cifar("CIFAR100", get_data_home(data_home), download)
 
@@ -271,16 +245,11 @@ def load_imagenet_resize(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``imagenet_resize_jpeg.tar.xz`` (see :func:`get_data_home`).
+        Folder with ``imagenet_resize_jpeg.tar.xz``, which nothing fetches.
 
     Returns
     -------
     X : ndarray of shape (10000, 3, 32, 32), uint8
-
-    Raises
-    ------
-    FileNotFoundError
-        If the archive is not there: nothing fetches it.
     """
     return _images_in(_archive("imagenet_resize_jpeg.tar.xz", data_home))[1]
 
@@ -291,19 +260,12 @@ def load_tables(data_home: str | os.PathLike[str] | None = None) -> dict[str, Bu
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``tables.tar.xz`` (see :func:`get_data_home`).
+        Folder with ``tables.tar.xz``, which nothing fetches. They are read by pandas.
 
     Returns
     -------
     tables : dict of str to Bunch
         As of :func:`load_table`, in alphabetical order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the archive is not there: nothing fetches it.
-    ImportError
-        If pandas is not installed.
     """
     with tarfile.open(_archive("tables.tar.xz", data_home)) as members:
         texts = {
@@ -324,7 +286,8 @@ def load_table(name: str, data_home: str | os.PathLike[str] | None = None) -> Bu
     Parameters
     ----------
     name : str
-        Such as ``"zoo"``: the name of its file, without the ending.
+        Such as ``"zoo"``: the name of its file, without the ending. A ValueError lists
+        those that there are.
     data_home : path, optional
         As of :func:`load_tables`.
 
@@ -335,15 +298,6 @@ def load_table(name: str, data_home: str | os.PathLike[str] | None = None) -> Bu
         missing values are NaN. ``y``, an ndarray of shape (n,): the column ``class``,
         as numbers or as text (autos has a class -1, which no detector takes).
         ``name``.
-
-    Raises
-    ------
-    ValueError
-        If there is no such table.
-    FileNotFoundError
-        If the archive is not there: nothing fetches it.
-    ImportError
-        If pandas is not installed.
     """
     tables = load_tables(data_home)
     if name not in tables:

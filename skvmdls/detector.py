@@ -1,161 +1,109 @@
 """The two estimators: what `fit` and `predict` do, step by step."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import KW_ONLY, replace
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import (
-    Tags,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
+from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skvmdls._checkpoints import Checkpoint, Stage
-from skvmdls._devices import (
-    fits_on,
-    float64_device,
-    place,
-    resolve_device,
-    resolve_precision,
-    scoring_placement,
-)
-from skvmdls._docstrings import documented
+from skvmdls._decisions import KnownClasses, Measured
+from skvmdls._devices import float64_device, place, place_to_score, resolve_device
+from skvmdls._fitting import learn
+from skvmdls._labels import as_labels
 from skvmdls._open_world import OpenWorld
-from skvmdls._parameters import parameter, with_parameters
-from skvmdls._sklearn import (
-    HasMethods,
-    Interval,
-    Options,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from skvmdls._parameters import DetectorParameters, parameter, with_parameters
+from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain
 from skvmdls._workshop import Workshop
-from skvmdls.augmentation import resolve_augmentation
-from skvmdls.autoencoder import AUTOENCODERS
-from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import (
     WeightCalibration,
     conformal_p_value,
     conformal_threshold,
-    hold_out,
 )
-from skvmdls.evidence import FEW_POINTS, Evidence, View, resolve_features
-from skvmdls.gaussians import (
-    ClassGaussians,
-    check_class_sizes,
-    check_covariance_estimator,
-    fit_gaussians,
-    kept_for_another_pass,
-)
+from skvmdls.evidence import FEW_POINTS, Evidence, View
+from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import (
-    Standardizer,
     check_inputs,
     check_labels,
     labels_with_unknown,
 )
 from skvmdls.metrics import open_set_f1
-from skvmdls.network import build_autoencoder, build_network
-from skvmdls.scoring import (
-    KnownClasses,
-    Measured,
-    Score,
-    block_features,
-    ensembles,
-    measure,
-    reconstructions,
-)
-from skvmdls.training import (
-    AutoencoderPlan,
-    NetworkPlan,
-    train_autoencoder,
-    train_network,
-)
+from skvmdls.scoring import ensembles, measure, reconstructions
 
-# Share of the held-out rows that set the score's constants; the others the threshold.
-EVIDENCE_SHARE = 0.25
-# Where they are few, about as many training points help to set the evidence's.
+# What may be changed on a fitted detector.
+THRESHOLDS = ("threshold", "contamination", "guarantee")
+# Where few rows are held out for it, about as many training points help to set the
+# evidence's constants.
 TRAINING_POINTS = 1000
 
-# Parameters that do not touch the nets or the Gaussians.
-THRESHOLDS = ("threshold", "contamination", "guarantee")
-FREE_TO_CHANGE = (*THRESHOLDS, "checkpoint", "memory", "verbose")
 
+class BaseDetector(
+    OpenWorld, DetectorParameters, TransformerMixin, OutlierMixin, BaseEstimator
+):
+    """What both detectors are: all but the autoencoder.
 
-class Reconstruction(NamedTuple):
-    """Which autoencoder a detector has, and what its residual is used for."""
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The known labels, sorted.
+    n_features_in_ : int
+        Numbers in one input: features, or channels x height x width.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X was a DataFrame.
+    input_shape_ : tuple of int
+        (features,) or (channels, height, width).
+    features_ : tuple of str
+        Parts of the evidence, as resolved from `features`.
+    evidence_names_ : tuple of str
+        Columns of :meth:`evidence`.
+    offset_ : float
+        The threshold: points that score at least this are accepted. It follows
+        `threshold` and `contamination` as they are now.
+    network_ : VariationalNetwork
+        The trained net.
+    gaussians_ : ModuleDict of str to ClassGaussians
+        The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
+    evidence_ : Evidence
+        Constants that standardise the parts' scores, and their weights.
+    split_ : HeldOut
+        Positions of the rows that trained, that set the evidence's constants, and that
+        set the threshold.
+    view_ : View
+        Which parts are looked at, and how.
+    standardizer_ : Standardizer
+        Statistics of the training inputs.
+    calibration_scores_ : ndarray of shape (n_calibration,)
+        Scores of the held-out points that set the threshold.
+    calibration_class_scores_ : ndarray of shape (n_calibration,)
+        Their scores each under its own class, which set the classes' own thresholds.
+    calibration_labels_ : ndarray of shape (n_calibration,), int
+        Positions of their classes in ``classes_``.
+    calibration_winners_ : ndarray of shape (n_calibration, n_parts), int
+        Positions of the classes that their scores are made of.
+    fit_positions_ : ndarray of shape (n_classes,), int
+        Position of each class among those of `fit`; -1 if it was added since.
+    history_ : dict of str to list of float
+        Of each epoch: ``loss`` and its terms ``triplet``, ``distancing`` and ``kl``
+        (weighted, 0 while it is off), and ``cross_entropy`` and ``head_accuracy`` of
+        the head, if there is one; ``divergence`` (the unweighted KL); ``sigma`` (mean
+        over points and dimensions); ``accuracy`` (share of points nearest to their own
+        class's mean of the epoch before; chance level in the first, which has none);
+        ``separation`` (smallest Euclidean distance between two class means);
+        ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
+    """
 
-    factory: str | BackboneFactory
-    epochs: int
-    weighting: str
-
-
-@with_parameters
-class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
-    """What both detectors are: all but the autoencoder."""
-
-    backbone: str | BackboneFactory = parameter("auto", str, callable)
-    _: KW_ONLY
-    latent_dim: int = parameter(32, Interval(Integral, 1, None, closed="left"))
-    triplet_margin: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
-    distancing_margin: float | None = parameter(
-        None, Interval(Real, 0, None, closed="left"), None
-    )
-    margin_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
-    kl_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
-    prior_variance: float = parameter(0.1, Interval(Real, 0, None, closed="neither"))
-    kl_weight: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
-    classification_weight: float = parameter(
-        1.0, Interval(Real, 0, None, closed="left")
-    )
-    metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
-    features: str | tuple[str, ...] = parameter(
-        "auto", StrOptions({"auto"}), "array-like"
-    )
-    fusion: str = parameter("late", StrOptions({"late", "early"}))
-    normalize: bool | str = parameter("auto", StrOptions({"auto"}), "boolean")
-    covariance_type: str = parameter("full", StrOptions({"full", "tied", "diag"}))
-    covariance_estimator: Any = parameter(None, HasMethods("fit"), None)
-    covariance_pooling: float = parameter(0.05, Interval(Real, 0, 1, closed="both"))
-    contamination: float = parameter(
-        0.05, Interval(Real, 0, 0.5, closed="right"), Options(Real, {0})
-    )
-    threshold: float | None = parameter(
-        None, Interval(Real, None, None, closed="neither"), None
-    )
-    guarantee: str = parameter("marginal", StrOptions({"marginal", "class"}))
-    calibration_fraction: float = parameter(0.1, Interval(Real, 0, 0.5, closed="right"))
-    classes_per_batch: int | None = parameter(
-        None, Interval(Integral, 2, None, closed="left"), None
-    )
-    samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
-    max_epochs: int = parameter(20, Interval(Integral, 1, None, closed="left"))
-    learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
-    weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
-    augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
-        None, str, callable, None
-    )
-    freeze_epochs: int = parameter(0, Interval(Integral, 0, None, closed="left"))
-    batch_size: int = parameter(256, Interval(Integral, 1, None, closed="left"))
-    device: str | torch.device = parameter("auto", str, torch.device)
-    precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
-    memory: Any = parameter(None, str, os.PathLike, HasMethods("cache"), None)
-    checkpoint: str | os.PathLike[str] | None = parameter(None, str, os.PathLike, None)
-    verbose: int = parameter(0, "verbose")
-    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]]
-
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    @under_ordinary_torch
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -166,9 +114,16 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
                 (n, channels, height, width)
             Floats, or uint8 images (scaled by 255).
         y : array-like of shape (n,)
-            Labels; at least two classes, with at least two samples each, none of
-            them ``-1``. One class needs three or more beside those held out, unless
-            `covariance_type` is ``"diag"``.
+            Labels: strings, integers, whole floats or booleans; at least two
+            classes, with at least two samples each, none of them ``-1``. One class
+            needs three or more beside those held out, unless `covariance_type` is
+            ``"diag"``.
+        groups : array-like of shape (n,), default=None
+            Rows that are not independent (of one patient, one video, copies of one
+            image) have one group: none of them is held out to set the threshold
+            while others are trained on, and together they count as one point. Equal
+            rows of X are kept together in any case. In a ``Pipeline`` or a search,
+            ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -185,67 +140,24 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             If a batch is too large for the device.
         """
         attempt = object.__new__(type(self))
-        attempt.__dict__.update(
-            {name: value for name, value in vars(self).items() if not _is_fitted(name)}
-        )
-        attempt._fit(X, y)
-        self.__dict__ = attempt.__dict__
+        given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
+        attempt.__dict__.update({name: plain(value) for name, value in given.items()})
+        attempt._fit(X, y, groups)
+        self.__dict__ = attempt.__dict__ | given
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike) -> None:
+    def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         X, labels = self._check_training_data(X, y)
-        self._look_as(self._resolved_view())
-        device = resolve_device(self.device)
-        checkpoint = Checkpoint(self.checkpoint, self._ingredients(X, y, device))
-        rng = check_random_state(checkpoint.seed(self.random_state))
-        workshop = Workshop(self.memory, checkpoint, rng, device)
-        self.split_ = hold_out(labels, self.calibration_fraction, EVIDENCE_SHARE, rng)
-        X_train, y_train = X[self.split_.training], labels[self.split_.training]
-        check_class_sizes(np.bincount(y_train), self.covariance_type)
-        self.standardizer_ = Standardizer().fit(X_train)
-        inputs = self.standardizer_.transform(X_train)
-        targets = torch.from_numpy(y_train)
-        if fits_on(inputs, device):
-            inputs, targets = inputs.to(device), targets.to(device)
-        with checkpoint.named_if_interrupted():
-            self._train(inputs, targets, workshop)
-            self._fit_gaussians(X_train, y_train, workshop)
+        self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
+        together = group_ids(X, groups)
+        workshop = Workshop.of(self, X=X, y=self.classes_[labels], groups=together)
+        learned_by_name = learn(self, X, labels, together, workshop)._asdict()
+        for name, learned in learned_by_name.items():
+            if learned is not None:
+                setattr(self, name, learned)
         self._calibrate(X, labels)
-
-    def _reconstruction(self) -> Reconstruction | None:
-        """Which autoencoder, if any."""
-        return None
-
-    def _ingredients(
-        self, X: np.ndarray, y: ArrayLike, device: torch.device
-    ) -> dict[str, Any]:
-        """By name, all that decides the nets and Gaussians."""
-        parameters = self.get_params(deep=False)
-        for name in FREE_TO_CHANGE:
-            parameters.pop(name, None)
-        return parameters | {"X": X, "y": np.asarray(y), "device": device.type}
-
-    def _resolved_view(self) -> View:
-        """Decide what of the net is looked at, and how: it holds until the next fit."""
-        is_table = len(self.input_shape_) == 1
-        reconstruction = self._reconstruction()
-        return View(
-            features=resolve_features(
-                self.features,
-                fusion=self.fusion,
-                is_table=is_table,
-                has_head=self.classification_weight > 0,
-            ),
-            fusion=self.fusion,
-            # On tables lengths say much of what is new; see docs/recipe.md.
-            normalize=not is_table and self.fusion == "late"
-            if self.normalize == "auto"
-            else bool(self.normalize),
-            residual=reconstruction is not None
-            and reconstruction.weighting == "evidence",
-        )
 
     def _look_as(self, view: View) -> None:
         self.view_ = view
@@ -260,110 +172,11 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
                 "the target y is None."
             )
         X = check_inputs(self, X, input_shape=None)
-        y = np.asarray(column_or_1d(y, warn=True))
+        y = as_labels(y)
         check_consistent_length(X, y)
         self.classes_, labels = check_labels(y)
         self.input_shape_ = X.shape[1:]
         return X, labels
-
-    def _train(self, inputs: Tensor, labels: Tensor, workshop: Workshop) -> None:
-        shape = self.input_shape_
-        backbone = resolve_factory(self.backbone, BACKBONES, shape, "backbone")
-        reconstruction = self._reconstruction()
-        autoencoder = reconstruction and resolve_factory(
-            reconstruction.factory, AUTOENCODERS, shape, "autoencoder"
-        )
-        n_logits = len(self.classes_) if self.classification_weight > 0 else 0
-        plan = self._network_plan(workshop.device)
-        self.network_, self.history_ = workshop.trained(
-            "network",
-            lambda: build_network(backbone, shape, self.latent_dim, n_logits),
-            lambda net, seed, stage: train_network(
-                net, inputs, labels, plan, seed, stage
-            ),
-            inputs,
-            labels,
-            replace(plan, verbose=0),
-        )
-        if reconstruction is None or autoencoder is None:
-            return
-        ae_plan = self._autoencoder_plan(reconstruction)
-        self.autoencoder_, self.autoencoder_history_ = workshop.trained(
-            "autoencoder",
-            lambda: build_autoencoder(autoencoder, shape),
-            lambda net, seed, stage: train_autoencoder(
-                net, inputs, ae_plan, seed, stage
-            ),
-            inputs,
-            replace(ae_plan, verbose=0),
-        )
-
-    def _network_plan(self, device: torch.device) -> NetworkPlan:
-        n_classes = len(self.classes_)
-        classes_per_batch = min(n_classes, self.classes_per_batch or 10)
-        margin = self.distancing_margin
-        return NetworkPlan(
-            epochs=self.max_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            augmentation=resolve_augmentation(self.augmentation, self.input_shape_),
-            dtype=resolve_precision(self.precision, device),
-            verbose=self.verbose,
-            classes_per_batch=classes_per_batch,
-            samples_per_class=self.samples_per_class,
-            triplet_margin=self.triplet_margin,
-            distancing_margin=self.latent_dim if margin is None else margin,
-            margin_warmup=self.margin_warmup,
-            prior_variance=self.prior_variance,
-            kl_weight=self.kl_weight,
-            kl_warmup=self.kl_warmup,
-            classification_weight=self.classification_weight,
-            metric_weight=self.metric_weight,
-            freeze_epochs=self.freeze_epochs,
-        )
-
-    def _autoencoder_plan(self, reconstruction: Reconstruction) -> AutoencoderPlan:
-        return AutoencoderPlan(
-            epochs=reconstruction.epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            verbose=self.verbose,
-            batch_size=128,
-        )
-
-    def _fit_gaussians(
-        self, X: np.ndarray, labels: np.ndarray, workshop: Workshop
-    ) -> None:
-        kind = self.covariance_type, self.covariance_estimator, self.covariance_pooling
-
-        def fit(stage: Stage) -> nn.ModuleDict:
-            if stage.state is not None:
-                return nn.ModuleDict(
-                    {
-                        block: ClassGaussians.from_state(state, self.covariance_type)
-                        for block, state in stage.state.items()
-                    }
-                )
-            gaussians = fit_gaussians(
-                kept_for_another_pass(
-                    lambda label: self._ensembles(X[labels == label])
-                ),
-                self.classes_.tolist(),
-                *kind,
-            )
-            stage.keep({block: g.state_dict() for block, g in gaussians.items()})
-            return nn.ModuleDict(gaussians)
-
-        self.gaussians_ = workshop.fitted(
-            "gaussians",
-            fit,
-            self.network_,
-            getattr(self, "autoencoder_", None),
-            X,
-            labels,
-            self.view_,
-            *kind,
-        )
 
     def _calibrate(self, X: np.ndarray, labels: np.ndarray) -> None:
         self.fit_positions_ = np.arange(len(self.classes_))
@@ -373,8 +186,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             some = self.split_.training[:: max(1, len(X) // TRAINING_POINTS)]
             raw_of_training = self._measure(X[some]).raw
         self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
-        reconstruction = self._reconstruction()
-        if reconstruction is not None and reconstruction.weighting == "paper":
+        if getattr(self, "weighting", None) == "paper":
             self.weight_calibration_ = WeightCalibration.fit(
                 measured.log_likelihood, measured.weight
             )
@@ -386,7 +198,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
     def _threshold(self) -> float:
         if self.threshold is not None:
             return float(self.threshold)
-        return conformal_threshold(self.calibration_scores_, self.contamination)
+        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
 
     @property
     def offset_(self) -> float:
@@ -399,14 +211,15 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         return self._threshold()
 
     def _check_thresholds(self) -> None:
-        """Check the parameters that may have been changed since `fit`."""
         validate_parameter_constraints(
             {name: self._parameter_constraints[name] for name in THRESHOLDS},
             {name: getattr(self, name) for name in THRESHOLDS},
             type(self).__name__,
         )
 
-    def fit_predict(self, X: ArrayLike, y: ArrayLike) -> np.ndarray:
+    def fit_predict(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> np.ndarray:
         """Fit, then predict the same points.
 
         The threshold comes from held-out points, but most of X is training data,
@@ -418,14 +231,17 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             As for :meth:`fit`.
         y : array-like of shape (n,)
             As for :meth:`fit`; scikit-learn's own outlier detectors ignore it.
+        groups : array-like of shape (n,), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             As of :meth:`predict`.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, groups).predict(X)
 
+    @under_ordinary_torch
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
 
@@ -451,10 +267,12 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             positions = np.where(accepted, measured.most_likely, len(self.classes_))
         return labels_with_unknown(self.classes_)[positions]
 
+    @under_ordinary_torch
     def predict_known(self, X: ArrayLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
-        It is the class of the head's largest logit; without a head
+        It is the class of the largest product of the head's probability and the square
+        root of that of the parts of the evidence; without a head
         (``classification_weight=0``), that of the largest log-likelihood. A class of
         :meth:`add_classes`, where the point scores higher under it.
 
@@ -471,6 +289,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         measured = self._measure_features(self._check_new(X))
         return self.classes_[measured.most_likely]
 
+    @under_ordinary_torch
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
@@ -490,6 +309,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         """
         return self._scores(self._measure(self._check_new(X)))
 
+    @under_ordinary_torch
     def evidence(self, X: ArrayLike) -> np.ndarray:
         """How usual each part of a point looks, in common units.
 
@@ -506,8 +326,10 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             Their sum, weighted by ``evidence_.weights``, is :meth:`score_samples`
             (but for ``weighting="paper"``).
         """
-        return self.evidence_.standardize(self._measure(self._check_new(X)).raw)
+        measured = self._measure(self._check_new(X))
+        return self.evidence_.standardize(measured.raw)
 
+    @under_ordinary_torch
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Score relative to the threshold.
 
@@ -527,6 +349,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             return self._margins(self._check_new(X))
         return self.score_samples(X) - self.offset_
 
+    @under_ordinary_torch
     def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
         """Log-likelihood of each point's feature ensemble under each class.
 
@@ -539,7 +362,8 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         -------
         log_likelihood : ndarray of shape (n, n_classes), float64
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
-            With ``fusion="late"`` the sum over the parts, as if they were independent.
+            With ``fusion="late"`` the sum over the parts, as if they were independent;
+            of ``features=("logit",)``, which has no Gaussians, the logits.
         """
         return self._measure_features(self._check_new(X)).class_log_likelihood
 
@@ -563,6 +387,7 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         scores = self.score_samples(X)
         return conformal_p_value(self.calibration_scores_, scores)
 
+    @under_ordinary_torch
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
 
@@ -577,9 +402,10 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        batches = ensembles(self.network_, self._batches(self._check_new(X)))
+        X = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(X))
         return np.concatenate(
-            [np.hstack([parts[name] for name in self.features_]) for parts in batches]
+            [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
 
     def get_feature_names_out(
@@ -626,42 +452,22 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         return X
 
     def _batches(self, X: np.ndarray) -> Iterator[Tensor]:
-        device, dtype = self._placed()
-        return self.standardizer_.batches(X, self.batch_size, device, dtype)
+        device = resolve_device(self.device)
+        is_table = len(self.input_shape_) == 1
+        # Loaded or trained elsewhere, the nets are brought to where they score.
+        nets = (self.network_, getattr(self, "autoencoder_", None))
+        placed = place_to_score(device, is_table, *nets)
+        place(self.gaussians_, float64_device(device), torch.float64)
+        return self.standardizer_.batches(X, plain(self.batch_size), *placed)
 
-    def _placed(self) -> tuple[torch.device, torch.dtype]:
-        """Bring the nets to where they score; they may have been loaded elsewhere."""
-        device, dtype = scoring_placement(
-            resolve_device(self.device), is_table=len(self.input_shape_) == 1
-        )
-        for net in self._nets():
-            place(net, device, dtype)
-        if hasattr(self, "gaussians_"):
-            place(self.gaussians_, float64_device(device), torch.float64)
-        return device, dtype
-
-    def _nets(self) -> list[nn.Module]:
-        nets = (getattr(self, name, None) for name in ("network_", "autoencoder_"))
-        return [net for net in nets if net is not None]
-
-    def _ensembles(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        return block_features(
-            self.network_,
-            getattr(self, "autoencoder_", None),
-            self._batches(X),
-            self.view_,
-        )
-
-    def _measure(self, X: np.ndarray, by_class: bool = False) -> Measured:
+    def _measure(self, X: np.ndarray, *, by_class: bool = False) -> Measured:
         autoencoder = getattr(self, "autoencoder_", None)
-        score = self._score if by_class or self._has_added_classes() else None
-        return self._measure_as(self.view_, autoencoder, X, score)
+        return self._measure_as(self.view_, autoencoder, X, by_class=by_class)
 
     def _measure_features(self, X: np.ndarray) -> Measured:
         """Measure without the autoencoder, where only likelihoods are asked for."""
-        if (
-            self._has_added_classes()
-        ):  # between them and the others all evidence decides
+        if (self.fit_positions_ < 0).any():
+            # Between added classes and the others all evidence decides.
             return self._measure(X)
         return self._measure_as(replace(self.view_, residual=False), None, X)
 
@@ -670,28 +476,31 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
         view: View,
         autoencoder: nn.Module | None,
         X: np.ndarray,
-        score: Score | None = None,
+        *,
+        by_class: bool = False,
     ) -> Measured:
         gaussians: Any = self.gaussians_
-        evidence = getattr(self, "evidence_", None)
-        typical_logit = evidence.typical_logit if evidence else 0.0
-        known = KnownClasses(self.fit_positions_, typical_logit)
-        batches = self._batches(X)
         return measure(
-            self.network_, gaussians, autoencoder, batches, len(X), view, known, score
+            self.network_,
+            gaussians,
+            autoencoder,
+            self._batches(X),
+            len(X),
+            view,
+            self._known,
+            by_class=by_class,
         )
 
+    @property
+    def _known(self) -> KnownClasses:
+        constants = ("evidence_", "weight_calibration_")
+        found = (getattr(self, name, None) for name in constants)
+        return KnownClasses(self.fit_positions_, *found)
+
     def _scores(self, measured: Measured) -> np.ndarray:
-        return self._score(measured.raw, measured.log_likelihood, measured.weight)
+        return self._known.score(measured.raw, measured.log_likelihood, measured.weight)
 
-    def _score(
-        self, raw: np.ndarray, log_likelihood: np.ndarray, weight: np.ndarray
-    ) -> np.ndarray:
-        """Score points, or points under several classes (see `scoring.Score`)."""
-        if hasattr(self, "weight_calibration_"):
-            return self.weight_calibration_.apply(log_likelihood, weight)
-        return self.evidence_.total(raw)
-
+    @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
@@ -704,12 +513,15 @@ class BaseDetector(OpenWorld, TransformerMixin, OutlierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        # Neither its classifiers, whose -1 would be a class, nor its outlier detectors,
+        # whose answers are 1 and -1: so scikit-learn refuses to calibrate the decision
+        # function, or to take it for a score of the labels (`scoring="roc_auc"`).
+        tags.estimator_type = None
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags
 
 
-@documented
 @with_parameters
 class VMDLSbDetector(BaseDetector):
     """Open-set classifier without the reconstruction weight (VMDLS_b).
@@ -718,21 +530,14 @@ class VMDLSbDetector(BaseDetector):
     feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. It is
     :class:`VMDLSDetector` less the autoencoder, and so trains and scores faster.
 
-    Parameters
-    ----------
-    {parameters}
-
-    Attributes
-    ----------
-    {attributes}
-
     See Also
     --------
     VMDLSDetector : The same with the reconstruction weight.
 
     References
     ----------
-    {references}
+    .. [1] O. Dinari and O. Freifeld, "Variational- and Metric-based Deep Latent Space
+       for Out-of-Distribution Detection", UAI 2022.
 
     Examples
     --------
@@ -745,7 +550,6 @@ class VMDLSbDetector(BaseDetector):
     """
 
 
-@documented
 @with_parameters
 class VMDLSDetector(BaseDetector):
     """Open-set classifier: one of the known labels, or ``-1`` for "never seen".
@@ -761,7 +565,6 @@ class VMDLSDetector(BaseDetector):
 
     Parameters
     ----------
-    {parameters}
     autoencoder : str or callable, default="auto"
         A name in :mod:`skvmdls.autoencoder` or a factory ``factory(input_shape) ->
         nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
@@ -777,7 +580,6 @@ class VMDLSDetector(BaseDetector):
 
     Attributes
     ----------
-    {attributes}
     autoencoder_ : nn.Module
         The trained autoencoder.
     autoencoder_history_ : dict of str to list of float
@@ -791,7 +593,8 @@ class VMDLSDetector(BaseDetector):
 
     References
     ----------
-    {references}
+    .. [1] O. Dinari and O. Freifeld, "Variational- and Metric-based Deep Latent Space
+       for Out-of-Distribution Detection", UAI 2022.
 
     Examples
     --------
@@ -805,13 +608,12 @@ class VMDLSDetector(BaseDetector):
     [-1, 0, 1, 2]
     """
 
+    _: KW_ONLY
     autoencoder: str | BackboneFactory = parameter("auto", str, callable)
     autoencoder_epochs: int = parameter(5, Interval(Integral, 1, None, closed="left"))
     weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
-    def _reconstruction(self) -> Reconstruction:
-        return Reconstruction(self.autoencoder, self.autoencoder_epochs, self.weighting)
-
+    @under_ordinary_torch
     def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
 
@@ -831,6 +633,7 @@ width), float64
             reconstructions(self.autoencoder_, self._batches(X))
         )
 
+    @under_ordinary_torch
     def reconstruction_weight(self, X: ArrayLike) -> np.ndarray:
         """Distance between each point and its reconstruction at the first tap.
 

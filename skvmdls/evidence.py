@@ -16,21 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, stored_array
 from skvmdls.network import ENSEMBLE_PARTS
 
-__all__ = [
-    "INPUT",
-    "JOINT",
-    "LOGIT",
-    "RESIDUAL",
-    "Evidence",
-    "View",
-    "part_weights",
-    "residual_features",
-    "resolve_features",
-    "unit_and_length",
-]
+__all__ = ["Evidence", "View"]
 
 INPUT, LOGIT, RESIDUAL = "x", "logit", "residual"
 # The single block of early fusion, the paper's ensemble.
@@ -52,25 +41,7 @@ SMALLEST_LENGTH = 1e-12
 def resolve_features(
     features: Any, *, fusion: str, is_table: bool, has_head: bool
 ) -> tuple[str, ...]:
-    """Turn the parameter `features` into the parts that are used.
-
-    Parameters
-    ----------
-    features : "auto" or sequence of str
-    fusion : {"late", "early"}
-    is_table : bool
-        Whether inputs are rows of features, for which ``"x"`` is a part.
-    has_head : bool
-        Whether the net has the logits of a classification head.
-
-    Returns
-    -------
-    parts : tuple of str
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, stands twice, or is of something that is not there.
+    """Turn the parameter `features` into the parts that are used, if they are there.
 
     Examples
     --------
@@ -135,6 +106,24 @@ class View:
     normalize: bool
     residual: bool
 
+    @classmethod
+    def of(cls, parameters: Any, *, is_table: bool) -> "View":
+        """Decide what a detector looks at, by its parameters."""
+        late, normalize = parameters.fusion == "late", parameters.normalize
+        return cls(
+            features=resolve_features(
+                parameters.features,
+                fusion=parameters.fusion,
+                is_table=is_table,
+                has_head=parameters.classification_weight > 0,
+            ),
+            fusion=parameters.fusion,
+            # On tables lengths say much of what is new; see docs/recipe.md.
+            normalize=late and not is_table if normalize == "auto" else bool(normalize),
+            # VMDLSbDetector has no autoencoder, and so no weighting.
+            residual=getattr(parameters, "weighting", None) == "evidence",
+        )
+
     @property
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Parts that share one Gaussian for each class, by the block's name.
@@ -155,16 +144,7 @@ class View:
     def lengths(self, sizes: Mapping[str, int], first_places: int) -> dict[str, int]:
         """Columns of each block that has Gaussians, the residual's included.
 
-        Parameters
-        ----------
-        sizes : mapping of str to int
-            Length of each part (see ``VariationalNetwork.ensemble_sizes``).
-        first_places : int
-            Places at which the first tap is taken.
-
-        Returns
-        -------
-        lengths : dict of str to int
+        From the length of each part, and the places at which the first tap is taken.
         """
 
         def length(name: str) -> int:
@@ -179,39 +159,22 @@ class View:
         return lengths
 
     def state_dict(self) -> dict[str, Any]:
-        """Hand out what was decided, of JSON's types, for :meth:`from_state`.
-
-        Returns
-        -------
-        state : dict of str
-        """
+        """Hand out what was decided, of JSON's types, for :meth:`from_state`."""
         return {**asdict(self), "features": list(self.features)}
 
     @classmethod
     def from_state(cls, state: Any, *, is_table: bool, has_head: bool) -> "View":
-        """Rebuild from a `state_dict`.
-
-        Parameters
-        ----------
-        state : dict of str
-        is_table, has_head : bool
-            As of :func:`resolve_features`.
-
-        Returns
-        -------
-        view : View
-
-        Raises
-        ------
-        ValueError
-            If the state is not one of a view, or not of one that can be had here.
-        """
+        """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
         if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
             raise ValueError(f"a view of {str(state)[:80]}")
-        view = cls(**{**state, "features": tuple(state["features"])})
-        are_bools = [isinstance(flag, bool) for flag in (view.normalize, view.residual)]
-        if view.fusion not in ("late", "early") or not all(are_bools):
+        flags = (state["normalize"], state["residual"])
+        if (
+            not isinstance(state["features"], list)
+            or state["fusion"] not in ("late", "early")
+            or not all(isinstance(flag, bool) for flag in flags)
+        ):
             raise ValueError(f"a view of {str(state)[:80]}")
+        view = cls(**{**state, "features": tuple(state["features"])})
         resolve_features(
             view.features, fusion=view.fusion, is_table=is_table, has_head=has_head
         )
@@ -219,34 +182,12 @@ class View:
 
 
 def part_weights(names: Sequence[str]) -> np.ndarray:
-    """How much each part counts in the sum.
-
-    Parameters
-    ----------
-    names : sequence of str
-
-    Returns
-    -------
-    weights : ndarray of shape (n_parts,), float64
-
-    Examples
-    --------
-    >>> part_weights(["t1", "g"])
-    array([0.5, 1. ])
-    """
+    """How much each part counts in the sum, shape (n_parts,)."""
     return np.array([0.5 if name in HALF else 1.0 for name in names])
 
 
 def unit_and_length(features: Tensor) -> Tensor:
-    """Divide each row by its length, kept as one more column, in logarithms [1]_.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n, D)
-
-    Returns
-    -------
-    normalized : Tensor of shape (n, D + 1)
+    """Divide rows (n, D) by their lengths, kept in logarithms as column D + 1 [1]_.
 
     References
     ----------
@@ -264,24 +205,11 @@ def unit_and_length(features: Tensor) -> Tensor:
 
 
 def residual_features(first_map: Tensor, reconstructed: Tensor) -> Tensor:
-    """Compare the first tap of points and of reconstructions, channel by channel.
+    """Compare two first taps (n, channels, places), of points and reconstructions.
 
-    Parameters
-    ----------
-    first_map, reconstructed : Tensor of shape (n, channels, places)
-        First tap of the points, and of their reconstructions.
-
-    Returns
-    -------
-    features : Tensor of shape (n, 2 * channels)
-        The mean difference over the places, and the logarithm of its mean size, which
-        sees what cancels out in the mean. Of a single place, the differences alone.
-
-    Examples
-    --------
-    >>> t1 = torch.tensor([[[1.0, -1.0]]])
-    >>> residual_features(t1, torch.zeros(1, 1, 2))
-    tensor([[0., 0.]])
+    Gives (n, 2 * channels): the mean difference over the places, and the logarithm of
+    its mean size, which sees what cancels out in the mean. Of a single place, the
+    differences alone.
     """
     difference = first_map - reconstructed
     mean = difference.mean(dim=2)
@@ -326,24 +254,11 @@ class Evidence:
         raw: np.ndarray,
         raw_of_training: np.ndarray | None = None,
     ) -> "Evidence":
-        """Take the constants from held-out known points.
+        """Take the constants from raw scores (n, n_parts) of held-out known points.
 
         The range of a few points says little of that of all. That of the training
         points is narrower, by about as much in each part, and stands in as a prior that
         is worth :data:`PRIOR_POINTS` points.
-
-        Parameters
-        ----------
-        names : sequence of str
-        raw : ndarray of shape (n, n_parts)
-            Raw scores of points that neither the net nor the Gaussians saw, and that do
-            not set the threshold.
-        raw_of_training : ndarray of shape (m, n_parts), optional
-            Raw scores of training points, where the held-out ones are few.
-
-        Returns
-        -------
-        evidence : Evidence
         """
         spread = _range_below(raw)
         if raw_of_training is not None:
@@ -352,37 +267,14 @@ class Evidence:
         return cls(tuple(names), np.median(raw, axis=0), spread, part_weights(names))
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Hand out the constants, for :meth:`from_state`.
-
-        Returns
-        -------
-        state : dict of str to ndarray of shape (n_parts,)
-        """
+        """Hand out the constants, each (n_parts,), for :meth:`from_state`."""
         return {name: getattr(self, name) for name in ("typical", "spread", "weights")}
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> "Evidence":
-        """Rebuild from a `state_dict`.
-
-        Parameters
-        ----------
-        state : mapping of str to ndarray
-        names : sequence of str
-            The parts.
-
-        Returns
-        -------
-        evidence : Evidence
-
-        Raises
-        ------
-        ValueError
-            If the state is not one of these parts.
-        KeyError
-            If something is missing.
-        """
+        """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
         arrays = {
             name: stored_array(state, name, 1, of="evidence")
             for name in ("typical", "spread", "weights")
@@ -393,6 +285,18 @@ class Evidence:
             raise ValueError("evidence.spread must be positive")
         return cls(tuple(names), **arrays)
 
+    def standardize(self, raw: np.ndarray) -> np.ndarray:
+        """Bring raw scores (..., n_parts) to the common unit.
+
+        0 is at the known points' median, -1 at the end of their usual range.
+        """
+        return (raw - self.typical) / self.spread
+
+    def first(self, n: int) -> "Evidence":
+        """Of the first `n` parts alone."""
+        constants = (self.typical[:n], self.spread[:n], self.weights[:n])
+        return Evidence(self.names[:n], *constants)
+
     @property
     def typical_logit(self) -> float:
         """Median of the largest logit of known points; 0 where it is no part."""
@@ -400,32 +304,8 @@ class Evidence:
             return 0.0
         return float(self.typical[self.names.index(LOGIT)])
 
-    def standardize(self, raw: np.ndarray) -> np.ndarray:
-        """Bring raw scores to the common unit.
-
-        Parameters
-        ----------
-        raw : ndarray of shape (..., n_parts)
-
-        Returns
-        -------
-        evidence : ndarray of shape (..., n_parts)
-            0 at the known points' median, -1 at the end of their usual range.
-        """
-        return (raw - self.typical) / self.spread
-
     def total(self, raw: np.ndarray) -> np.ndarray:
-        """Weighted sum of the standardised scores.
-
-        Parameters
-        ----------
-        raw : ndarray of shape (..., n_parts)
-
-        Returns
-        -------
-        scores : ndarray of shape (...)
-            Higher is more in-distribution.
-        """
+        """Weighted sum (...) of the standardised scores, higher for the known."""
         return self.standardize(raw) @ self.weights
 
 

@@ -15,15 +15,9 @@ from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, stored_array
 
-__all__ = [
-    "ClassGaussians",
-    "check_class_sizes",
-    "check_covariance_estimator",
-    "fit_gaussians",
-    "kept_for_another_pass",
-]
+__all__ = ["ClassGaussians", "fit_gaussians"]
 
 # Below this share of what is usual, a feature's spread is taken to be rounding.
 SMALLEST_RELATIVE_SCALE = 1e-3
@@ -103,12 +97,7 @@ class ClassGaussians(nn.Module):
             self.register_buffer("white_means", white_means, persistent=False)
 
     def common(self) -> dict[str, np.ndarray]:
-        """Hand out what all classes have in common, as given.
-
-        Returns
-        -------
-        common : dict of str to ndarray
-        """
+        """Hand out what all classes have in common, as given, as far as it is there."""
         buffers = dict(self.named_buffers())
         names = COMMON[self.covariance_type] & buffers.keys()
         return {name: buffers[name].cpu().numpy() for name in names}
@@ -117,26 +106,7 @@ class ClassGaussians(nn.Module):
     def from_state(
         cls, state: Mapping[str, Any], covariance_type: str
     ) -> "ClassGaussians":
-        """Rebuild from a `state_dict`.
-
-        Parameters
-        ----------
-        state : dict
-            ``means`` and ``precisions_cholesky``, and what the classes have in common
-            as far as it is there: tensors on the CPU, or arrays.
-        covariance_type : {"full", "tied", "diag"}
-
-        Returns
-        -------
-        gaussians : ClassGaussians
-
-        Raises
-        ------
-        ValueError
-            If the state is not one of Gaussians of this type.
-        KeyError
-            If something is missing.
-        """
+        """Rebuild from a `state_dict`, of tensors or arrays that are checked."""
         means = stored_array(state, "means", 2, of="gaussians")
         n_classes, n_features = means.shape
         shape = {
@@ -158,8 +128,7 @@ class ClassGaussians(nn.Module):
         for name in COMMON[covariance_type] & state.keys():
             ndim = 2 if name == "pooled" else 1
             common[name] = stored_array(state, name, ndim, of="gaussians")
-            shape = (n_features,) * ndim
-            check_shape(f"gaussians.{name}", common[name].shape, shape)
+            check_shape(f"gaussians.{name}", common[name].shape, (n_features,) * ndim)
         if "scale" in common and common["scale"].min() <= 0:
             raise ValueError("gaussians.scale must be positive")
         return cls(means, precisions, covariance_type, common)
@@ -231,16 +200,6 @@ def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:
     """Raise a ValueError unless the estimator can fit the Gaussians' covariances.
 
     Tried on a few random numbers, so that it fails before the training, not after it.
-
-    Parameters
-    ----------
-    estimator : estimator of :mod:`sklearn.covariance`, or None
-    covariance_type : {"full", "tied", "diag"}
-
-    Examples
-    --------
-    >>> from sklearn.covariance import OAS
-    >>> check_covariance_estimator(OAS(), "full")
     """
     if estimator is None:
         return
@@ -278,18 +237,7 @@ def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:
 
 
 def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
-    """Raise a ValueError if no class has the points that a covariance needs.
-
-    Parameters
-    ----------
-    class_sizes : ndarray of shape (n_classes,)
-        Training points of each class.
-    covariance_type : {"full", "tied", "diag"}
-
-    Examples
-    --------
-    >>> check_class_sizes(np.array([3, 1]), "full")
-    """
+    """Raise a ValueError if no class has the points that a covariance needs."""
     needed = 2 if covariance_type == "diag" else SMALLEST_CLASS
     if max(class_sizes) < needed:
         hint = "" if covariance_type == "diag" else "covariance_type='diag', or "
@@ -316,42 +264,13 @@ def fit_gaussians(
     discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
     memory that does not grow with the number of points; an estimator that is given gets
     the points of one class at a time. `pooling` draws each class's covariance towards
-    that average, as regularised discriminant analysis does [1]_.
+    that average, as regularised discriminant analysis does (J. H. Friedman, JASA 84,
+    1989).
 
-    Parameters
-    ----------
-    class_batches : callable
-        Takes the position of a class in `classes` and yields its features: dicts from a
-        block's name to an array of shape (at most a batch, D of the block).
-    classes : sequence
-        Labels, for messages.
-    covariance_type : {"full", "tied", "diag"}
-    covariance_estimator : estimator of :mod:`sklearn.covariance`, or None
-        None is Ledoit-Wolf shrinkage. Not used by ``"diag"``.
-    pooling : float in [0, 1], default=0
-        Share of the pooled covariance in that of each class. Not used by ``"tied"``,
-        where it is all.
-
-    Returns
-    -------
-    gaussians : dict of str to ClassGaussians
-        One for each block.
-
-    Raises
-    ------
-    ValueError
-        If a covariance stays singular: an estimator without shrinkage and fewer points
-        than dimensions, or features that do not vary.
-
-    Warns
-    -----
-    UserWarning
-        If a class is too small for a covariance of its own: it gets the pooled one.
-
-    References
-    ----------
-    .. [1] J. H. Friedman, "Regularized Discriminant Analysis", Journal of the American
-       Statistical Association 84, 1989.
+    `class_batches` takes a class's position in `classes` and yields its features: dicts
+    from a block's name to an array (at most a batch, D of the block). A class that is
+    too small for a covariance of its own gets the pooled one, with a warning; where
+    that is singular too, a ValueError says what to do.
 
     Examples
     --------
@@ -393,16 +312,7 @@ def kept_for_another_pass(
 ) -> ClassBatches:
     """Keep classes' features as they stream by, instead of computing them again.
 
-    Parameters
-    ----------
-    class_batches : callable
-        As for :func:`fit_gaussians`; yields the same each time.
-    largest : int, default=256 MiB
-        Bytes to keep. Classes beyond it are computed anew in each pass.
-
-    Returns
-    -------
-    class_batches : callable
+    Classes beyond `largest` bytes are computed anew in each pass.
 
     Examples
     --------
@@ -464,8 +374,7 @@ class _Block:
             means = np.stack([class_moments.mean_ for class_moments in self.moments])
             deviations = _deviations(self.moments, self.scale, pooling, borrowers)
             common = {"scale": self.scale}
-            precisions = 1 / np.stack(deviations)
-            return ClassGaussians(means, precisions, "diag", common)
+            return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
         whitening = (
             _whitening_of_pooled(self.pooled, estimator)
             if covariance_type == "tied"

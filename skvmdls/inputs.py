@@ -1,17 +1,20 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
-import warnings
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._labels import as_labels
+from skvmdls._states import check_shape, stored_array
+from skvmdls._validation import as_array, warn
 
 __all__ = [
     "Standardizer",
@@ -33,25 +36,9 @@ def check_inputs(
 ) -> np.ndarray:
     """Validate X by scikit-learn's rules, for tables and for images.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Gets ``n_features_in_`` (and ``feature_names_in_``) if `input_shape` is None.
-    X : array-like of shape (n, features), (n, height, width) or \
-            (n, channels, height, width)
-    input_shape : tuple of int or None
-        Shape of one input seen during fit; None during fit.
-
-    Returns
-    -------
-    X : ndarray
-        Not copied where it need not be. Images have four axes, in the order (n,
-        channels, height, width).
-
-    Raises
-    ------
-    ValueError
-        For NaN, infinities, no rows, or a wrong shape.
+    Images come back with four axes (n, channels, height, width), nothing copied where
+    it need not be. `input_shape` is that of one input seen during fit; None during fit,
+    where the estimator gets ``n_features_in_`` (and ``feature_names_in_``).
 
     Examples
     --------
@@ -59,7 +46,7 @@ def check_inputs(
     >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
     (5, 1, 8, 8)
     """
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    X = as_array(X)
     is_table = len(X.shape) <= 2
     if is_table and input_shape is not None and len(input_shape) == 3:
         raise ValueError(
@@ -80,7 +67,8 @@ def check_inputs(
     if X.ndim > 4:
         raise ValueError(
             f"X has {X.ndim} dimensions, shape {X.shape}; expected (n, features), "
-            "(n, height, width) or (n, channels, height, width)."
+            "(n, height, width) or (n, channels, height, width). Without a net of "
+            "its own for it, give it as a table: X.reshape(len(X), -1)."
         )
     images = X if X.ndim == 4 else X[:, None]
     if 0 in images.shape[1:]:
@@ -104,26 +92,8 @@ def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
     return ""
 
 
-def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the classes and encode the labels.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n,)
-        One-dimensional labels of a single type.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,)
-        Sorted labels.
-    encoded : ndarray of shape (n,), int64
-        Position of each label in `classes`.
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, continuous or beyond int64, ``-1`` is among them, there
-        are fewer than two classes, or a class has a single sample.
+def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Find the classes of labels (n,), sorted, and the position (n,) of each in them.
 
     Examples
     --------
@@ -131,11 +101,7 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> encoded
     array([0, 1, 1, 0])
     """
-    if y.dtype.kind == "O" and any(label is None or label != label for label in y):
-        raise ValueError(
-            "y contains missing labels (None or NaN). Drop these rows: an unlabelled "
-            "point cannot be trained on."
-        )
+    y = as_labels(y)
     check_classification_targets(y)
     if y.dtype.kind == "u" and y.max(initial=0) > np.iinfo(np.int64).max:
         raise ValueError(
@@ -166,15 +132,8 @@ def check_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
     """Put the label for "unknown" behind the classes, in one array.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-
-    Returns
-    -------
-    labels : ndarray of shape (n_classes + 1,)
-        The last one is ``-1``, or ``"-1"`` for strings. Booleans and unsigned
-        integers become signed integers, since they cannot hold -1.
+    Strings get ``"-1"``. Booleans and unsigned integers become signed integers, since
+    they cannot hold -1.
 
     Examples
     --------
@@ -202,8 +161,10 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     Attributes
     ----------
     mean_, scale_ : ndarray of shape (features,) or (channels, 1, 1), float64
-    largest_ : float
-        Largest absolute value seen, of bytes after the division.
+    smallest_, largest_ : float
+        The range of the values seen, of bytes after the division.
+    were_bytes_ : bool
+        Whether they were of dtype uint8.
 
     Examples
     --------
@@ -214,29 +175,18 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
     """
 
     def fit(self, X: np.ndarray) -> "Standardizer":
-        """Learn the statistics.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-
-        Returns
-        -------
-        self : Standardizer
-
-        Raises
-        ------
-        ValueError
-            If the values are too large for their variance to be computed.
-        """
+        """Learn the statistics of X, whose values must have squares."""
         scaler = StandardScaler()
-        self.largest_ = 0.0
+        self.were_bytes_ = X.dtype == np.uint8
+        self.smallest_, self.largest_ = math.inf, -math.inf
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
-            self.largest_ = max(self.largest_, float(np.abs(values).max()))
-            if self.largest_ > LARGEST:
+            self.smallest_ = min(self.smallest_, float(values.min()))
+            self.largest_ = max(self.largest_, float(values.max()))
+            extent = max(-self.smallest_, self.largest_)
+            if extent > LARGEST:
                 raise ValueError(
-                    f"X holds values as large as {self.largest_:.3g}, too large to be "
+                    f"X holds values as large as {extent:.3g}, too large to be "
                     f"standardised: their squares overflow. Rescale X to stay below "
                     f"{LARGEST:.0e}."
                 )
@@ -249,38 +199,19 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Hand out what was learned, for :meth:`from_state`.
-
-        Returns
-        -------
-        state : dict
-            ``mean`` and ``scale``, arrays of float64; ``largest``, a float.
-        """
-        return {"mean": self.mean_, "scale": self.scale_, "largest": self.largest_}
+        """Hand out what was learned, for :meth:`from_state`."""
+        return {
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "range": [self.smallest_, self.largest_],
+            "were_bytes": self.were_bytes_,
+        }
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, Any], input_shape: tuple[int, ...]
     ) -> "Standardizer":
-        """Rebuild from a `state_dict`.
-
-        Parameters
-        ----------
-        state : dict
-        input_shape : tuple of int
-            (features,) or (channels, height, width).
-
-        Returns
-        -------
-        standardizer : Standardizer
-
-        Raises
-        ------
-        ValueError
-            If the state is not one of a standardizer of such inputs.
-        KeyError
-            If something is missing.
-        """
+        """Rebuild from a `state_dict`, checked against the shape of one input."""
         shape = (input_shape[0],) + (1,) * (len(input_shape) - 1)
         standardizer = cls()
         for name in ("mean", "scale"):
@@ -289,12 +220,15 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             setattr(standardizer, f"{name}_", array)
         if standardizer.scale_.min() <= 0:
             raise ValueError("standardizer.scale must be positive")
-        standardizer.largest_ = state["largest"]
-        if type(standardizer.largest_) is not float or not standardizer.largest_ >= 0:
+        extent = state["range"]
+        are_floats = isinstance(extent, list) and [*map(type, extent)] == [float] * 2
+        if not are_floats or type(state["were_bytes"]) is not bool:
             raise ValueError(
-                "standardizer.largest: expected float of at least 0, found "
-                f"{str(state['largest'])[:50]!r}"
+                "standardizer: expected a range of two floats and whether they were "
+                f"bytes, found {str(extent)[:50]} and {str(state['were_bytes'])[:50]}"
             )
+        standardizer.smallest_, standardizer.largest_ = extent
+        standardizer.were_bytes_ = state["were_bytes"]
         return standardizer
 
     def warn_of_other_units(self, X: np.ndarray) -> None:
@@ -302,44 +236,35 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
 
         Bytes are divided by 255 and floats are not: to a detector fitted on floats up
         to 255, bytes are all black; to one fitted on bytes, such floats are glaring.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-            Only the first rows are looked at.
-
-        Warns
-        -----
-        UserWarning
-            Naming the dtype and the largest value of both.
         """
-        if X.ndim != 4:
+        # Bytes beside bytes are right, however dark.
+        if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
             return
-        largest = float(np.abs(_unit_range(X[:CHUNK])).max())
-        too_large = largest > 16 and self.largest_ <= 1
-        too_small = X.dtype == np.uint8 and self.largest_ > 16
-        if too_large or too_small:
-            warnings.warn(
-                f"X holds {X.dtype} images with values up to {largest:.3g} (uint8 is "
-                "divided by 255), but the detector was fitted on values up to "
-                f"{self.largest_:.3g}. Give images as they were given to fit: uint8, "
-                "or floats of the same range.",
-                UserWarning,
-                stacklevel=4,
+        values = _unit_range(X[:CHUNK])
+        smallest, largest = float(values.min()), float(values.max())
+        if self._look_rescaled(smallest, largest):
+            divided = " (uint8 divided by 255)"
+            warn(
+                f"X holds {X.dtype} images with values from {smallest:.3g} to "
+                f"{largest:.3g}{divided * (X.dtype == np.uint8)}, but the detector was "
+                f"fitted on values from {self.smallest_:.3g} to {self.largest_:.3g}"
+                f"{divided * self.were_bytes_}. Give images as they were given to fit: "
+                "in the same units and the same range."
             )
 
+    def _look_rescaled(self, smallest: float, largest: float) -> bool:
+        extent = max(-self.smallest_, self.largest_)
+        size = max(-smallest, largest)
+        # Of 255 and 1, or 65535 and 255: no picture is so much brighter or darker.
+        if size > 16 * extent or 0 < size < extent / 64:
+            return True
+        # Of [-1, 1] and [0, 1]: one has black at its most negative, the other at 0.
+        if self.smallest_ < -0.1 * extent:
+            return 0 <= smallest < 0.05 * largest
+        return self.smallest_ >= 0 and smallest < -0.1 * size
+
     def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standardise.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-        dtype : torch.dtype, default=torch.float32
-
-        Returns
-        -------
-        tensor : Tensor of the shape of X, on the CPU
-        """
+        """Standardise, into a tensor of the shape of X, on the CPU."""
         standardized = torch.empty(X.shape, dtype=dtype)
         for start in range(0, len(X), CHUNK):
             values = _unit_range(X[start : start + CHUNK])
@@ -349,16 +274,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         return standardized
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:
-        """Undo :meth:`transform`; images that were uint8 come back in [0, 1].
-
-        Parameters
-        ----------
-        standardized : Tensor, on the CPU
-
-        Returns
-        -------
-        X : ndarray of the same shape, float64
-        """
+        """Undo :meth:`transform`; images that were uint8 come back in [0, 1]."""
         return standardized.double().numpy() * self.scale_ + self.mean_
 
     def batches(
@@ -368,19 +284,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Tensor]:
-        """Standardise batch by batch, in the order of the rows.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, features) or (n, channels, height, width)
-        batch_size : int
-        device : torch.device
-        dtype : torch.dtype, default=torch.float32
-
-        Yields
-        ------
-        batch : Tensor of at most `batch_size` rows, on `device`
-        """
+        """Standardise batch by batch, in the order of the rows, on the device."""
         for start in range(0, len(X), batch_size):
             yield self.transform(X[start : start + batch_size], dtype).to(device)
 

@@ -1,4 +1,10 @@
-"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1 and the like."""
+"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1 and the like.
+
+In all of these, `classes` are the known ones, as ``detector.classes_``, and labels that
+are not among them are unknown; `y_pred` are answers of ``predict``, `y_known` of
+``predict_known``, `scores` of ``score_samples``, higher for the known. Where a figure
+needs points of a kind that is missing, a ValueError says so.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +15,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvmdls._estimators import detector_and_inputs
+from skvmdls._labels import positions
 
 __all__ = [
     "ThresholdCurve",
@@ -27,24 +34,16 @@ __all__ = [
 def auroc(is_known: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve of known against unknown points.
 
-    The chance that a known point scores above an unknown one, ties counting half.
-
     Parameters
     ----------
     is_known : array-like of shape (n,), bool
-        True for points of a known class.
     scores : array-like of shape (n,)
-        Higher is more in-distribution, as ``score_samples`` gives it.
 
     Returns
     -------
     auroc : float
-        In [0, 1]; 0.5 is chance.
-
-    Raises
-    ------
-    ValueError
-        If known or unknown points are missing.
+        In [0, 1]: the chance that a known point scores above an unknown one, ties
+        counting half.
 
     Examples
     --------
@@ -62,9 +61,7 @@ def tnr_at_tpr(is_known: ArrayLike, scores: ArrayLike, tpr: float = 0.95) -> flo
     Parameters
     ----------
     is_known : array-like of shape (n,), bool
-        True for points of a known class.
     scores : array-like of shape (n,)
-        Higher is more in-distribution.
     tpr : float in (0, 1], default=0.95
         Least share of known points to accept. The threshold is the highest that does.
 
@@ -72,11 +69,6 @@ def tnr_at_tpr(is_known: ArrayLike, scores: ArrayLike, tpr: float = 0.95) -> flo
     -------
     tnr : float
         In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If known or unknown points are missing, or `tpr` is out of range.
 
     Examples
     --------
@@ -96,19 +88,15 @@ def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> flo
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels. Every label that is not in `classes` counts as unknown.
-    y_pred : array-like of shape (n,)
-        Predicted labels; ``-1`` (or whatever is not in `classes`) is unknown.
+    y_true, y_pred : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes, as ``detector.classes_``.
 
     Returns
     -------
     f1 : float
         In [0, 1]. A class that appears neither in `y_true` nor in `y_pred` does not
-        count; in particular, without unknown points and without rejections this is
-        the usual macro F1.
+        count; in particular, without unknown points and without rejections this is the
+        usual macro F1.
 
     Examples
     --------
@@ -117,7 +105,8 @@ def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> flo
     """
     check_consistent_length(y_true, y_pred)
     classes = np.asarray(classes)
-    true, predicted = (_positions(labels, classes) for labels in (y_true, y_pred))
+    true = positions(y_true, classes, "y_true")
+    predicted = positions(y_pred, classes, "y_pred")
     present = np.union1d(true, predicted)
     return float(f1_score(true, predicted, labels=present, average="macro"))
 
@@ -129,22 +118,13 @@ def closed_set_accuracy(
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels; those not in `classes` are left out.
-    y_known : array-like of shape (n,)
-        Answers of ``predict_known``.
+    y_true, y_known : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes.
 
     Returns
     -------
     accuracy : float
         In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If no point is of a known class.
 
     Examples
     --------
@@ -160,22 +140,13 @@ def acceptance_rate(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) ->
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels; those not in `classes` are left out.
-    y_pred : array-like of shape (n,)
-        Answers of ``predict``.
+    y_true, y_pred : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes.
 
     Returns
     -------
     rate : float
         In [0, 1]. With the conformal threshold about ``1 - contamination``.
-
-    Raises
-    ------
-    ValueError
-        If no point is of a known class.
 
     Examples
     --------
@@ -193,22 +164,13 @@ def accepted_accuracy(
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels; those not in `classes` are left out.
-    y_pred : array-like of shape (n,)
-        Answers of ``predict``.
+    y_true, y_pred : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes.
 
     Returns
     -------
     accuracy : float
         In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If no point of a known class is accepted.
 
     Examples
     --------
@@ -234,28 +196,18 @@ def oscr(
     against the share of unknown points that are accepted, over all thresholds: it joins
     closed-set accuracy and the telling apart of known and unknown, and is at most
     either. With one score for both tasks, as here, the area is the OpenAUC [2]_ too:
-    the chance that a known point is rightly labelled and scores above an unknown one.
+    the chance that a known point is rightly labelled and scores above an unknown one,
+    ties counting half.
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels; those not in `classes` count as unknown.
-    y_known : array-like of shape (n,)
-        Answers of ``predict_known``.
-    scores : array-like of shape (n,)
-        Answers of ``score_samples``; ties count a half.
+    y_true, y_known, scores : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes.
 
     Returns
     -------
     area : float
         In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If there are no known or no unknown points.
 
     References
     ----------
@@ -271,7 +223,8 @@ def oscr(
     """
     check_consistent_length(y_true, y_known, scores)
     classes = np.asarray(classes)
-    true, answered = (_positions(labels, classes) for labels in (y_true, y_known))
+    true = positions(y_true, classes, "y_true")
+    answered = positions(y_known, classes, "y_known")
     is_known = true < len(classes)
     known, unknown = _split(is_known, scores)
     below, up_to = (
@@ -380,16 +333,11 @@ def threshold_curve(estimator: Any, X: Any, y: ArrayLike) -> ThresholdCurve:
     X : array-like
         Points that the detector was not fitted on.
     y : array-like of shape (n,)
-        True labels; those not in ``classes_`` count as unknown.
+        True labels.
 
     Returns
     -------
     curve : ThresholdCurve
-
-    Raises
-    ------
-    ValueError
-        If no point is of a known class.
 
     Examples
     --------
@@ -413,29 +361,16 @@ def threshold_curve(estimator: Any, X: Any, y: ArrayLike) -> ThresholdCurve:
 def threshold_curve_from_predictions(
     y_true: ArrayLike, y_known: ArrayLike, scores: ArrayLike, classes: ArrayLike
 ) -> ThresholdCurve:
-    """Measure given answers at every threshold: acceptance, accuracy, macro F1.
-
-    Takes O(n log n) time.
+    """Measure given answers at every threshold, in O(n log n) time.
 
     Parameters
     ----------
-    y_true : array-like of shape (n,)
-        True labels; those not in `classes` count as unknown.
-    y_known : array-like of shape (n,)
-        Answers of ``predict_known``.
-    scores : array-like of shape (n,)
-        Answers of ``score_samples``.
+    y_true, y_known, scores : array-like of shape (n,)
     classes : array-like of shape (C,)
-        The known classes.
 
     Returns
     -------
     curve : ThresholdCurve
-
-    Raises
-    ------
-    ValueError
-        If no point is of a known class.
 
     Examples
     --------
@@ -451,9 +386,8 @@ def threshold_curve_from_predictions(
     # From the best accepted point to the worst: each threshold accepts the first few.
     order = np.argsort(-values, kind="stable")
     values = values[order]
-    true, answered = (
-        _positions(labels, classes)[order] for labels in (y_true, y_known)
-    )
+    true = positions(y_true, classes, "y_true")[order]
+    answered = positions(y_known, classes, "y_known")[order]
     is_known = true < len(classes)
     n_known, n_unknown = int(is_known.sum()), int((~is_known).sum())
     if n_known == 0:
@@ -471,9 +405,7 @@ def threshold_curve_from_predictions(
     total_f1 += 2 * (n_unknown - unknown) / np.maximum(rejected + n_unknown, 1)
     macro_f1 = total_f1 / (n_present + appears)
 
-    # Points of equal score are accepted together: only the last of them counts.
-    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
-    n_accepted = np.concatenate([[0], ends])[::-1]
+    n_accepted = _ends_of_ties(values)[::-1]
     above_all = np.nextafter(values[0], np.inf)
     with np.errstate(invalid="ignore"):
         accuracy = right[n_accepted] / known[n_accepted]
@@ -486,13 +418,20 @@ def threshold_curve_from_predictions(
     )
 
 
+def _ends_of_ties(values: np.ndarray) -> np.ndarray:
+    """Points of equal score are accepted together: only the last of them counts."""
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
+    return np.concatenate([[0], ends])
+
+
 def _known_rows(
     y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of true and predicted labels, of the points of known classes."""
     check_consistent_length(y_true, y_pred)
     classes = np.asarray(classes)
-    true, predicted = (_positions(labels, classes) for labels in (y_true, y_pred))
+    true = positions(y_true, classes, "y_true")
+    predicted = positions(y_pred, classes, "y_pred")
     is_known = true < len(classes)
     if not is_known.any():
         raise ValueError("y_true holds no point of a known class.")
@@ -541,15 +480,3 @@ def _split(is_known: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarr
                 "skvmdls.model_selection.LeaveClassesOut."
             )
     return known, unknown
-
-
-def _positions(labels: ArrayLike, classes: np.ndarray) -> np.ndarray:
-    """Position of each label in `classes`; ``len(classes)`` for unknown ones."""
-    values = np.asarray(column_or_1d(labels))
-    order = np.argsort(classes)
-    is_known = np.isin(values, classes)
-    positions = np.full(len(values), len(classes))
-    positions[is_known] = order[
-        np.searchsorted(classes, values[is_known], sorter=order)
-    ]
-    return positions

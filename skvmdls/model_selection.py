@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_random_state, column_or_1d, indexable
+from sklearn.utils import check_random_state, indexable
 
 from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls._labels import as_labels, positions
 from skvmdls.metrics import (
     acceptance_rate,
     accepted_accuracy,
@@ -89,17 +90,7 @@ class LeaveClassesOut(BaseCrossValidator):
         y: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> int:
-        """Return the number of splits.
-
-        Parameters
-        ----------
-        X, y, groups : ignored
-            For scikit-learn's API.
-
-        Returns
-        -------
-        n_splits : int
-        """
+        """Return the number of splits; the arguments are for scikit-learn's API."""
         return self.n_splits
 
     def split(
@@ -117,7 +108,6 @@ class LeaveClassesOut(BaseCrossValidator):
         y : array-like of shape (n,)
             Labels, of at least three classes.
         groups : ignored
-            For scikit-learn's API.
 
         Yields
         ------
@@ -137,7 +127,7 @@ class LeaveClassesOut(BaseCrossValidator):
             warnings.warn("LeaveClassesOut ignores groups.", UserWarning, stacklevel=2)
         X, y = indexable(X, y)
         classes, labels, counts = np.unique(
-            column_or_1d(y), return_inverse=True, return_counts=True
+            as_labels(y), return_inverse=True, return_counts=True
         )
         self._check_settings()
         n_unknown = self._n_left_out(len(classes))
@@ -150,31 +140,28 @@ class LeaveClassesOut(BaseCrossValidator):
         start = rng.uniform(size=len(classes))
         times_left_out = np.zeros(len(classes), dtype=int)
         for i in range(self.n_splits):
-            ties = rng.permutation(len(classes))
-            left_out = np.lexsort((ties, times_left_out))[:n_unknown]
-            times_left_out[left_out] += 1
-            is_left_out = np.zeros(len(classes), dtype=bool)
-            is_left_out[left_out] = True
+            is_left_out = _least_often(times_left_out, n_unknown, rng)
+            times_left_out += is_left_out
             first, last = (
                 np.floor(share * counts + start + 1e-9).astype(int)
                 for share in (i * self.test_size, (i + 1) * self.test_size)
             )
             steps = (position - first[labels]) % counts[labels]
             is_test = steps < (last - first)[labels]
-            for name, kind in (
-                ("left-out", is_left_out[labels]),
-                ("known", ~is_left_out[labels]),
-            ):
-                if not (is_test & kind).any():
-                    raise ValueError(
-                        f"test_size={self.test_size} of classes of {counts.min()} to "
-                        f"{counts.max()} rows leaves no row of a {name} class in the "
-                        f"test set of split {i}. Raise test_size, or give more rows."
-                    )
-            yield (
-                np.flatnonzero(~is_test & ~is_left_out[labels]),
-                np.flatnonzero(is_test),
-            )
+            is_unknown = is_left_out[labels]
+            self._check_test_set(is_test, is_unknown, counts, i)
+            yield np.flatnonzero(~is_test & ~is_unknown), np.flatnonzero(is_test)
+
+    def _check_test_set(
+        self, is_test: np.ndarray, is_unknown: np.ndarray, counts: np.ndarray, i: int
+    ) -> None:
+        for name, kind in (("left-out", is_unknown), ("known", ~is_unknown)):
+            if not (is_test & kind).any():
+                raise ValueError(
+                    f"test_size={self.test_size} of classes of {counts.min()} to "
+                    f"{counts.max()} rows leaves no row of a {name} class in the "
+                    f"test set of split {i}. Raise test_size, or give more rows."
+                )
 
     def _check_settings(self) -> None:
         if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
@@ -219,6 +206,16 @@ class LeaveClassesOut(BaseCrossValidator):
                 f"test_size={self.test_size} none may be left to train on. Lower "
                 "test_size, or give more rows of this class, or none."
             )
+
+
+def _least_often(
+    times: np.ndarray, n_chosen: int, rng: np.random.RandomState
+) -> np.ndarray:
+    """Choose those that were chosen least often, ties at random: a mask."""
+    ties = rng.permutation(len(times))
+    chosen = np.zeros(len(times), dtype=bool)
+    chosen[np.lexsort((ties, times))[:n_chosen]] = True
+    return chosen
 
 
 def _position_in_class(
@@ -287,13 +284,13 @@ def _scorer(figure: Callable[[Detector, Any, Any], float]) -> Scorer:
 @_scorer
 def auroc_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.auroc` of the scores."""
-    return auroc(np.isin(y, detector.classes_), detector.score_samples(X))
+    return auroc(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
 def tnr_at_tpr95_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.tnr_at_tpr` at 95 % of the scores."""
-    return tnr_at_tpr(np.isin(y, detector.classes_), detector.score_samples(X))
+    return tnr_at_tpr(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
@@ -333,3 +330,7 @@ SCORERS: dict[str, Scorer] = {
     "open_set_f1": open_set_f1_scorer,
     "tnr_at_tpr95": tnr_at_tpr95_scorer,
 }
+
+
+def _is_known(y: Any, detector: Detector) -> np.ndarray:
+    return positions(y, detector.classes_) < len(detector.classes_)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from skvmdls._estimators import detector_and_inputs
-from skvmdls._validation import stored_array
+from skvmdls._states import stored_array
 
 __all__ = ["ShiftMonitor", "bets", "online_p_values"]
 
@@ -174,9 +174,9 @@ class ShiftMonitor:
                 f"false_alarm={false_alarm!r} must be a number above 0 and below 1: "
                 "the chance that the alarm is ever raised although nothing has changed."
             )
-        self.detector = detector
-        self.false_alarm = float(false_alarm)
-        self.random_state = random_state
+        self.detector: Any = detector
+        self.false_alarm: float = float(false_alarm)
+        self.random_state: int | np.random.RandomState | None = random_state
         self.reset()
 
     def reset(self) -> Self:

@@ -1,7 +1,7 @@
 """The network: backbone, stochastic generator, head, and the feature ensemble."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from skvmdls.backbones import BackboneFactory
 
@@ -32,17 +33,8 @@ INITIAL_SIGMA = 0.1
 class Outputs(NamedTuple):
     """What the network makes of a batch, for the losses.
 
-    Parameters
-    ----------
-    mu, log_sigma : Tensor of shape (batch, latent_dim)
-        Parameters of each point's Gaussian in the latent space.
-    logits : Tensor of shape (batch, n_classes), or None
-        Of the classification head, if there is one.
-
-    Examples
-    --------
-    >>> Outputs(torch.zeros(1, 2), torch.zeros(1, 2), None).logits is None
-    True
+    `mu` and `log_sigma` (batch, latent_dim) of each point's Gaussian in the latent
+    space; `logits` (batch, n_classes) of the classification head, or None.
     """
 
     mu: Tensor
@@ -54,29 +46,10 @@ class VariationalNetwork(nn.Module):
     """Generator ``f(g(x)) = mu(g(x)) + sigma(g(x)) * eps`` on a backbone ``g``.
 
     Dinari & Freifeld 2022, section 3.1: ``mu`` and ``log sigma`` are one fully
-    connected layer each on the backbone's output. A third one, the classification
-    head, is not the paper's.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Maps inputs to ``g`` (batch, k) and names three submodules in ``taps``
-        (see :mod:`skvmdls.backbones`).
-    backbone_features : int
-        ``k``.
-    latent_dim : int
-        ``d``.
-    n_classes : int, default=0
-        Logits of the classification head; 0 is no head.
-
-    Attributes
-    ----------
-    backbone, mu, log_sigma : nn.Module
-    head : nn.Module or None
-    ensemble_sizes : dict of str to int
-        Length of each part of the feature ensemble; set by :func:`build_network`.
-    first_places : int
-        Places at which the first tap is taken, 1 if it gives vectors; likewise.
+    connected layer each on the backbone's output (batch, backbone_features). A third
+    one, the classification head, is not the paper's. `ensemble_sizes`, the length of
+    each part of the feature ensemble, and `first_places`, the places of the first tap,
+    are set by :func:`build_network`.
 
     Examples
     --------
@@ -112,33 +85,18 @@ class VariationalNetwork(nn.Module):
             backbone.get_submodule(module_name).register_forward_hook(tap)
 
     def forward(self, x: Tensor) -> Outputs:
-        """Parameters of each point's Gaussian, and the head's logits.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        outputs : Outputs
-        """
-        g = self.backbone(x)
+        """Parameters of each point's Gaussian, and the head's logits."""
+        # In training, some nets answer otherwise than in evaluation.
+        g = _checked_output(self.backbone, self.backbone(x), len(x))
         logits = None if self.head is None else self.head(g)
         return Outputs(self.mu(g), self.log_sigma(g), logits)
 
     def ensemble(self, x: Tensor) -> dict[str, Tensor]:
         """All parts of the feature ensemble ``t(x)``, in one forward pass.
 
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        parts : dict
-            ``t1``, ``t2``, ``t3`` (averaged over space), ``g``, ``mu`` and, with a
-            head, ``logit``, each of shape (batch, length of the part); and ``t1 map``,
-            the first tap before averaging, of shape (batch, channels, places).
+        ``t1``, ``t2``, ``t3`` (averaged over space), ``g``, ``mu`` and, with a head,
+        ``logit``, each (batch, length of the part); and ``t1 map``, the first tap
+        before averaging, (batch, channels, places).
         """
         with _recorded() as parts:
             g = self.backbone(x)
@@ -146,17 +104,7 @@ class VariationalNetwork(nn.Module):
         return parts if self.head is None else {**parts, "logit": self.head(g)}
 
     def first_map(self, x: Tensor) -> Tensor:
-        """First tap of each point, at each place: only the first stage runs.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, *input_shape)
-
-        Returns
-        -------
-        t1_map : Tensor of shape (batch, channels, places)
-            A single place, if the stage gives vectors.
-        """
+        """First tap (batch, channels, places): only the first stage runs."""
         with _recorded(stop_at="t1") as parts:
             self.backbone(x)
         return parts[FIRST_MAP]
@@ -168,29 +116,7 @@ def build_network(
     latent_dim: int,
     n_classes: int = 0,
 ) -> VariationalNetwork:
-    """Build the network and check what the backbone's factory returned.
-
-    Parameters
-    ----------
-    factory : callable
-        Backbone factory (see :mod:`skvmdls.backbones`).
-    input_shape : tuple of int
-        (channels, height, width) or (features,).
-    latent_dim : int
-        ``d``.
-    n_classes : int, default=0
-        Logits of the classification head; 0 is no head.
-
-    Returns
-    -------
-    network : VariationalNetwork
-        On torch's default device, in training mode.
-
-    Raises
-    ------
-    ValueError
-        If the factory does not return a module, the taps are missing or are not
-        submodules that run, or the output is not of shape (batch, k).
+    """Build the network, in training mode, and check what the backbone's factory gave.
 
     Examples
     --------
@@ -201,22 +127,7 @@ def build_network(
     backbone = _own_module(factory, input_shape, "backbone")
     taps = _taps(backbone)
     example = torch.zeros(2, *input_shape)
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            g = backbone(example)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The backbone {type(backbone).__name__} cannot take a batch of shape "
-            f"{tuple(example.shape)}: {error}"
-        ) from error
-    if not isinstance(g, Tensor) or g.ndim != 2 or len(g) != 2:
-        found = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-        raise ValueError(
-            f"The backbone {type(backbone).__name__} turned a batch of shape "
-            f"{tuple(example.shape)} into {found}; expected a tensor of shape "
-            "(2, k). End it with nn.Flatten(), or take its classifier off."
-        )
+    g = _checked_output(backbone, _tried("backbone", backbone.eval(), example), 2)
     network = VariationalNetwork(backbone, g.shape[1], latent_dim, n_classes).eval()
     with torch.no_grad():
         parts = network.ensemble(example)
@@ -234,45 +145,23 @@ def build_network(
 def build_autoencoder(
     factory: BackboneFactory, input_shape: tuple[int, ...]
 ) -> nn.Module:
-    """Build the autoencoder and check what its factory returned.
-
-    Parameters
-    ----------
-    factory : callable
-        Takes the input shape, returns a module that maps a batch to its own shape.
-    input_shape : tuple of int
-        (channels, height, width) or (features,).
-
-    Returns
-    -------
-    autoencoder : nn.Module
-        On torch's default device, in training mode.
-
-    Raises
-    ------
-    ValueError
-        If the factory does not return a module, there is nothing to train, or the
-        shape is not kept.
-
-    Examples
-    --------
-    >>> from skvmdls.autoencoder import mlp
-    >>> build_autoencoder(mlp, (20,)).training
-    True
-    """
+    """Build the autoencoder, in training mode, and check what its factory gave."""
     autoencoder = _own_module(factory, input_shape, "autoencoder")
     if not any(parameter.requires_grad for parameter in autoencoder.parameters()):
         raise ValueError(
             f"The autoencoder {type(autoencoder).__name__} has no parameters to train."
         )
     example = torch.zeros(2, *input_shape)
-    with torch.no_grad():
-        output = autoencoder.eval()(example)
+    output = _tried("autoencoder", autoencoder.eval(), example)
     if not isinstance(output, Tensor) or output.shape != example.shape:
-        found = tuple(output.shape) if isinstance(output, Tensor) else type(output)
+        found, way = (
+            (str(tuple(output.shape)), "")
+            if isinstance(output, Tensor)
+            else (_described(output), f" {_way_to_one_tensor(output)}")
+        )
         raise ValueError(
             f"The autoencoder turned a batch of shape {tuple(example.shape)} into "
-            f"{found}; expected the same shape."
+            f"{found}; expected the same shape.{way}"
         )
     return autoencoder.train()
 
@@ -289,8 +178,65 @@ def _own_module(
         )
     # A factory may hand out one loaded module again and again. Convolutions follow the
     # layout of their weights, and this layout is the fastest.
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        # Widths that wait for a first input; until then it cannot be copied either.
+        _tried(role, module.eval(), torch.zeros(2, *input_shape))
+        module.train()
     own = deepcopy(module).to(torch.get_default_device(), torch.float32)
     return own.to(memory_format=torch.channels_last)
+
+
+def _tried(role: str, module: nn.Module, example: Tensor) -> Any:
+    """Run a module of the user's; whatever goes wrong is explained."""
+    try:
+        with torch.no_grad():
+            return module(example)
+    except Exception as error:
+        raise ValueError(
+            f"The {role} {type(module).__name__} cannot take a batch of shape "
+            f"{tuple(example.shape)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _checked_output(backbone: nn.Module, g: Any, n: int) -> Tensor:
+    is_vectors = isinstance(g, Tensor) and g.ndim == 2 and len(g) == n
+    if is_vectors and g.is_floating_point():
+        return g
+    mode = "in training, " if backbone.training else ""
+    if isinstance(g, Tensor):
+        kind = "" if g.is_floating_point() else f"{g.dtype} of shape "
+        found = f"{kind}{tuple(g.shape)}"
+        way = (
+            "Leave out its argmax or rounding."
+            if is_vectors
+            else "End it with nn.Flatten(), or take its classifier off."
+        )
+    else:
+        found, way = _described(g), _way_to_one_tensor(g)
+    raise ValueError(
+        f"The backbone {type(backbone).__name__} turned a batch of {n} inputs "
+        f"{mode}into {found}; expected a tensor of floats of shape ({n}, k). {way}"
+    )
+
+
+def _described(output: Any) -> str:
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {name} with the keys {list(output)}"
+    return f"a {name} of {len(output)}" if isinstance(output, tuple | list) else name
+
+
+def _way_to_one_tensor(output: Any) -> str:
+    if isinstance(output, Mapping):
+        part = f"[{next(iter(output), 0)!r}]"
+    elif isinstance(output, tuple | list):
+        part = "[0]"
+    else:
+        part = ".logits"
+    return (
+        "Wrap it in a module with `def forward(self, x): return "
+        f"self.net(x){part}`, whichever part is the one."
+    )
 
 
 def _taps(backbone: nn.Module) -> Sequence[str]:

@@ -5,26 +5,28 @@ other format in use around scikit-learn, rebuilds objects of the types that a fi
 and has no form for torch's modules; here the types are ours, a file only fills them.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skvmdls
 from skvmdls._devices import compute_in_one_thread_if_forked
 from skvmdls._files import write_atomically
-from skvmdls._validation import check_shape, stored_array
+from skvmdls._states import check_shape, is_finite, stored_array
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import plain
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
@@ -52,6 +54,18 @@ HELD_OUT = (
 )
 HISTORIES = ("history_", "autoencoder_history_")
 LARGEST_INPUT = 2**22
+# safetensors' names of the types that arrays of ours may have.
+DTYPES = {
+    "b1": "BOOL",
+    "f2": "F16",
+    "f4": "F32",
+    "f8": "F64",
+    "i1": "I8",
+    "i2": "I16",
+    "i4": "I32",
+    "i8": "I64",
+    "u1": "U8",
+}
 CPU = torch.device("cpu")
 # What rebuilding raises where what a file holds does not fit together.
 _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
@@ -61,6 +75,7 @@ Arrays = dict[str, np.ndarray]
 Net = TypeVar("Net", bound=nn.Module)
 
 
+@under_ordinary_torch
 def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
     """Write a fitted detector to one file, for :func:`load`.
 
@@ -83,6 +98,8 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
         cannot hold, or its nets are no longer those of its parameters.
     sklearn.exceptions.NotFittedError
         If it is not fitted.
+    OSError
+        If the file cannot be written, with its path; one that is there stays.
 
     See Also
     --------
@@ -108,12 +125,18 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
             "classes of your own."
         )
     check_is_fitted(detector)
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "It is a folder; give the path of a file", os.fspath(path)
+        )
     text, arrays = json.dumps(_head(detector), allow_nan=False), _arrays(detector)
     _check_loads(detector, text, arrays)
-    content = to_bytes(arrays, {KEY: text, CHECKSUM: _checksum(text, arrays)})
-    write_atomically(Path(path), content)
+    metadata = {KEY: text, CHECKSUM: _checksum(text, arrays)}
+    write_atomically(path, *_safetensors(metadata, arrays))
 
 
+@under_ordinary_torch
 def load(
     path: str | os.PathLike[str],
     *,
@@ -136,8 +159,8 @@ def load(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If there is no such file, it is a folder, or it may not be read; with its path.
     ValueError
         If the file is damaged, is not one of ours, has a newer format, or needs a
         factory that was not given or that builds another net.
@@ -195,18 +218,20 @@ def _head(detector: BaseDetector) -> Head:
             parameters[role] = None
     weighting = getattr(detector, "weight_calibration_", None)
     names = getattr(detector, "feature_names_in_", None)
+    standardizer = detector.standardizer_.state_dict()
     return {
         "format": FORMAT,
         "written_by": skvmdls.__version__,
         "class": type(detector).__name__,
-        "parameters": {name: _plain(value) for name, value in parameters.items()},
+        "parameters": {name: plain(value) for name, value in parameters.items()},
         "classes": _stored_classes(detector.classes_),
         "fit_positions": detector.fit_positions_.tolist(),
         "feature_names_in": None if names is None else names.tolist(),
         "input_shape": list(detector.input_shape_),
         "view": detector.view_.state_dict(),
-        "covariance_type": next(iter(detector.gaussians_.values())).covariance_type,
-        "largest": detector.standardizer_.state_dict()["largest"],
+        "covariance_type": _covariance_type(detector),
+        "range": standardizer["range"],
+        "were_bytes": standardizer["were_bytes"],
         "weighting": None if weighting is None else vars(weighting),
         "histories": {
             name: getattr(detector, name)
@@ -216,8 +241,10 @@ def _head(detector: BaseDetector) -> Head:
     }
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _covariance_type(detector: BaseDetector) -> str:
+    """Tell what was fitted; the parameter may have been changed since."""
+    blocks: Any = detector.gaussians_.values()
+    return next((g.covariance_type for g in blocks), detector.covariance_type)
 
 
 def _arrays(detector: BaseDetector) -> Arrays:
@@ -241,7 +268,31 @@ def _arrays(detector: BaseDetector) -> Arrays:
             # Tables score in float64, by weights that were trained in float32.
             value = tensor.float() if tensor.is_floating_point() else tensor
             arrays[f"{role}.{name}"] = value.cpu().numpy()
-    return {name: array.copy(order="C") for name, array in arrays.items()}
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+
+def _safetensors(metadata: dict[str, str], arrays: Arrays) -> Iterator[Any]:
+    """Give the file's parts, as safetensors describes its format.
+
+    The library's own writer first copies all arrays; of a thousand classes that is
+    gigabytes.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    # The format wants the largest items first, so that each is aligned.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    end = 0
+    for name in names:
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {
+            "dtype": DTYPES[arrays[name].dtype.str[1:]],
+            "shape": arrays[name].shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    yield from (arrays[name].reshape(-1) for name in names)
 
 
 def _stored_classes(classes: np.ndarray) -> dict[str, Any]:
@@ -257,17 +308,24 @@ def _stored_classes(classes: np.ndarray) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[Head, Arrays]:
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR,
+            "It is a folder; expected the file that skvmdls.save wrote",
+            os.fspath(path),
+        )
+    # safetensors says of every file that it cannot open that it does not exist.
+    with open(path, "rb"):
+        pass
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             text = metadata[KEY]
             head = json.loads(text, parse_constant=_refused)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = _read_arrays(path)
         if metadata[CHECKSUM] != _checksum(text, arrays):
             raise ValueError("its checksum is not that of its content")
         version = head["format"]
-    except FileNotFoundError:
-        raise
     except (
         SafetensorError,
         OSError,
@@ -291,12 +349,31 @@ def _read(path: Path) -> tuple[Head, Arrays]:
     return head, arrays
 
 
+def _read_arrays(path: Path) -> Arrays:
+    """Read the arrays of a file whose header safetensors has found to be in order.
+
+    Its own reader maps the file into memory beside the arrays: twice the room.
+    """
+    arrays = {}
+    types = {stored: np.dtype(ours) for ours, stored in DTYPES.items()}
+    with open(path, "rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size))
+        for name in header.keys() - {"__metadata__"}:
+            array = np.empty(header[name]["shape"], types[header[name]["dtype"]])
+            file.seek(8 + header_size + header[name]["data_offsets"][0])
+            if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+                raise ValueError(f"{name} ends too early")
+            arrays[name] = array
+    return arrays
+
+
 def _checksum(text: str, arrays: Arrays) -> str:
     """Tell damage, not forgery: whoever changes a file can compute it too."""
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -309,7 +386,7 @@ def _rebuilt(
 ) -> BaseDetector:
     """Fill a detector, checking that its attributes fit each other."""
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not is_finite(array):
             raise ValueError(f"{name} holds numbers that are not finite")
     cls = DETECTORS[_expected(head["class"], str)]
     parameters = _expected(head["parameters"], dict)
@@ -348,7 +425,8 @@ def _rebuilt(
         {
             "mean": arrays["standardizer.mean"],
             "scale": arrays["standardizer.scale"],
-            "largest": head["largest"],
+            "range": head["range"],
+            "were_bytes": head["were_bytes"],
         },
         detector.input_shape_,
     )

@@ -1,9 +1,11 @@
 """Pictures of a detector, in scikit-learn's style of Display classes.
 
-``from_estimator`` asks a fitted detector, ``from_predictions`` takes what it answered;
-both draw, and ``plot`` draws again, elsewhere if given axes. Needs matplotlib (``pip
-install skvmdls[plot]``), but only once something is drawn. Colours are those of Okabe
-and Ito, which colour-blind readers can tell apart.
+``from_estimator`` asks a fitted detector (or a pipeline or search with one), where
+labels that are not in ``classes_`` are unknown points; ``from_predictions`` takes what
+it answered. Both draw on given axes `ax`, or make a figure, and ``plot`` draws again;
+``ax_`` and ``figure_`` are where it was drawn. Needs matplotlib (``pip install
+skvmdls[plot]``), but only once something is drawn. Colours are those of Okabe and Ito,
+which colour-blind readers can tell apart.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from sklearn.metrics import RocCurveDisplay, roc_curve
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvmdls._estimators import Detector, detector_and_inputs
+from skvmdls._labels import positions
 from skvmdls.metrics import (
     ThresholdCurve,
     auroc,
@@ -42,13 +45,7 @@ RandomState = int | np.random.RandomState | None
 
 
 class _Display:
-    """A picture: where it was drawn, and drawing it again.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-    """
+    """A picture: where it was drawn, ``ax_`` and ``figure_``, and drawing it again."""
 
     ax_: "Axes"
     figure_: "Figure | SubFigure"
@@ -140,11 +137,6 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         Minus infinity where everything is accepted; the axis then starts at the known
         points' median.
 
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-
     Examples
     --------
     >>> import matplotlib
@@ -163,7 +155,7 @@ class ScoreHistogramDisplay(_LabelledDisplay):
     @classmethod
     def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
         return {
-            "is_known": np.isin(y, detector.classes_),
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
             "scores": detector.score_samples(X),
             "threshold": detector.offset_,
         }
@@ -177,19 +169,7 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         threshold: float,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Draw given scores.
-
-        Parameters
-        ----------
-        is_known : array-like of shape (n,), bool
-        scores : array-like of shape (n,)
-        threshold : float
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : ScoreHistogramDisplay
-        """
+        """Draw given scores; the parameters are those of the class."""
         return cls(is_known, scores, threshold).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
@@ -255,11 +235,6 @@ class ThresholdCurveDisplay(_LabelledDisplay):
     curve : ThresholdCurve
     threshold : float, optional
         The detector's own.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
 
     Examples
     --------
@@ -358,11 +333,6 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     scores : array-like of shape (n,)
         Higher is more in-distribution.
 
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-
     Examples
     --------
     >>> import matplotlib
@@ -380,7 +350,7 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     @classmethod
     def _answers(cls, detector: Detector, X: Any, y: ArrayLike) -> dict[str, Any]:
         return {
-            "is_known": np.isin(y, detector.classes_),
+            "is_known": positions(y, detector.classes_) < len(detector.classes_),
             "scores": detector.score_samples(X),
         }
 
@@ -388,18 +358,7 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     def from_predictions(
         cls, is_known: ArrayLike, scores: ArrayLike, *, ax: "Axes | None" = None
     ) -> Self:
-        """Draw given scores.
-
-        Parameters
-        ----------
-        is_known : array-like of shape (n,), bool
-        scores : array-like of shape (n,)
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : KnownUnknownRocDisplay
-        """
+        """Draw given scores; the parameters are those of the class."""
         return cls(is_known, scores).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
@@ -443,11 +402,6 @@ class EnsembleDisplay(_LabelledDisplay):
         Those not in `classes` are drawn as unknown.
     classes : array-like of shape (C,)
 
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-
     Examples
     --------
     >>> import matplotlib
@@ -479,7 +433,6 @@ class EnsembleDisplay(_LabelledDisplay):
         X : array-like
             A few thousand points at most: t-SNE takes its time.
         y : array-like of shape (n,)
-            Labels; those not in ``classes_`` are unknown points.
         random_state : int, RandomState or None, default=None
         ax : matplotlib Axes, optional
 
@@ -546,7 +499,7 @@ class EnsembleDisplay(_LabelledDisplay):
                 linewidth=0.2,
                 label=str(label),
             )
-        is_unknown = ~np.isin(labels, classes)
+        is_unknown = positions(labels, classes) == len(classes)
         if is_unknown.any():
             ax.scatter(
                 self.points[is_unknown, 0],
@@ -576,11 +529,6 @@ class ReconstructionDisplay(_Display):
         One channel or three.
     weights : array-like of shape (n,), optional
         Reconstruction weights, written beneath.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
 
     Examples
     --------
@@ -630,20 +578,7 @@ class ReconstructionDisplay(_Display):
         *,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Draw given images.
-
-        Parameters
-        ----------
-        images, reconstructions : array-like of shape (n, height, width) or \
-                (n, channels, height, width)
-            In the same units.
-        weights : array-like of shape (n,), optional
-        ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        display : ReconstructionDisplay
-        """
+        """Draw given images; the parameters are those of the class."""
         return cls(images, reconstructions, weights).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:

@@ -11,23 +11,9 @@ class BalancedBatchSampler:
 
     Each class walks through random permutations of its examples, one after the other,
     so that a class is seen whole before any of its examples comes again; a class with
-    fewer than `samples_per_class` examples repeats them within a batch.
-
-    Parameters
-    ----------
-    labels : Tensor of shape (n_samples,)
-        Integer class of each example, from 0 to ``n_classes - 1``, each present.
-    classes_per_batch : int
-        ``B_C``, at least 2; at most the number of classes is used.
-    samples_per_class : int
-        ``B_N``, at least 2.
-    generator : torch.Generator
-        Source of randomness, on the CPU.
-
-    Attributes
-    ----------
-    n_batches : int
-        Batches of an epoch: it visits about as many examples as there are.
+    fewer than `samples_per_class` examples repeats them within a batch. `labels` (n,)
+    go from 0, each present; an epoch, of `n_batches`, visits about as many examples as
+    there are.
 
     Examples
     --------
@@ -60,13 +46,7 @@ class BalancedBatchSampler:
         self.n_batches = max(1, round(len(labels) / batch_size))
 
     def epoch(self) -> Tensor:
-        """Draw the batches of one epoch.
-
-        Returns
-        -------
-        indices : Tensor of shape (n_batches, classes_per_batch * samples_per_class)
-            Positions in `labels`, int64, on the CPU.
-        """
+        """Positions of an epoch, (n_batches, classes_per_batch * samples_per_class)."""
         chances = torch.rand(
             self.n_batches, len(self.members), generator=self.generator
         )

@@ -4,8 +4,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,14 @@ __all__ = [
     "seeded",
     "train_autoencoder",
     "train_network",
+    "usual_epochs",
 ]
 
+# By a figure's name, its value of each epoch; see `history_` of the detectors.
 History = dict[str, list[float]]
+
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
+TABLE_STEPS = 2000
 
 # Squared distance, missed on the mean over triplets, at which the metric losses beside
 # a head count by 1/e. See docs/recipe.md.
@@ -42,68 +47,24 @@ _TURN = threading.RLock()
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a net is trained.
-
-    Parameters
-    ----------
-    epochs : int
-    learning_rate : float
-        Peak of a one-cycle schedule.
-    weight_decay : float
-        Decoupled, as in AdamW.
-    verbose : int
-        Whether to show a progress bar.
-
-    Examples
-    --------
-    >>> Plan(epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0).epochs
-    2
-    """
+    """How a net is trained: a detector's parameters by their names, resolved."""
 
     epochs: int
     learning_rate: float
     weight_decay: float
-    verbose: int
+    # What is shown does not make it another plan.
+    verbose: int = field(compare=False)
+
+    @classmethod
+    def of(cls, parameters: Any, **resolved: Any) -> Self:
+        """Take parameters by the fields' names, but for what is resolved here."""
+        names = {declared.name for declared in fields(cls)} - set(resolved)
+        return cls(**{name: getattr(parameters, name) for name in names}, **resolved)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan(Plan):
-    """How the network is trained: a :class:`Plan`, and what its losses need.
-
-    Parameters
-    ----------
-    augmentation : callable or None
-        Applied to each batch.
-    dtype : torch.dtype
-        What autocast computes in; float32 means none.
-    classes_per_batch, samples_per_class : int
-        ``B_C`` and ``B_N``; the batch size is their product.
-    triplet_margin, distancing_margin : float
-        ``M_t`` and ``M_d``.
-    margin_warmup : float
-        Share of the training over which ``M_d`` rises from 0.
-    prior_variance, kl_weight : float
-        ``s^2`` and the weight of the KL loss.
-    kl_warmup : float
-        Share of the epochs before the KL loss is switched on.
-    classification_weight, metric_weight : float
-        Weights of the head's cross-entropy and of the other losses.
-    freeze_epochs : int
-        Epochs at the start in which the backbone is left as it came.
-
-    Examples
-    --------
-    >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
-    ...     augmentation=None, dtype=torch.float32,
-    ...     classes_per_batch=2, samples_per_class=16,
-    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
-    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
-    ...     classification_weight=0.0, metric_weight=1.0,
-    ... )
-    >>> plan.distancing_margin
-    8.0
-    """
+    """How the network is trained: a :class:`Plan`, and what its losses need."""
 
     augmentation: Callable[[Tensor], Tensor] | None
     dtype: torch.dtype
@@ -122,24 +83,34 @@ class NetworkPlan(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderPlan(Plan):
-    """How the autoencoder is trained: a :class:`Plan` and a batch size.
+    """How the autoencoder is trained: in float32, on the points as they are."""
 
-    It trains in float32, on the points as they are.
+    batch_size: int
+
+
+def usual_epochs(n_batches: int, is_table: bool) -> int:
+    """Epochs that a training takes if nothing else is asked for.
+
+    Tables of few rows need more of them: :data:`TABLE_STEPS` steps, within bounds.
 
     Parameters
     ----------
-    batch_size : int
+    n_batches : int
+        Of one epoch.
+    is_table : bool
+
+    Returns
+    -------
+    epochs : int
 
     Examples
     --------
-    >>> plan = AutoencoderPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=128
-    ... )
-    >>> plan.batch_size
-    128
+    >>> usual_epochs(5, is_table=True), usual_epochs(5, is_table=False)
+    (60, 20)
     """
-
-    batch_size: int
+    if not is_table:
+        return FEWEST_EPOCHS
+    return min(max(FEWEST_EPOCHS, math.ceil(TABLE_STEPS / n_batches)), MOST_EPOCHS)
 
 
 @contextmanager
@@ -148,20 +119,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
     Initial weights, dropout and augmentation draw from the global generators; the
     caller's stay as they were. Only one thread at a time can be inside.
-
-    Parameters
-    ----------
-    seed : int
-    device : torch.device
-        Its generator is seeded along with the CPU's.
-
-    Examples
-    --------
-    >>> with seeded(0, torch.device("cpu")):
-    ...     first = torch.rand(2)
-    >>> with seeded(0, torch.device("cpu")):
-    ...     print(torch.equal(torch.rand(2), first))
-    True
     """
     # Of the accelerators, only CUDA's generators can be put back by fork_rng.
     forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -185,58 +142,10 @@ def train_network(
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 
-    Parameters
-    ----------
-    network : VariationalNetwork
-        Left in evaluation mode.
-    inputs : Tensor of shape (n_samples, *input_shape), float32
-        On the device of the network; or on the CPU, if they are too large for that:
-        then each batch is sent there.
-    labels : Tensor of shape (n_samples,), int64
-        From 0 to ``n_classes - 1``, each present; on the device of `inputs`.
-    plan : NetworkPlan
-    seed : int
-        Of the batches, on the CPU. Noise and augmentation draw from torch's global
-        generators (see :func:`seeded`).
-    stage : Stage, optional
-        Where the state is kept after every epoch, and taken up again.
-
-    Returns
-    -------
-    history : dict of str to list of float
-        One value an epoch: ``loss`` and its terms ``triplet``, ``distancing`` and
-        ``kl`` (weighted, 0 while it is off), and ``cross_entropy`` and
-        ``head_accuracy`` of the head, if there is one;
-        ``divergence`` (the unweighted KL);
-        ``sigma`` (mean over points and dimensions); ``accuracy`` (share of points
-        nearest to their own class's mean of the epoch before; chance level in the
-        first, which has none); ``separation``
-        (smallest Euclidean distance between two class means); ``learning_rate``.
-
-    Raises
-    ------
-    FloatingPointError
-        If a term or a weight stops being finite.
-    MemoryError
-        If a batch is too large for the device.
-
-    Examples
-    --------
-    >>> from skvmdls.backbones import mlp
-    >>> from skvmdls.network import build_network
-    >>> plan = NetworkPlan(
-    ...     epochs=2, learning_rate=1e-3, weight_decay=0.0, verbose=0,
-    ...     augmentation=None, dtype=torch.float32,
-    ...     classes_per_batch=2, samples_per_class=16,
-    ...     triplet_margin=0.1, distancing_margin=8.0, margin_warmup=0.5,
-    ...     prior_variance=0.1, kl_weight=0.1, kl_warmup=0.5, freeze_epochs=0,
-    ...     classification_weight=0.0, metric_weight=1.0,
-    ... )
-    >>> network = build_network(mlp, (20,), latent_dim=8)
-    >>> labels = torch.arange(2).repeat_interleave(32)
-    >>> history = train_network(network, torch.randn(64, 20), labels, plan, seed=0)
-    >>> len(history["loss"])
-    2
+    `inputs` (n, *input_shape), float32, and `labels` (n,), int64 from 0, each present,
+    are on the device of the network; or on the CPU, if they are too large for that:
+    then each batch is sent there. `seed` is of the batches; noise and augmentation draw
+    from torch's global generators (see :func:`seeded`).
     """
     generator = torch.Generator().manual_seed(seed)
     sampler = BalancedBatchSampler(
@@ -250,12 +159,9 @@ def train_network(
     class_means = _ClassMeans(int(labels.max()) + 1, network.mu.out_features, device)
     parts = _Parts(network, optimizer, schedule, class_means)
     run = _Run(parts, generator, device, stage or Stage())
-    advice = (
-        f"A batch holds classes_per_batch={sampler.classes_per_batch} classes with "
-        f"samples_per_class={sampler.samples_per_class} points each: lower one of "
-        "them, or take a smaller backbone."
-    )
-    with out_of_memory_explained(advice), _progress("network", plan, run) as progress:
+    smaller_batches = _advice_of_smaller_batches(sampler)
+    bar = _progress("network", plan, run)
+    with out_of_memory_explained(smaller_batches), bar as progress:
         for epoch in progress:
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
@@ -266,35 +172,12 @@ def train_network(
                 y = to_device(labels[batch], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
-                with autocast(device, plan.dtype):
-                    made = network(_augmented(x, plan))
-                mu, log_sigma = made.mu.float(), made.log_sigma.float()
-                outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
-                divergence = class_means.was_drawn[y] * kl_loss(
-                    mu, log_sigma, class_means.means[y], plan.prior_variance
-                )
-                divergence = divergence.mean()
-                terms["kl"] = kl_weight * divergence
-                if made.logits is not None:
-                    logits = made.logits.float()
-                    terms["cross_entropy"] = F.cross_entropy(logits, y)
-                    terms["head_accuracy"] = _share_right(logits, y)
-                loss = joint_loss(terms, plan)
-                _descend(loss, optimizer, schedule)
-                class_means.add(outputs, y)
-                averages.add(
-                    terms
-                    | {
-                        "loss": loss,
-                        "divergence": divergence,
-                        "sigma": log_sigma.exp().mean(),
-                        "accuracy": _share_nearest(mu, y, class_means.means),
-                    }
-                )
+                figures = _losses(network, x, y, class_means, plan, margin, kl_weight)
+                _descend(figures["loss"], optimizer, schedule)
+                averages.add(figures)
             class_means.finish_epoch()
-            figures = averages.finish()
-            figures["separation"] = class_means.separation()
-            run.finish_epoch(figures, progress)
+            separation = {"separation": class_means.separation()}
+            run.finish_epoch(averages.finish() | separation, progress)
     _set_training(network, trainable, frozen=False)
     network.eval()
     return run.history
@@ -307,42 +190,10 @@ def train_autoencoder(
     seed: int,
     stage: Stage | None = None,
 ) -> History:
-    """Train the autoencoder with the squared error, in place.
+    """Train the autoencoder with the squared error of the standardised input, in place.
 
-    Parameters
-    ----------
-    autoencoder : nn.Module
-        Left in evaluation mode.
-    inputs : Tensor of shape (n_samples, *input_shape), float32
-        As for :func:`train_network`.
-    plan : AutoencoderPlan
-    seed : int
-        Of the batches, on the CPU.
-    stage : Stage, optional
-        As for :func:`train_network`.
-
-    Returns
-    -------
-    history : dict of str to list of float
-        One value an epoch: ``loss`` (mean squared error of the standardised input)
-        and ``learning_rate``.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss or a weight stops being finite.
-    MemoryError
-        If a batch is too large for the device.
-
-    Examples
-    --------
-    >>> plan = AutoencoderPlan(
-    ...     epochs=3, learning_rate=1e-3, weight_decay=0.0, verbose=0, batch_size=16
-    ... )
-    >>> autoencoder = nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 20))
-    >>> history = train_autoencoder(autoencoder, torch.randn(64, 20), plan, seed=0)
-    >>> len(history["loss"])
-    3
+    Arguments are as of :func:`train_network`; the history has ``loss`` and
+    ``learning_rate`` of each epoch.
     """
     generator = torch.Generator().manual_seed(seed)
     n_batches = max(1, round(len(inputs) / plan.batch_size))
@@ -365,6 +216,46 @@ def train_autoencoder(
             run.finish_epoch(averages.finish(), progress)
     autoencoder.eval()
     return run.history
+
+
+def _advice_of_smaller_batches(sampler: BalancedBatchSampler) -> str:
+    return (
+        f"A batch holds classes_per_batch={sampler.classes_per_batch} classes with "
+        f"samples_per_class={sampler.samples_per_class} points each: lower one of "
+        "them, or take a smaller backbone."
+    )
+
+
+def _losses(
+    network: VariationalNetwork,
+    x: Tensor,
+    y: Tensor,
+    class_means: "_ClassMeans",
+    plan: NetworkPlan,
+    margin: float,
+    kl_weight: float,
+) -> dict[str, Tensor]:
+    """Loss of a batch, the terms that it is made of, and what else is told of it."""
+    with autocast(x.device, plan.dtype):
+        made = network(_augmented(x, plan))
+    mu, log_sigma = made.mu.float(), made.log_sigma.float()
+    outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
+    divergence = class_means.was_drawn[y] * kl_loss(
+        mu, log_sigma, class_means.means[y], plan.prior_variance
+    )
+    divergence = divergence.mean()
+    terms["kl"] = kl_weight * divergence
+    if made.logits is not None:
+        logits = made.logits.float()
+        terms["cross_entropy"] = F.cross_entropy(logits, y)
+        terms["head_accuracy"] = _share_right(logits, y)
+    class_means.add(outputs, y)
+    return terms | {
+        "loss": joint_loss(terms, plan),
+        "divergence": divergence,
+        "sigma": log_sigma.exp().mean(),
+        "accuracy": _share_nearest(mu, y, class_means.means),
+    }
 
 
 def _metric_terms(
@@ -497,18 +388,6 @@ def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
     cost accuracy and OOD detection. So beside a head they count by ``exp(-missed /
     MISSED_MARGIN)``, where ``missed`` is the triplet and distancing loss, by how much
     the margins are missed: they shape what can be held apart.
-
-    Parameters
-    ----------
-    terms : mapping of str to Tensor, scalars
-        ``triplet``, ``distancing`` and ``kl`` (weighted); ``cross_entropy`` if there is
-        a head.
-    plan : NetworkPlan
-        Its ``classification_weight`` and ``metric_weight``.
-
-    Returns
-    -------
-    loss : Tensor, scalar
 
     Examples
     --------

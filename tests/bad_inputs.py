@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_matrix
 from sklearn.covariance import OAS
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -24,6 +28,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "bad_inputs.md"
 
 X_GOOD = np.random.default_rng(0).normal(size=(12, 6))
 Y_GOOD = np.repeat([0, 1, 2], 4)
+FRAME = pd.DataFrame(X_GOOD, columns=list("abcdef"))
+DATASET = TensorDataset(torch.from_numpy(X_GOOD), torch.from_numpy(Y_GOOD))
 FLAT_IMAGES = np.random.default_rng(0).normal(size=(12, 1, 4, 8))
 
 
@@ -39,6 +45,7 @@ class BadFit:
     parameters: dict[str, Any] = field(default_factory=dict)
     X: Any = field(default_factory=lambda: X_GOOD)
     y: Any = field(default_factory=lambda: Y_GOOD)
+    groups: Any = None
     detector: type = VMDLSbDetector
 
 
@@ -87,14 +94,68 @@ def narrower(input_shape):
     return nn.Linear(6, 5)
 
 
+class Odd(nn.Module):
+    """A net that answers with its output in some other form."""
+
+    taps = ("a", "b", "c")
+
+    def __init__(self, answer):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(self.c(self.b(self.a(x))))
+
+
+def with_a_tuple(input_shape):
+    return Odd(lambda g: (g, g))
+
+
+def with_a_dict(input_shape):
+    return Odd(lambda g: {"logits": g})
+
+
+def with_whole_numbers(input_shape):
+    return Odd(lambda g: g.argmax(dim=1, keepdim=True))
+
+
+def with_a_mistake(input_shape):
+    return Odd(lambda g: g.no_such_attribute)
+
+
 BAD_FITS = [
     BadFit("X with NaN", "X contains NaN", X=np.where(X_GOOD > 1, np.nan, X_GOOD)),
     BadFit(
         "X with infinity", "X contains infinity", X=np.where(X_GOOD > 1, np.inf, X_GOOD)
     ),
-    BadFit("X with values of 1e200", r"as large as 1e\+200", X=X_GOOD + 1e200),
+    BadFit("X with values of 1e200", r"as large as \d.*e\+200", X=X_GOOD * 1e200),
     BadFit("X of complex numbers", "Complex data not supported", X=X_GOOD + 1j),
     BadFit("X of words", "could not convert|dtype", X=[["a"] * 6] * 12),
+    BadFit("X of dates", "holds times", X=np.full((12, 6), "2020", "M8[D]")),
+    BadFit(
+        "a frame with words",
+        r"'pet' \((str|object)\).*get_dummies",
+        X=FRAME.assign(pet="cat"),
+    ),
+    BadFit(
+        "a frame with categories",
+        r"'pet' \(category\)",
+        X=FRAME.assign(pet=pd.Categorical(["cat", "dog"] * 6)),
+    ),
+    BadFit("a torch Dataset as X", r"TensorDataset.*np.stack", X=DATASET),
+    BadFit("a DataLoader as X", r"DataLoader.*torch.cat", X=DataLoader(DATASET)),
+    BadFit("the name of a file as X", "a name.*Read the file", X="data.csv"),
+    BadFit("a dict as X", "X is a dict", X={"a": X_GOOD}),
+    BadFit(
+        "images of two sizes",
+        r"\(16, 16\) and \(17, 16\).*resize",
+        X=[np.zeros((16 + i % 2, 16)) for i in range(12)],
+    ),
+    BadFit("rows of two lengths", "rows of 1 to 2", X=[[1.0], [1.0, 2.0]] * 6),
+    BadFit("a sparse tensor", "to_dense", X=torch.eye(12).to_sparse()),
+    BadFit("a sparse matrix", "toarray", X=csr_matrix(X_GOOD)),
+    BadFit("a masked array", "masked values", X=np.ma.masked_less(X_GOOD, -1)),
     BadFit("X without rows", "0 sample", X=np.empty((0, 6)), y=np.empty(0)),
     BadFit("X of one dimension", "Expected 2D array", X=X_GOOD[:, 0]),
     BadFit("X of five dimensions", "5 dimensions", X=np.zeros((12, 1, 1, 8, 8))),
@@ -112,18 +173,75 @@ BAD_FITS = [
         "y with None", "missing labels", y=np.array([None, "a", "b"], object)[Y_GOOD]
     ),
     BadFit(
+        "y with pandas' NA",
+        "missing labels",
+        y=pd.Series(["a", "b", pd.NA] * 4, dtype="string"),
+    ),
+    BadFit(
+        "y of dates",
+        r"dtype datetime64.*y.astype\(str\)",
+        y=np.datetime64("2020-01-01") + Y_GOOD,
+    ),
+    BadFit("y of bytes", "decode", y=np.array([b"a", b"b", b"c"])[Y_GOOD]),
+    BadFit("y of tuples", "type tuple", y=[(i, i) for i in Y_GOOD.tolist()]),
+    BadFit(
+        'y of 1, 2 and "1"',
+        "two types, integer .* and string",
+        y=[[1, 2, "1"][i] for i in Y_GOOD],
+    ),
+    BadFit(
+        "y of 1, 2 and True",
+        "two types, boolean .* and integer",
+        y=[[1, 2, True][i] for i in Y_GOOD],
+    ),
+    BadFit(
+        "y of 2**53 + 1 beside floats",
+        "too large to be told apart",
+        y=[[2**53 + 1, 2.0**53, 1.0][i] for i in Y_GOOD],
+    ),
+    BadFit("groups shorter than X", "inconsistent numbers", groups=np.arange(11)),
+    BadFit("groups with None", "groups has 12 missing", groups=[None] * 12),
+    BadFit("one group for all", "No rows can be held out", groups=np.zeros(12)),
+    BadFit(
         "y with a class of one", r"one sample in y: \[2\]", y=[0] * 6 + [1] * 5 + [2]
     ),
     BadFit("y of fractions", "Unknown label type", y=np.linspace(0, 1, 12)),
     BadFit(
         "two points a class", "at least 3 training points", X=X_GOOD[:4], y=[0, 0, 1, 1]
     ),
-    BadFit("images of 4x8", r"at least 8x8.*\(1, 4, 8\)", X=FLAT_IMAGES),
-    BadFit("points that are all the same", "the same for every", X=np.ones((12, 6))),
+    BadFit("images of 4x8", r"at least 8x8.*\(1, 4, 8\).*reshape", X=FLAT_IMAGES),
+    BadFit(
+        "series of 50 steps of 3 sensors",
+        r"series of 50 steps.*X.reshape\(len\(X\), -1\)",
+        X=np.random.default_rng(0).normal(size=(12, 50, 3)),
+    ),
+    BadFit(
+        "points that are all the same", "No rows can be held out", X=np.ones((12, 6))
+    ),
     parameter("backbone='resnet' is not known", backbone="resnet"),
     BadFit("`backbone='cnn'` for tables", "'cnn' takes images", {"backbone": "cnn"}),
     BadFit("a factory that returns 3", "returned int", {"backbone": three}),
     BadFit("a backbone without taps", "three taps", {"backbone": without_taps}),
+    BadFit(
+        "a net that answers with a tuple",
+        r"a tuple of 2; .*self.net\(x\)\[0\]",
+        {"backbone": with_a_tuple},
+    ),
+    BadFit(
+        "a net that answers with a dict",
+        r"keys \['logits'\].*self.net\(x\)\['logits'\]",
+        {"backbone": with_a_dict},
+    ),
+    BadFit(
+        "a net that answers with whole numbers",
+        "torch.int64.*argmax",
+        {"backbone": with_whole_numbers},
+    ),
+    BadFit(
+        "a net with a mistake",
+        "cannot take a batch.*AttributeError",
+        {"backbone": with_a_mistake},
+    ),
     BadFit(
         "a module as `backbone`", "expected a factory", {"backbone": nn.Linear(6, 6)}
     ),
@@ -150,10 +268,29 @@ BAD_FITS = [
     ),
     parameter("it is a class", covariance_estimator=OAS),
     parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
-    parameter(r"features=\(\) must name parts", features=()),
+    parameter(r"features=\(\) must be 'auto' or name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),
     parameter("each once", features=("mu", "mu")),
     parameter("each once", features=[["mu"]]),
+    parameter(
+        r"must be .auto. or a sequence.*a single one as \('mu',\)", features="mu"
+    ),
+    parameter("'features' parameter", features=3),
+    BadFit(
+        "`features=('x', 'mu')` for images",
+        "names 'x', but the input itself is a part for tables only",
+        {"features": ("x", "mu")},
+        X=np.random.default_rng(0).normal(size=(12, 1, 8, 8)),
+    ),
+    BadFit(
+        "`features=('logit',)` without a head",
+        "names 'logit', but with classification_weight=0 there is no head",
+        {"features": ("logit",), "classification_weight": 0},
+    ),
+    parameter("'fusion' parameter", fusion="middle"),
+    parameter("'normalize' parameter", normalize="L2"),
+    parameter("'classification_weight' parameter.*Got -1", classification_weight=-1),
+    parameter("'metric_weight' parameter.*Got -0.1", metric_weight=-0.1),
     parameter("augmentation='mixup'", augmentation="mixup"),
     BadFit(
         "`augmentation='affine'` for tables",
@@ -170,6 +307,7 @@ BAD_FITS = [
     parameter("device='meta' cannot be used", device="meta"),
     parameter("'precision' parameter", precision="float8"),
     parameter("there is no folder", checkpoint="no/such/folder/fit"),
+    parameter("'/' is a folder", checkpoint="/"),
     parameter("autoencoder='vae' is not known", autoencoder="vae"),
     BadFit(
         "an autoencoder of another shape",
@@ -179,6 +317,7 @@ BAD_FITS = [
     ),
     parameter("'autoencoder_epochs' parameter", autoencoder_epochs=0),
     parameter("'weighting' parameter", weighting="none"),
+    parameter("'weighting' parameter.*'evidence'", weighting="calibrated"),
 ]
 
 # Of a detector that was fitted on 6 features.
@@ -194,6 +333,8 @@ BAD_ROWS = [
     BadPoints("NaN", "NaN", np.full((2, 6), np.nan)),
     BadPoints("a single row", "Expected 2D array", np.zeros(6)),
     BadPoints("no rows", "0 sample", np.zeros((0, 6))),
+    BadPoints("a torch Dataset", "TensorDataset.*np.stack", DATASET),
+    BadPoints("words", "holds text", np.full((2, 6), "a")),
 ]
 
 # Of a detector that was fitted on images of 8x8.
@@ -214,6 +355,14 @@ BAD_IMAGES = [
         np.zeros((2, 64)),
     ),
     BadPoints("a single image", r"X\[None\]", np.zeros((8, 8))),
+]
+
+# Labels given to `score` and the metrics, where the classes are the integers 0, 1, 2.
+BAD_TRUTHS = [
+    BadPoints("the labels as strings", "string.*integer", Y_GOOD.astype(str)),
+    BadPoints("fractions", "float, such as 0.5", Y_GOOD + 0.5),
+    BadPoints("booleans", "boolean.*integer", Y_GOOD > 0),
+    BadPoints("NaN", "missing labels", np.full(12, np.nan)),
 ]
 
 BAD_FILES = [
@@ -251,7 +400,9 @@ def main() -> None:
     content = path.read_bytes()
 
     def fit(case: BadFit) -> None:
-        quick(case.detector).set_params(**case.parameters).fit(case.X, case.y)
+        quick(case.detector).set_params(**case.parameters).fit(
+            case.X, case.y, case.groups
+        )
 
     def load(case: BadFile) -> None:
         path.write_bytes(case.changed(content))
@@ -272,6 +423,12 @@ def main() -> None:
             "Given to `predict` and its like, after images of 8x8",
             BAD_IMAGES,
             lambda case: of_images.predict(case.X),
+        )
+        + section(
+            "Given to `score` and the metrics as true labels, where the classes are "
+            "0, 1 and 2",
+            BAD_TRUTHS,
+            lambda case: of_rows.score(X_GOOD, case.X),
         )
         + section("Given to `skvmdls.load`", BAD_FILES, load)
     )

@@ -12,7 +12,15 @@ from sklearn.base import clone
 from torchvision.models import VisionTransformer, resnet18
 
 from skvmdls import VMDLSDetector
-from skvmdls.backbones import BACKBONES, cnn, from_module, mlp, resolve_factory
+from skvmdls.autoencoder import AUTOENCODERS
+from skvmdls.backbones import (
+    BACKBONES,
+    cnn,
+    from_module,
+    mlp,
+    photo_cnn,
+    resolve_factory,
+)
 from skvmdls.network import build_network
 
 # Public parameter counts for 3x32x32 and ten classes, less those of the classifier.
@@ -37,6 +45,16 @@ ENSEMBLE_SIZES = {
 def test_cnn_takes_any_size_and_number_of_channels(channels, size):
     network = build_network(cnn, (channels, *size), latent_dim=4)
     assert network.ensemble_sizes == {"t1": 32, "t2": 64, "t3": 128, "g": 128, "mu": 4}
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (32, 32), (65, 33)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photo_cnn_takes_any_size_from_16_up(channels, size):
+    network = build_network(photo_cnn, (channels, *size), latent_dim=4)
+    sizes = {"t1": 64, "t2": 192, "t3": 256, "g": 256, "mu": 4}
+    assert network.ensemble_sizes == sizes
+    halved = [(side - 1) // 2 for side in size]
+    assert network.first_places == halved[0] * halved[1]
 
 
 def test_mlp_takes_any_number_of_features():
@@ -75,6 +93,7 @@ def test_named_backbones_have_the_papers_taps(name, shape):
     assert network.ensemble_sizes == {**sizes, "mu": 4}
     with torch.no_grad():
         parts = network.ensemble(torch.zeros(3, *shape))
+    del parts["t1 map"]
     assert {part: tuple(t.shape) for part, t in parts.items()} == {
         part: (3, size) for part, size in network.ensemble_sizes.items()
     }
@@ -156,8 +175,12 @@ def test_transformers_are_averaged_over_their_tokens():
         lambda module, inputs, output: recorded.append(output)
     )
     with torch.no_grad():
-        t1 = network.ensemble(torch.randn(2, 3, 32, 32))["t1"]
+        x = torch.randn(2, 3, 32, 32)
+        t1 = network.ensemble(x)["t1"]
+        by_token = network.first_map(x)
     torch.testing.assert_close(t1, recorded[0].mean(dim=1))
+    torch.testing.assert_close(by_token, recorded[0].transpose(1, 2))
+    assert network.first_places == 17
 
 
 def test_names_that_are_no_submodules_are_explained():
@@ -191,6 +214,9 @@ def test_a_torchvision_model_becomes_a_backbone_by_naming_three_layers():
         (mlp, (1, 8, 8), "'mlp' takes tables.*images of shape"),
         (cnn, (64,), "'cnn' takes images.*64 features"),
         (cnn, (1, 7, 8), "at least 8x8"),
+        (photo_cnn, (3, 16, 15), r"'photo_cnn' takes images of at least 16x16 pixels"),
+        (photo_cnn, (64,), "'photo_cnn' takes images.*64 features"),
+        (photo_cnn, (32, 32, 3), r"Channels come first: try X.transpose\(0, 3, 1, 2\)"),
         (cnn, (32, 32, 3), r"Channels come first: try X.transpose\(0, 3, 1, 2\)"),
     ],
 )
@@ -202,6 +228,13 @@ def test_wrong_inputs_are_explained(factory, shape, message):
 def test_factories_are_found_by_name_and_by_kind_of_input():
     assert resolve_factory("auto", BACKBONES, (5,), "backbone") is mlp
     assert resolve_factory("auto", BACKBONES, (1, 8, 8), "backbone") is cnn
+    for photo in ((3, 32, 32), (4, 64, 33), (3, 224, 224)):
+        assert resolve_factory("auto", BACKBONES, photo, "backbone") is photo_cnn
+        # An autoencoder of that name there is not.
+        own = resolve_factory("auto", AUTOENCODERS, photo, "autoencoder")
+        assert own is AUTOENCODERS["cnn"]
+    for other in ((3, 31, 64), (1, 32, 32), (2, 64, 64), (1, 28, 28)):
+        assert resolve_factory("auto", BACKBONES, other, "backbone") is cnn
     assert resolve_factory("cnn", BACKBONES, (5,), "backbone") is cnn
     assert resolve_factory(resnet18, BACKBONES, (5,), "backbone") is resnet18
     with pytest.raises(ValueError, match=r"backbone='rsnet' .*\['cnn', 'dense"):
@@ -214,7 +247,11 @@ def test_a_module_in_place_of_its_factory_is_explained():
 
 
 def test_default_nets_learn_in_every_layer():
-    for factory, shape in ((mlp, (6,)), (cnn, (2, 12, 12))):
+    for factory, shape in (
+        (mlp, (6,)),
+        (cnn, (2, 12, 12)),
+        (photo_cnn, (3, 32, 32)),
+    ):
         backbone = factory(shape)
         backbone(torch.randn(8, *shape)).square().sum().backward()
         assert all(p.grad.abs().sum() > 0 for p in backbone.parameters())

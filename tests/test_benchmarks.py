@@ -34,6 +34,7 @@ from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
 from report import PAGES
 from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls._fitting import network_plan
 from skvmdls.backbones import mlp
 from skvmdls.metrics import open_set_f1
 from tables import (
@@ -140,7 +141,8 @@ def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors
     net, *_ = softmax_net(task, detector)
     [(trained, *data, plan)] = seen
     assert trained is net
-    assert plan == detector._network_plan(torch.device("cpu"))
+    n_rows = len(detector.split_.training)
+    assert plan == network_plan(detector, n_rows, torch.device("cpu"))
     rows, _ = split(task, detector)
     expected = detector.standardizer_.transform(task.X_train[rows])
     torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
@@ -150,7 +152,8 @@ def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors
 def test_the_softmax_net_learns():
     X, y = blobs(300, 0)
     X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
-    plan = VMDLSbDetector(max_epochs=10).fit(X, y)._network_plan(torch.device("cpu"))
+    detector = VMDLSbDetector(max_epochs=10).fit(X, y)
+    plan = network_plan(detector, len(X), torch.device("cpu"))
     torch.manual_seed(0)
     net = SoftmaxNet(mlp, (6,), 3)
     train_softmax(net, X, y, plan)
@@ -238,6 +241,11 @@ def small_data(monkeypatch):
     [
         ("ood-cifar10", 1, ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"]),
         ("ood-cifar100", 1, ["ImageNet-resize", "CIFAR-10", "NOISE"]),
+        (
+            "ablation-evidence-cifar10",
+            len(EVIDENCE),
+            ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"],
+        ),
         ("osr-splits-cifar10", 5, ["other classes"]),
         ("leave-classes-out-cifar10", 4, ["other classes"]),
         ("leave-classes-out-tables", 9, ["classes left out"]),

@@ -1,6 +1,8 @@
 """What is recalled, and what must never be."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import joblib
@@ -12,9 +14,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
 
 import skvmdls._fingerprints
-import skvmdls.detector
+import skvmdls._fitting
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls._caching import remembered
+from skvmdls._caching import remembered, remembered_training
 from skvmdls.backbones import mlp
 
 QUICK = {"max_epochs": 3, "contamination": 0.1, "random_state": 0}
@@ -42,7 +44,7 @@ def test_nothing_made_by_other_code_of_ours_is_recalled(tmp_path, monkeypatch):
         monkeypatch.setattr(
             "skvmdls._fingerprints.training_code", lambda code=code: code
         )
-        made = remembered(tmp_path, "step", lambda expected=expected: expected, 0)
+        made = remembered(tmp_path, "step", lambda expected=expected: expected, {})
         assert made == expected
 
 
@@ -51,9 +53,9 @@ def test_a_result_that_failed_is_not_kept(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        remembered(tmp_path, "step", fail, 1)
-    assert remembered(tmp_path, "step", lambda: 5, 1) == 5
-    assert remembered(tmp_path, "step", fail, 1) == 5
+        remembered(tmp_path, "step", fail, {"x": 1})
+    assert remembered(tmp_path, "step", lambda: 5, {"x": 1}) == 5
+    assert remembered(tmp_path, "step", fail, {"x": 1}) == 5
 
 
 @pytest.fixture
@@ -61,13 +63,13 @@ def trainings(monkeypatch):
     """Names of the nets that were trained, in order."""
     done = []
     for name in ("train_network", "train_autoencoder"):
-        train = getattr(skvmdls.detector, name)
+        train = getattr(skvmdls._fitting, name)
 
         def counted(*arguments, name=name, train=train):
             done.append(name)
             return train(*arguments)
 
-        monkeypatch.setattr(skvmdls.detector, name, counted)
+        monkeypatch.setattr(skvmdls._fitting, name, counted)
     return done
 
 
@@ -173,3 +175,90 @@ def test_the_log_says_whether_it_was_recalled(table, tmp_path, caplog):
 def test_something_that_is_no_memory_is_explained(table):
     with pytest.raises(ValueError, match="'memory' parameter"):
         VMDLSbDetector(memory=3).fit(*table)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from torch import nn
+from skvmdls import VMDLSDetector
+
+class Net(nn.Module):
+    taps = ("a", "b", "c")
+
+    def __init__(self, n):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(n, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x).relu()).relu()) {change}
+
+def net(shape):
+    return Net(*shape)
+
+if __name__ == "__main__":
+    folder, n_jobs = sys.argv[1:]
+    y = np.arange(90) % 3
+    X = np.random.default_rng(0).normal(size=(90, 6)) + 3 * np.eye(3, 6)[y]
+    GridSearchCV(
+        VMDLSDetector(
+            net,
+            autoencoder=lambda shape: nn.Linear(6, 6),
+            memory=folder,
+            max_epochs=2,
+            autoencoder_epochs=1,
+            random_state=0,
+        ),
+        {"contamination": [0.3, 0.4]},
+        cv=StratifiedKFold(2),
+        n_jobs=int(n_jobs),
+        refit=False,
+        error_score="raise",
+    ).fit(X, y)
+"""
+
+
+def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
+    """Regression: it was trained again each time, with tracebacks of joblib's."""
+
+    def kept_after(n_jobs, change="", folder="memory"):
+        script = tmp_path / f"script{len(change)}.py"
+        # Comments above move the code to other lines.
+        script.write_text(
+            "# moved\n" * int(n_jobs) + SCRIPT.replace("{change}", change)
+        )
+        said = subprocess.run(
+            [sys.executable, "-W", "ignore", script, tmp_path / folder, n_jobs],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stderr == ""
+        return {path.parent for path in (tmp_path / folder).rglob("output.pkl")}
+
+    # Of two folds: network, autoencoder and Gaussians.
+    by_workers = kept_after("2")
+    assert len(by_workers) == 6
+    assert kept_after("1") == by_workers
+    assert len(kept_after("1", "* 2")) == 10
+
+
+def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):
+    def trained(seed):
+        torch.manual_seed(0)
+        net = nn.Linear(2, 2).train()
+
+        def train():
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                net.weight.normal_()
+            return seed
+
+        return net, remembered_training(tmp_path, "step", net, train, "same")
+
+    (one, first), (other, second) = trained(1), trained(2)
+    assert (first, second) == (1, 1)
+    assert one is not other
+    assert torch.equal(one.weight, other.weight)
+    assert not other.training

@@ -48,7 +48,7 @@ def test_links_within_the_repository_lead_somewhere(page):
 def test_the_page_of_bad_inputs_has_every_case_with_its_answer():
     page = bad_inputs.PAGE.read_text()
     rows = dict(re.findall(r"^\| (.*) \| `\w+`: (.*) \|$", page, re.MULTILINE))
-    names = ("BAD_FITS", "BAD_ROWS", "BAD_IMAGES", "BAD_FILES")
+    names = ("BAD_FITS", "BAD_ROWS", "BAD_IMAGES", "BAD_TRUTHS", "BAD_FILES")
     cases = [case for name in names for case in getattr(bad_inputs, name)]
     assert set(rows) == {bad_inputs.shown(case.given) for case in cases}
     for case in cases:

@@ -51,6 +51,7 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         ("README.md", EXAMPLES / "mnist_open_set.py"),
         ("docs/security.md", BENCHMARKS / "fuzz_load.py"),
         ("docs/robustness.md", BENCHMARKS / "peak_memory.py"),
+        ("docs/robustness.md", BENCHMARKS / "file_memory.py"),
     ],
 )
 def test_the_table_of_a_page_is_the_stored_run(page, script):
@@ -86,3 +87,11 @@ def test_a_killed_fit_ends_where_another_does(tmp_path):
     script = BENCHMARKS / "kill_and_resume.py"
     run(script, "--trials", 1, "--epochs", 3, "--output", output)
     assert [t["identical"] for t in json.loads(output.read_text())["trials"]] == [True]
+
+
+def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
+    output = tmp_path / "found.json"
+    run(BENCHMARKS / "file_memory.py", "--classes", 20, "--output", output)
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["covariances"] for row in rows] == ["full", "tied"]
+    assert rows[0]["file, MiB"] > 10 * rows[1]["file, MiB"]

@@ -37,23 +37,26 @@ CLASSES = [correlated(60, 5, 0), correlated(40, 5, 1, 3.0), correlated(25, 5, 2,
 POINTS = correlated(30, 5, 3)
 
 
-def in_batches(arrays, batch_size=7):
+def in_batches(blocks, batch_size=7):
+    """Batches of each class, from the classes' arrays of each block."""
+
     def class_batches(label):
-        array = arrays[label]
-        for start in range(0, len(array), batch_size):
-            yield array[start : start + batch_size]
+        of_class = {name: arrays[label] for name, arrays in blocks.items()}
+        for start in range(0, len(next(iter(of_class.values()))), batch_size):
+            end = start + batch_size
+            yield {name: array[start:end] for name, array in of_class.items()}
 
     return class_batches
 
 
 def fitted(arrays, covariance_type, estimator=None, batch_size=7, pooling=0.0):
-    return fit_gaussians(
-        in_batches(arrays, batch_size),
-        range(len(arrays)),
-        covariance_type,
-        estimator,
-        pooling,
+    class_batches = in_batches({"g": arrays}, batch_size)
+    classes = range(len(arrays))
+    gaussians = fit_gaussians(
+        class_batches, classes, covariance_type, estimator, pooling
     )
+    assert set(gaussians) == {"g"}
+    return gaussians["g"]
 
 
 def scipy_log_likelihood(means, covariances, points):
@@ -246,9 +249,54 @@ def test_covariance_estimators_of_scikit_learn_pass(estimator):
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
-def test_features_that_never_vary_are_an_error(covariance_type):
-    with pytest.raises(ValueError, match="same for every training point"):
-        fitted([np.zeros((9, 3)), np.ones((9, 3))], covariance_type)
+def test_features_that_never_vary_are_an_error_that_names_the_part(covariance_type):
+    never = [np.zeros((9, 3)), np.ones((9, 3))]
+    blocks = {"t1": [correlated(9, 2, seed) for seed in range(2)], "g": never}
+    with pytest.raises(ValueError, match="part 'g' .* same for every training point"):
+        fit_gaussians(in_batches(blocks), "ab", covariance_type)
+
+
+@pytest.mark.parametrize("estimator", [None, OAS()], ids=["shrinkage", "OAS"])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_blocks_fitted_together_are_those_fitted_alone(covariance_type, estimator):
+    estimator = None if covariance_type == "diag" else estimator
+    blocks = {
+        "t1": CLASSES,
+        "mu": [correlated(len(X), 3, 10 + i) for i, X in enumerate(CLASSES)],
+        "logit": [X[:, :1] for X in CLASSES],
+    }
+    together = fit_gaussians(
+        in_batches(blocks), "abc", covariance_type, estimator, pooling=0.1
+    )
+    assert list(together) == list(blocks)
+    for name, arrays in blocks.items():
+        alone = fitted(arrays, covariance_type, estimator, pooling=0.1).state_dict()
+        for key, tensor in together[name].state_dict().items():
+            assert torch.equal(alone[key], tensor), (name, key)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_classes_that_borrow_in_several_blocks_are_named_once(covariance_type):
+    arrays = [*CLASSES, correlated(1, 5, 4, 8.0), correlated(2, 5, 5, -8.0)]
+    blocks = {"t1": arrays, "g": arrays, "mu": arrays}
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        fit_gaussians(in_batches(blocks), range(5), covariance_type)
+    [message] = [str(warning.message) for warning in raised]
+    assert message.startswith("2 of 5 classes ([3, 4]) have no covariance")
+
+
+def test_many_classes_that_borrow_are_named_in_part():
+    arrays = [*CLASSES, *(correlated(1, 5, seed) for seed in range(9))]
+    with pytest.warns(
+        UserWarning, match=r"9 of 12 classes \(\[3, 4, 5, 6, 7\]\.\.\.\)"
+    ):
+        fitted(arrays, "full")
+
+
+def test_no_blocks_give_no_gaussians():
+    """Of the largest logit alone, which needs none."""
+    assert fit_gaussians(lambda label: [{}, {}], "ab", "full") == {}
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
@@ -294,11 +342,16 @@ def test_features_are_kept_for_another_pass_as_far_as_memory_allows():
     def class_batches(label):
         for start in range(0, 60, 20):
             computed.append((label, start))
-            yield CLASSES[0][start : start + 20] + label
+            features = CLASSES[0][start : start + 20] + label
+            yield {"t1": features[:, :2], "g": features[:, 2:]}
 
     kept = kept_for_another_pass(class_batches, largest=2 * CLASSES[0].nbytes)
     first, second = (
-        [np.concatenate(list(kept(label))) for label in range(3)] for _ in range(2)
+        [
+            np.concatenate([np.hstack(list(rows.values())) for rows in kept(label)])
+            for label in range(3)
+        ]
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     # Two of three classes fit.
@@ -309,7 +362,7 @@ def peak_memory(n_batches, covariance_type, estimator, n_classes=3):
     def class_batches(label):
         rng = np.random.default_rng(label)
         for _ in range(n_batches):
-            yield rng.normal(label, 1, size=(100, 20))
+            yield {"g": rng.normal(label, 1, size=(100, 20))}
 
     tracemalloc.start()
     fit_gaussians(class_batches, range(n_classes), covariance_type, estimator)

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration import WeightCalibration
+from skvmdls.evidence import Evidence
 from skvmdls.gaussians import fit_gaussians
 from skvmdls.inputs import Standardizer, check_labels, labels_with_unknown
 from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
@@ -81,14 +82,22 @@ def test_fit_takes_arrays_of_any_kind_or_says_why_not(X, labels, draw):
         np.float64, st.tuples(st.just(24), st.integers(1, 4)), elements=NUMBERS
     ),
     kind=st.sampled_from(["full", "tied", "diag"]),
-    weighting=st.sampled_from(["calibrated", "paper"]),
+    weighting=st.sampled_from(["evidence", "paper"]),
+    fusion=st.sampled_from(["late", "early"]),
+    normalize=st.booleans(),
+    head=st.sampled_from([0, 1]),
 )
-def test_tables_of_any_numbers_get_finite_scores_or_a_reason(X, kind, weighting):
+def test_tables_of_any_numbers_get_finite_scores_or_a_reason(
+    X, kind, weighting, fusion, normalize, head
+):
     detector = VMDLSDetector(
         max_epochs=1,
         autoencoder_epochs=1,
         covariance_type=kind,
         weighting=weighting,
+        fusion=fusion,
+        normalize=normalize,
+        classification_weight=head,
         random_state=0,
     )
     answers_or_refuses(detector, X, np.arange(24) % 3, X)
@@ -123,7 +132,7 @@ WILD = st.one_of(
     st.text(max_size=4),
     st.none(),
     st.booleans(),
-    st.lists(st.sampled_from(["t1", "g", "mu", "mu"]), max_size=3),
+    st.lists(st.sampled_from(["x", "t1", "g", "mu", "mu", "logit"]), max_size=3),
     st.just({}),
 )
 NAMES = sorted(
@@ -213,7 +222,7 @@ def test_encoded_labels_decode_to_what_was_given(labels):
 def test_gaussians_of_any_points_are_finite_or_refused(features, scale, kind):
     features = features * scale
     try:
-        gaussians = fit_gaussians(lambda c: [features[c]], range(3), kind)
+        gaussians = fit_gaussians(lambda c: [{"g": features[c]}], range(3), kind)["g"]
     except ValueError as error:
         assert "singular" in str(error) or "the same for every" in str(error)
         return
@@ -225,18 +234,39 @@ def test_gaussians_of_any_points_are_finite_or_refused(features, scale, kind):
 @given(
     log_likelihood=hnp.arrays(np.float64, 8, elements=st.floats(-1e12, 1e6)),
     weight=hnp.arrays(np.float64, 8, elements=st.floats(0, 1e12)),
-    weighting=st.sampled_from(["calibrated", "paper"]),
     point=st.floats(-1e12, 1e6),
     weights=st.tuples(st.floats(0, 1e12), st.floats(0, 1e12)),
 )
 def test_a_larger_weight_never_raises_a_held_out_score(
-    log_likelihood, weight, weighting, point, weights
+    log_likelihood, weight, point, weights
 ):
-    calibration = WeightCalibration.fit(log_likelihood, weight, weighting)
+    calibration = WeightCalibration.fit(log_likelihood, weight)
     point = min(point, log_likelihood.max())
     scores = calibration.apply(np.full(2, point), np.sort(weights))
     assert np.isfinite(scores).all()
     assert scores[1] <= scores[0]
+
+
+@calm
+@given(
+    raw=hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 9), st.just(2)),
+        elements=st.floats(-1e12, 1e12),
+    ),
+    training=st.none()
+    | hnp.arrays(np.float64, (12, 2), elements=st.floats(-1e12, 1e12)),
+    points=hnp.arrays(np.float64, (3, 2), elements=st.floats(-1e200, 1e200)),
+)
+def test_evidence_of_any_raw_scores_is_finite_and_keeps_their_order(
+    raw, training, points
+):
+    evidence = Evidence.fit(("x", "g"), raw, training)
+    standard = evidence.standardize(points)
+    assert np.isfinite(standard).all()
+    assert np.isfinite(evidence.total(points)).all()
+    for scores, column in zip(standard.T, points.T, strict=True):
+        assert np.all(np.diff(scores[np.argsort(column)]) >= 0)
 
 
 @calm

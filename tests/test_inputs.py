@@ -107,29 +107,43 @@ def test_unusable_labels_are_explained(y, message):
         check_labels(np.array(y, dtype=object if is_missing else None))
 
 
-@pytest.mark.parametrize(
-    ("fitted", "new", "warned"),
-    [
-        ("uint8", "float 255", True),
-        ("float 255", "uint8", True),
-        ("float 1", "float 255", True),
-        ("uint8", "float 1", False),
-        ("float 1", "uint8", False),
-        ("uint8", "uint8", False),
-        ("float 255", "float 1", False),
-    ],
-)
-def test_images_in_other_units_than_at_fit_are_warned_of(fitted, new, warned):
+UNITS = {
+    "uint8": lambda images: images,
+    "float 255": lambda images: images * 1.0,
+    "float 1": lambda images: images / 255,
+    "centred": lambda images: images / 127.5 - 1,
+    "standardised": lambda images: (images / 255 - 0.13) / 0.31,
+    "uint16": lambda images: images.astype(np.uint16) * 257,
+}
+
+
+@pytest.mark.parametrize("new", UNITS)
+@pytest.mark.parametrize("fitted", UNITS)
+def test_images_in_other_units_than_at_fit_are_warned_of(fitted, new):
     """Regression: all of them were rejected without a word."""
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), dtype=np.uint8)
-    given = {"uint8": images, "float 255": images * 1.0, "float 1": images / 255}
-    standardizer = Standardizer().fit(given[fitted])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        standardizer.warn_of_other_units(given[new])
-    assert ["as they were given to fit" in str(w.message) for w in caught] == (
-        [True] * warned
-    )
+    images[:, :, 0, :4] = [0, 255, 0, 128]
+    standardizer = Standardizer().fit(UNITS[fitted](images))
+    same = fitted == new or {fitted, new} == {"uint8", "float 1"}
+    for given in (images, images[:1], images // 2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            standardizer.warn_of_other_units(UNITS[new](given))
+        if {fitted, new} == {"centred", "standardised"}:
+            continue  # Their ranges are alike.
+        assert ["in the same units" in str(w.message) for w in caught] == (
+            [] if same else [True]
+        ), given.max()
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_dark_bright_and_empty_images_in_the_same_units_are_not_warned_of(unit):
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), dtype=np.uint8)
+    standardizer = Standardizer().fit(UNITS[unit](images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (images // 8, 160 + images // 3, 0 * images, 0 * images + 255):
+            standardizer.warn_of_other_units(UNITS[unit](given.astype(np.uint8)))
 
 
 def test_values_too_large_to_standardise_are_explained():

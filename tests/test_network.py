@@ -3,11 +3,15 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from skvmdls.backbones import cnn, mlp
+import skvmdls
+from skvmdls import VMDLSDetector
+from skvmdls.backbones import cnn, from_module, mlp
 from skvmdls.network import build_autoencoder, build_network
 
 
@@ -37,13 +41,33 @@ class Shaped(nn.Module):
 def test_forward_gives_a_gaussian_and_ensemble_gives_all_parts():
     network = build_network(cnn, (3, 12, 9), latent_dim=5).eval()
     x = torch.randn(4, 3, 12, 9)
-    mu, log_sigma = network(x)
+    mu, log_sigma, logits = network(x)
     assert mu.shape == log_sigma.shape == (4, 5)
+    assert logits is None
     parts = network.ensemble(x)
+    assert parts.pop("t1 map").shape == (4, 32, 12 * 9)
     assert {name: part.shape for name, part in parts.items()} == {
         name: (4, size) for name, size in network.ensemble_sizes.items()
     }
     torch.testing.assert_close(parts["mu"], mu)
+
+
+def test_a_head_gives_logits_of_g():
+    network = build_network(cnn, (3, 12, 9), latent_dim=5, n_classes=7).eval()
+    x = torch.randn(4, 3, 12, 9)
+    parts = network.ensemble(x)
+    assert network.ensemble_sizes["logit"] == 7
+    torch.testing.assert_close(network(x).logits, parts["logit"])
+    torch.testing.assert_close(parts["logit"], network.head(parts["g"]))
+
+
+def test_a_head_leaves_the_other_initial_weights_as_they_are():
+    torch.manual_seed(0)
+    plain = build_network(mlp, (6,), latent_dim=3)
+    torch.manual_seed(0)
+    headed = build_network(mlp, (6,), latent_dim=3, n_classes=2)
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(headed.state_dict()[name], weight)
 
 
 def test_taps_are_the_stages_outputs_averaged_over_space():
@@ -53,22 +77,31 @@ def test_taps_are_the_stages_outputs_averaged_over_space():
     for name, stage in zip(("t1", "t2", "t3"), network.backbone, strict=False):
         x = stage(x)
         torch.testing.assert_close(parts[name], x.mean(dim=(2, 3)))
-    torch.testing.assert_close(
-        network.first_tap(torch.randn(3, 1, 16, 16)).shape, (3, 32)
-    )
 
 
-def test_first_tap_equals_the_ensembles_and_stops_there():
+def test_first_map_equals_the_ensembles_and_stops_there():
     network = build_network(lambda shape: Shaped(), (1, 8, 8), latent_dim=2).eval()
     x = torch.randn(3, 1, 8, 8)
-    expected = network.ensemble(x)["t1"]
+    parts = network.ensemble(x)
     network.backbone.calls.clear()
-    torch.testing.assert_close(network.first_tap(x), expected)
+    found = network.first_map(x)
     assert network.backbone.calls == []
+    assert found.shape == (3, 4, 6 * 6)
+    assert network.first_places == 36
+    torch.testing.assert_close(found, network.backbone.first(x).flatten(start_dim=2))
+    torch.testing.assert_close(found, parts["t1 map"])
+    torch.testing.assert_close(found.mean(dim=2), parts["t1"])
+
+
+def test_a_first_stage_that_gives_vectors_is_a_map_of_one_place():
+    network = build_network(mlp, (6,), latent_dim=3).eval()
+    x = torch.randn(5, 6)
+    assert network.first_places == 1
+    assert torch.equal(network.first_map(x)[:, :, 0], network.ensemble(x)["t1"])
 
 
 def test_initial_sigma_is_small():
-    _, log_sigma = build_network(mlp, (6,), latent_dim=3)(torch.randn(5, 6))
+    log_sigma = build_network(mlp, (6,), latent_dim=3)(torch.randn(5, 6)).log_sigma
     torch.testing.assert_close(log_sigma.exp(), torch.full((5, 3), 0.1))
 
 
@@ -173,3 +206,88 @@ def test_a_backbone_that_returns_no_vectors_is_explained():
 def test_unusable_autoencoders_are_explained(factory, message):
     with pytest.raises(ValueError, match=message):
         build_autoencoder(factory, (1, 8, 8))
+
+
+class Lazy(nn.Module):
+    """Its widths are unknown until it has seen an input."""
+
+    taps = ("a", "b", "c")
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
+            for _ in range(3)
+        )
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)))
+
+
+class LazyConvolution(nn.Sequential):
+    taps = ("0", "2", "5")
+
+    def __init__(self):
+        super().__init__(
+            *(nn.LazyConv2d(4, 3), nn.ReLU(), nn.LazyConv2d(8, 3), nn.ReLU()),
+            *(nn.Flatten(), nn.LazyLinear(6)),
+        )
+
+
+class OtherwiseInTraining(Lazy):
+    """As torchvision's Inception and GoogLeNet, which add outputs in training."""
+
+    def forward(self, x):
+        g = super().forward(x)
+        return (g, g) if self.training else g
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 9, 8)])
+def test_lazy_nets_get_their_widths_from_the_shape_of_the_input(shape):
+    """Regression: raw words about uninitialized parameters."""
+    make = Lazy if len(shape) == 1 else LazyConvolution
+    shared = make()
+    network = build_network(lambda input_shape: shared, shape, latent_dim=2)
+    assert network.training
+    assert network(torch.zeros(3, *shape))[0].shape == (3, 2)
+    assert not any(map(is_lazy, network.parameters()))
+    again = build_network(lambda input_shape: shared, shape, latent_dim=2)
+    assert again.backbone is not network.backbone
+
+
+def test_a_lazy_net_fits_saves_and_loads(table, tmp_path):
+    X, y = table
+    detector = VMDLSDetector(
+        lambda shape: Lazy(),
+        autoencoder=lambda shape: nn.Sequential(nn.LazyLinear(2), nn.LazyLinear(6)),
+        max_epochs=2,
+        autoencoder_epochs=1,
+        contamination=0.1,
+        random_state=0,
+    ).fit(X, y)
+    skvmdls.save(detector, tmp_path / "a")
+    loaded = skvmdls.load(
+        tmp_path / "a", backbone=detector.backbone, autoencoder=detector.autoencoder
+    )
+    np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
+
+
+def test_a_lazy_module_without_weights_is_no_factory_yet():
+    with pytest.raises(ValueError, match=r"Lazy is lazy.*module\(torch.zeros"):
+        from_module(Lazy(), Lazy.taps)
+
+
+def test_a_net_that_answers_otherwise_in_training_is_explained(table):
+    with pytest.raises(ValueError, match=r"in training, into a tuple of 2.*\[0\]"):
+        VMDLSDetector(lambda shape: OtherwiseInTraining(), max_epochs=1).fit(*table)
+
+
+def test_an_autoencoder_with_other_outputs_is_explained():
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ValueError, match=r"into a tuple of 2; .*self.net\(x\)\[0\]"):
+        build_autoencoder(lambda shape: Pair(5, 5), (5,))
+    with pytest.raises(ValueError, match="cannot take a batch.*RuntimeError"):
+        build_autoencoder(lambda shape: nn.Linear(3, 5), (5,))

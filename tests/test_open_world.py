@@ -101,7 +101,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     X = blobs(3, 4, seed=2)[0]
     measured = of_table._measure(X, by_class=True)
     evidence = of_table.evidence_
-    features = next(of_table._ensembles(X))
+    features = next(of_table._block_features(X))
     logits = np.concatenate(
         [
             parts["logit"]
@@ -461,8 +461,8 @@ X_NEW, Y_NEW = blobs(5, 4, seed=5)
     ("X", "y", "message"),
     [
         (X_NEW, Y_NEW, r"knows already: \[0, 1, 2\].*drop_classes.*fit again"),
-        (X_NEW[:4], ["a"] * 4, "labels of dtype <U1, but .* int64, such as 0"),
-        (X_NEW[:4], [3.5] * 4, "labels of dtype float64"),
+        (X_NEW[:4], ["a"] * 4, "labels of type string, such as 'a', but .* integer"),
+        (X_NEW[:4], [3.5] * 4, "labels of type float, such as 3.5"),
         (X_NEW[:4], [-1] * 4, "label -1"),
         (X_NEW[:4], [3, 3, 3, 4], r"one sample in y: \[4\]"),
         (X_NEW[:4], [3, 3, 3], "inconsistent numbers of samples"),
@@ -483,7 +483,7 @@ def test_bad_new_classes_leave_the_detector_as_it_was(of_table, X, y, message):
     [
         ([9], r"holds \[9\].*classes are \[0, 1, 2\]"),
         ([0, 1], "would leave 1; at least 2"),
-        (["0"], "does not know"),
+        (["0"], "labels of type string"),
     ],
 )
 def test_bad_drops_leave_the_detector_as_it_was(of_table, labels, message):

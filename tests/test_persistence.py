@@ -3,13 +3,17 @@
 import json
 import os
 import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bad_inputs import BAD_FILES
+from bad_inputs import BAD_FILES, X_GOOD, Y_GOOD
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import OAS
@@ -18,6 +22,7 @@ from sklearn.exceptions import NotFittedError
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.backbones import mlp
+from skvmdls.gaussians import ClassGaussians
 from skvmdls.persistence import CHECKSUM, FORMAT, KEY, _checksum
 from speed import extra_memory
 
@@ -45,6 +50,12 @@ def assert_same(loaded, detector, X):
         )
     assert loaded.offset_ == detector.offset_
     assert loaded.history_ == detector.history_
+    if isinstance(detector, VMDLSDetector):
+        assert loaded.autoencoder_history_ == detector.autoencoder_history_
+    for name in ("smallest_", "largest_", "were_bytes_"):
+        assert getattr(loaded.standardizer_, name) == getattr(
+            detector.standardizer_, name
+        )
     assert loaded.classes_.tolist() == detector.classes_.tolist()
     assert loaded.n_features_in_ == detector.n_features_in_
 
@@ -227,7 +238,7 @@ def array(name, value):
         (put("features", value=["mu", "t9"]), "features"),
         (put("covariance_type", value="round"), "cannot be loaded: 'round'"),
         (put("weighting", "scale", value=0.0), "a weighting of"),
-        (put("largest", value="big"), "expected float of at least 0, found 'big'"),
+        (put("range", value=[0.0, "big"]), "expected a range of two floats"),
         (put("history", value=[1]), "expected dict"),
         (
             array("network.mu.weight", lambda a: a[:, :3].copy()),
@@ -292,6 +303,108 @@ def test_other_files_are_refused(saved, tmp_path):
         skvmdls.load(tmp_path / "strangers")
     with pytest.raises(FileNotFoundError):
         skvmdls.load(tmp_path / "nothing")
+
+
+def test_a_folder_and_a_missing_file_are_told_apart(saved, tmp_path):
+    """Regression: a folder was "damaged: No such device"."""
+    for attempt in (skvmdls.load, partial(skvmdls.save, saved[0])):
+        with pytest.raises(IsADirectoryError, match=f"It is a folder.*{tmp_path}"):
+            attempt(tmp_path)
+    with pytest.raises(FileNotFoundError, match="No such file.*nothing"):
+        skvmdls.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="not written: '.*nowhere/a'"):
+        skvmdls.save(saved[0], tmp_path / "nowhere" / "a")
+    with pytest.raises(NotADirectoryError, match="detector.safetensors/a"):
+        skvmdls.load(saved[1] / "a")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_that_may_not_be_read_is_told_as_such(saved):
+    """Regression: it "does not exist". A child drops the rights of root."""
+    command = (
+        "import os, sys, skvmdls\n"
+        "path = sys.argv[1]\n"
+        "os.chmod(path, 0)\n"
+        "if os.geteuid() == 0:\n"
+        "    os.chmod(os.path.dirname(path), 0o711)\n"
+        "    os.seteuid(65534)\n"
+        "try:\n"
+        "    skvmdls.load(path)\n"
+        "except OSError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(saved[1], f"{folder}/a")
+        said = subprocess.run(
+            [sys.executable, "-c", command, f"{folder}/a"],
+            capture_output=True,
+            text=True,
+        ).stdout
+    assert said.startswith("PermissionError")
+    assert f"{folder}/a" in said
+
+
+def test_a_link_is_kept_on_saving(saved, tmp_path):
+    (tmp_path / "current").symlink_to("first")
+    skvmdls.save(saved[0], tmp_path / "current")
+    assert (tmp_path / "current").is_symlink()
+    assert skvmdls.load(tmp_path / "first").history_ == saved[0].history_
+
+
+def test_safetensors_reads_what_is_written(saved):
+    """Files are written without the library, which would copy all arrays first."""
+    arrays = load_file(saved[1])
+    assert arrays["network.mu.weight"].dtype == np.float32
+    np.testing.assert_array_equal(
+        arrays["gaussians.means"], saved[0].gaussians_.means.numpy()
+    )
+    assert arrays["network.backbone.stage1.1.num_batches_tracked"].shape == ()
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_saving_and_loading_many_classes_copy_nothing(kind, table, tmp_path):
+    """Regression: a thousand classes took four times the file's size."""
+    X, y = table
+    large = partial(large_detector, kind, X, y)
+    path = tmp_path / "a"
+    saving = extra_memory(partial(save_made, path), partial(make_and_keep, large))
+    size = path.stat().st_size / 2**20
+    loading = extra_memory(
+        partial(skvmdls.load, path), partial(save_and_load, tmp_path / "b", X, y)
+    )
+    assert size > (150 if kind == "full" else 2)
+    # The detector itself is about as large as its file.
+    assert size + saving < 2 * size + 8
+    assert loading < 2 * size + 8
+
+
+def large_detector(kind, X, y):
+    detector = quick(VMDLSbDetector, covariance_type="diag").fit(X, y)
+    n_classes, n = 80, detector.gaussians_.means.shape[1]
+    detector.classes_ = np.arange(n_classes)
+    shape = (n_classes, n, n) if kind == "full" else (n, n)
+    detector.gaussians_ = ClassGaussians(
+        np.ones((n_classes, n)), np.broadcast_to(np.eye(n), shape) + 1e-3, kind
+    )
+    return detector
+
+
+made = []
+
+
+def make_and_keep(make):
+    made.append(make())
+    with tempfile.TemporaryDirectory() as folder:
+        skvmdls.save(quick(VMDLSbDetector).fit(X_GOOD, Y_GOOD), f"{folder}/small")
+
+
+def save_made(path):
+    skvmdls.save(made[0], path)
+
+
+def save_and_load(path, X, y):
+    skvmdls.save(quick(VMDLSbDetector).fit(X, y), path)
+    skvmdls.load(path)
 
 
 def test_mutated_files_load_equal_or_are_refused(saved, table):

@@ -8,35 +8,29 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from skvmdls import VMDLSDetector
 from skvmdls.backbones import mlp
 from skvmdls.network import build_network
 from skvmdls.training import (
     AutoencoderPlan,
     NetworkPlan,
     _ClassMeans,
+    joint_loss,
     seeded,
     train_autoencoder,
     train_network,
 )
 
 CPU = torch.device("cpu")
-PLAN = NetworkPlan(
+PLAN = NetworkPlan.of(
+    VMDLSDetector(classification_weight=0.0, learning_rate=2e-3, weight_decay=0.0),
     epochs=20,
-    learning_rate=2e-3,
-    weight_decay=0.0,
-    augmentation=None,
     dtype=torch.float32,
-    verbose=0,
     classes_per_batch=10,
-    samples_per_class=16,
-    triplet_margin=0.1,
     distancing_margin=8.0,
-    margin_warmup=0.5,
-    prior_variance=0.1,
-    kl_weight=0.1,
-    kl_warmup=0.5,
-    freeze_epochs=0,
 )
+# Whatever the defaults are: both kinds of losses count.
+BESIDE_A_HEAD = dataclasses.replace(PLAN, classification_weight=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +42,8 @@ def data():
 
 def trained(data, plan=PLAN, seed=0):
     with seeded(seed, CPU):
-        network = build_network(mlp, tuple(data[0].shape[1:]), latent_dim=8)
+        n_logits = 10 if plan.classification_weight > 0 else 0
+        network = build_network(mlp, tuple(data[0].shape[1:]), 8, n_logits)
         return network, train_network(network, *data, plan, seed)
 
 
@@ -72,6 +67,99 @@ def test_history_has_a_figure_of_each_kind_for_each_epoch(usual):
     }
     assert {len(values) for values in history.values()} == {PLAN.epochs}
     assert np.isfinite(list(history.values())).all()
+
+
+def test_without_a_head_the_loss_is_the_papers_sum(usual, data):
+    _, history = usual
+    terms = [np.array(history[name]) for name in ("triplet", "distancing", "kl")]
+    np.testing.assert_allclose(history["loss"], sum(terms), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def beside_a_head(data):
+    return trained(data, BESIDE_A_HEAD)
+
+
+def test_a_head_has_its_figures_and_learns(beside_a_head, usual, data):
+    network, history = beside_a_head
+    assert set(history) == {*usual[1], "cross_entropy", "head_accuracy"}
+    assert {len(values) for values in history.values()} == {PLAN.epochs}
+    assert np.isfinite(list(history.values())).all()
+    assert history["cross_entropy"][0] > 10 * history["cross_entropy"][-1]
+    assert history["head_accuracy"][0] < 0.9 < 0.99 < history["head_accuracy"][-1]
+    X, y = data
+    with torch.no_grad():
+        logits = network(X).logits
+    assert (logits.argmax(dim=1) == y).float().mean() > 0.99
+
+
+def test_beside_a_head_the_latent_space_keeps_its_shape(beside_a_head):
+    _, history = beside_a_head
+    assert history["separation"][-1] > 0.6 * np.sqrt(PLAN.distancing_margin)
+    assert history["accuracy"][-1] > 0.98
+    assert history["divergence"][-1] < history["divergence"][9]
+
+
+def test_a_head_alone_trains_no_latent_space(data):
+    alone = dataclasses.replace(BESIDE_A_HEAD, metric_weight=0.0, epochs=5)
+    _, history = trained(data, alone)
+    np.testing.assert_allclose(history["loss"], history["cross_entropy"], rtol=1e-5)
+    assert history["head_accuracy"][-1] > 0.95
+    np.testing.assert_allclose(history["sigma"], 0.1, rtol=1e-4)
+
+
+def terms(triplet, distancing, kl, cross_entropy=None):
+    values = {"triplet": triplet, "distancing": distancing, "kl": kl}
+    if cross_entropy is not None:
+        values["cross_entropy"] = cross_entropy
+    return {
+        name: torch.tensor(value, requires_grad=True) for name, value in values.items()
+    }
+
+
+def weighed(classification_weight=1.0, metric_weight=1.0):
+    return dataclasses.replace(
+        PLAN, classification_weight=classification_weight, metric_weight=metric_weight
+    )
+
+
+def test_joint_loss_without_a_head_is_the_weighted_sum():
+    for metric_weight in (0.0, 0.25, 1.0):
+        loss = joint_loss(terms(0.5, 3.0, 0.25), weighed(0.0, metric_weight))
+        assert loss.item() == pytest.approx(3.75 * metric_weight)
+
+
+def test_joint_loss_never_lets_the_margins_drown_the_head():
+    """However far they are missed, the head's gradient is its own, theirs bounded."""
+    for missed in (0.0, 0.1, 1.0, 5.0, 100.0, 1e6):
+        given = terms(missed / 2, missed / 2, 0.1, 0.7)
+        loss = joint_loss(given, weighed(2.0, 0.5))
+        loss.backward()
+        assert given["cross_entropy"].grad == 2.0
+        assert 0 <= given["triplet"].grad <= 0.5
+        assert given["triplet"].grad == given["distancing"].grad
+        assert torch.isfinite(loss)
+        assert loss >= 2 * 0.7 - 1e-6
+
+
+def test_joint_loss_counts_margins_less_the_further_they_are_missed():
+    gradients = []
+    for missed in (0.01, 0.3, 2.0, 7.0):
+        given = terms(missed, 0.0, 0.0, 0.7)
+        joint_loss(given, weighed()).backward()
+        gradients.append(given["triplet"].grad.item())
+    assert gradients[0] > 0.9
+    assert gradients == sorted(gradients, reverse=True)
+    assert gradients[-1] < 0.2
+
+
+def test_joint_loss_scales_with_its_weights():
+    given = terms(0.2, 0.3, 0.1, 0.7)
+    one, metric, both = (
+        joint_loss(given, weighed(*pair)).item() for pair in ((1, 0), (0, 1), (3, 0.5))
+    )
+    assert one == pytest.approx(0.7)
+    assert both == pytest.approx(3 * one + 0.5 * metric)
 
 
 def test_the_divergence_falls_once_kl_is_on(usual):
@@ -171,7 +259,7 @@ def test_unequal_classes_and_more_classes_than_a_batch_holds(data):
     )
     network, _ = trained((X[rows], y[rows]), plan)
     with torch.no_grad():
-        mu, _ = network(X[rows])
+        mu = network(X[rows]).mu
     means = torch.stack([mu[y[rows] == c].mean(dim=0) for c in range(10)])
     nearest = torch.cdist(mu, means).argmin(dim=1)
     assert (nearest == y[rows]).float().mean() > 0.9
@@ -202,8 +290,8 @@ def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
 def test_the_autoencoder_learns(data):
     X, _ = data
     autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
-    plan = AutoencoderPlan(
-        epochs=10, learning_rate=1e-2, weight_decay=0.0, verbose=0, batch_size=64
+    plan = AutoencoderPlan.of(
+        VMDLSDetector(learning_rate=1e-2, weight_decay=0.0), epochs=10, batch_size=64
     )
     history = train_autoencoder(autoencoder, X, plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))

@@ -432,6 +432,16 @@ EXPERIMENTS = {
         _cifar10,
         _photograph_presets(_CIFAR10_CPU | {"seeds": 3}, 50_000, "densenet_bc100"),
     ),
+    "all-cifar10": Experiment(
+        "CIFAR-10, all 50,000 training images: what two cores can train in 40 minutes",
+        _cifar10,
+        {
+            "quick": _preset(2_000, 1_000, _photograph_settings(2)),
+            "cpu": _preset(50_000, 10_000, _photograph_settings(16)),
+            "paper": _preset(50_000, 10_000, _photograph_settings(100)),
+        },
+        measure=alone,
+    ),
     "ood-cifar100": Experiment(
         "CIFAR-100 against other photographs and noise, by AUROC and TNR (the paper's "
         "Table 1)",

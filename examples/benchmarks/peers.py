@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
 from skvmdls._devices import autocast, resolve_device
+from skvmdls._fitting import network_plan
 from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.inputs import check_inputs
 from skvmdls.network import build_network
@@ -104,14 +105,13 @@ def train_softmax(
     >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
     >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
     >>> net = SoftmaxNet(mlp, (6,), n_classes=2)
-    >>> train_softmax(net, X, y, detector._network_plan(torch.device("cpu")))
+    >>> train_softmax(net, X, y, network_plan(detector, len(X), torch.device("cpu")))
     >>> net.training
     False
     """
     batch_size = plan.classes_per_batch * plan.samples_per_class
     n_batches = max(1, round(len(inputs) / batch_size))
     optimizer, schedule = _optimizer(net, plan, plan.epochs * n_batches)
-    smoothing = getattr(plan, "label_smoothing", 0.0)
     net.train()
     epochs = range(plan.epochs)
     for _ in tqdm(epochs, "softmax net", unit="epoch", disable=not plan.verbose):
@@ -119,9 +119,7 @@ def train_softmax(
         for batch in order.tensor_split(n_batches):
             with autocast(inputs.device, plan.dtype):
                 logits = net(_augmented(inputs[batch], plan))
-            loss = F.cross_entropy(
-                logits.float(), labels[batch], label_smoothing=smoothing
-            )
+            loss = F.cross_entropy(logits.float(), labels[batch])
             _descend(loss, optimizer, schedule)
     net.eval()
 
@@ -159,7 +157,7 @@ def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
     factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
     with seeded(task.seed, device):
         net = SoftmaxNet(factory, input_shape, len(detector.classes_)).to(device)
-        train_softmax(net, inputs, labels, detector._network_plan(device))
+        train_softmax(net, inputs, labels, network_plan(detector, len(inputs), device))
     # Peers must not pay for gradients of the weights, which none of them uses.
     return net.requires_grad_(False), inputs, labels
 

@@ -12,7 +12,14 @@ from protocol import OURS
 from speed import LIMITS
 from tables import TEST_TABLES, TUNING_TABLES
 
-__all__ = ["PAGES", "experiment_of", "performance_page", "recipe_page", "results_page"]
+__all__ = [
+    "PAGES",
+    "experiment_of",
+    "performance_page",
+    "recipe_page",
+    "results_page",
+    "trials_page",
+]
 
 MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
 COSTS = ("fit seconds", "microseconds a point", "closed-set accuracy", "acceptance")
@@ -193,6 +200,39 @@ def recipe_page(folder: Path) -> str:
                 lines += [f"## {experiment}, {preset}", "", meaning, ""]
                 lines += [*_recipe_table(stored), ""]
     return "\n".join(lines)
+
+
+def trials_page(folder: Path) -> str:
+    """Set out what each training of `trials.json` gave, in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files.
+
+    Returns
+    -------
+    page : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> trials_page(Path(tempfile.mkdtemp())).splitlines()[0]
+    '# What each training gave'
+    """
+    lines = ["# What each training gave", ""]
+    path = folder / "trials.json"
+    if not path.exists():
+        return "\n".join(lines)
+    stored = json.loads(path.read_text())
+    measures = list(stored["trials"][0]["AUROC"])
+    lines += [stored["about"], ""]
+    lines += _head(["trained by", "data", "split", "accuracy", *measures], n_texts=3)
+    for trial in sorted(stored["trials"], key=lambda t: (t["data"], t["training"])):
+        places = [trial["training"], trial["data"], trial["split"]]
+        found = [trial["accuracy"], *(trial["AUROC"].get(name) for name in measures)]
+        lines.append(_row(places + ["" if x is None else f"{x:.4f}" for x in found]))
+    return "\n".join([*lines, ""])
 
 
 def _recipe_table(stored: dict[str, Any]) -> list[str]:
@@ -427,4 +467,5 @@ PAGES = {
     "results.md": results_page,
     "performance.md": performance_page,
     "recipe_runs.md": recipe_page,
+    "recipe_trials.md": trials_page,
 }

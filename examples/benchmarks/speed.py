@@ -346,24 +346,12 @@ def _precision(backbone: str, turns: int, n_batches: int) -> Row:
 
 
 def _plan(epochs: int, dtype: torch.dtype) -> NetworkPlan:
-    return NetworkPlan(
+    return NetworkPlan.of(
+        VMDLSbDetector(kl_warmup=0.0, samples_per_class=SAMPLES_PER_CLASS),
         epochs=epochs,
-        learning_rate=1e-3,
-        weight_decay=1e-2,
-        verbose=0,
-        augmentation=None,
         dtype=dtype,
         classes_per_batch=N_CLASSES,
-        samples_per_class=SAMPLES_PER_CLASS,
-        triplet_margin=0.1,
         distancing_margin=32.0,
-        margin_warmup=0.5,
-        prior_variance=0.1,
-        kl_weight=0.1,
-        kl_warmup=0.0,
-        freeze_epochs=0,
-        classification_weight=1.0,
-        metric_weight=1.0,
     )
 
 

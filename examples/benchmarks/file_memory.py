@@ -1,0 +1,120 @@
+"""Peak memory of saving and of loading a detector of many classes.
+
+Each is done in a process of its own, which has saved and loaded a small detector
+before, so that imports do not count. What saving takes is beyond the detector, which is
+about as large as its file; what loading takes is with it. Needs Linux.
+
+    python examples/benchmarks/file_memory.py --classes 1000
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import skvmdls
+from records import surroundings
+from skvmdls import VMDLSbDetector
+from skvmdls.gaussians import ClassGaussians
+from speed import extra_memory
+
+N_FEATURES = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
+    options = parser.parse_args()
+    if options.show:
+        print(table(json.loads(options.show.read_text())))
+        return
+    found = {
+        "rows": [measured(kind, options.classes) for kind in ("full", "tied")],
+        "command": shlex.join(["python", *sys.argv]),
+        "surroundings": surroundings(),
+    }
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+def measured(kind: str, n_classes: int) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "detector.safetensors"
+        warm_up = partial(save_and_load, Path(folder) / "small")
+        saving = extra_memory(
+            partial(save_prepared, path), partial(prepare, kind, n_classes, path)
+        )
+        return {
+            "classes": n_classes,
+            "covariances": kind,
+            "file, MiB": path.stat().st_size / 2**20,
+            "saving, MiB": saving,
+            "loading, MiB": extra_memory(partial(skvmdls.load, path), warm_up),
+        }
+
+
+def made(kind: str, n_classes: int) -> VMDLSbDetector:
+    """Fit variances, which is quick, and put covariances of the same size in."""
+    rng = np.random.default_rng(0)
+    y = np.arange(4 * n_classes) % n_classes
+    X = rng.normal(size=(len(y), N_FEATURES)).astype(np.float32)
+    detector = VMDLSbDetector(
+        max_epochs=1, fusion="early", covariance_type="diag", random_state=0
+    )
+    detector.fit(X, y)
+    gaussians: Any = detector.gaussians_["ensemble"]
+    means = gaussians.means.numpy()
+    n = means.shape[1]
+    precisions = np.zeros((n_classes, n, n) if kind == "full" else (n, n))
+    precisions[..., np.arange(n), np.arange(n)] = 1.0
+    # Zeros that were never written would take no memory.
+    precisions += 1e-3
+    detector.gaussians_["ensemble"] = ClassGaussians(means, precisions, kind)
+    return detector
+
+
+prepared: list[VMDLSbDetector] = []
+
+
+def prepare(kind: str, n_classes: int, path: Path) -> None:
+    save_and_load(path.with_name("small"))
+    prepared.append(made(kind, n_classes))
+
+
+def save_prepared(path: Path) -> None:
+    skvmdls.save(prepared[0], path)
+
+
+def save_and_load(path: Path) -> None:
+    skvmdls.save(made("full", 3), path)
+    skvmdls.load(path)
+
+
+def table(found: dict) -> str:
+    columns = ("file, MiB", "saving, MiB", "loading, MiB")
+    lines = [
+        f"| classes | covariances | {' | '.join(columns)} |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['classes']:,} | {row['covariances']} | "
+        + " | ".join(f"{row[column]:,.0f}" for column in columns)
+        + " |"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What a fit trains, and from what: from checked data to nets and Gaussians.
+
+Everything that decides them stands here or in a room that this one imports, and belongs
+to ``TRAINING_ROOMS``. What judges the trained, evidence and threshold, comes after.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from skvmdls._checkpoints import Stage
+from skvmdls._devices import fits_on, place_to_score, resolve_precision
+from skvmdls._workshop import Workshop
+from skvmdls.augmentation import resolve_augmentation
+from skvmdls.autoencoder import AUTOENCODERS
+from skvmdls.backbones import BACKBONES, resolve_factory
+from skvmdls.calibration import HeldOut, hold_out, warn_of_small_classes
+from skvmdls.gaussians import (
+    ClassGaussians,
+    check_class_sizes,
+    fit_gaussians,
+    kept_for_another_pass,
+)
+from skvmdls.inputs import Standardizer
+from skvmdls.network import VariationalNetwork, build_autoencoder, build_network
+from skvmdls.scoring import block_features
+from skvmdls.training import (
+    AutoencoderPlan,
+    History,
+    NetworkPlan,
+    train_autoencoder,
+    train_network,
+    usual_epochs,
+)
+
+__all__ = ["Learned", "autoencoder_plan", "learn", "network_plan"]
+
+# Share of the held-out rows that set the score's constants; the others the threshold.
+EVIDENCE_SHARE = 0.25
+
+
+class Learned(NamedTuple):
+    """What the training rows teach, by the names of a detector's attributes."""
+
+    split_: HeldOut
+    standardizer_: Standardizer
+    network_: VariationalNetwork
+    history_: History
+    autoencoder_: nn.Module | None
+    autoencoder_history_: History | None
+    gaussians_: nn.ModuleDict
+
+
+class _Nets(NamedTuple):
+    network: VariationalNetwork
+    history: History
+    autoencoder: nn.Module | None = None
+    autoencoder_history: History | None = None
+
+
+def learn(
+    detector: Any,
+    X: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    workshop: Workshop,
+) -> Learned:
+    """Hold rows of X (n, ...) out, standardise the others, train, fit the Gaussians.
+
+    The detector gives its parameters, and `classes_`, `input_shape_` and `view_`.
+    """
+    shares = detector.calibration_fraction, EVIDENCE_SHARE
+    split = hold_out(labels, *shares, workshop.random_state, groups)
+    warn_of_small_classes(detector.classes_, labels, groups)
+    X, labels = X[split.training], labels[split.training]
+    check_class_sizes(np.bincount(labels), detector.covariance_type)
+    standardizer = Standardizer().fit(X)
+    with workshop.checkpoint.named_if_interrupted():
+        nets = _trained(detector, standardizer, X, labels, workshop)
+        gaussians = _fitted_gaussians(detector, nets, standardizer, X, labels, workshop)
+    return Learned(split, standardizer, *nets, gaussians)
+
+
+def _trained(
+    detector: Any,
+    standardizer: Standardizer,
+    X: np.ndarray,
+    labels: np.ndarray,
+    workshop: Workshop,
+) -> _Nets:
+    shape = detector.input_shape_
+    inputs, targets = standardizer.transform(X), torch.from_numpy(labels)
+    if fits_on(inputs, workshop.device):
+        inputs, targets = inputs.to(workshop.device), targets.to(workshop.device)
+    backbone = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
+    # VMDLSbDetector has none.
+    choice = getattr(detector, "autoencoder", None)
+    autoencoder = choice and resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
+    n_logits = len(detector.classes_) if detector.classification_weight > 0 else 0
+    plan = network_plan(detector, len(X), workshop.device)
+    network, history = workshop.trained(
+        "network",
+        lambda: build_network(backbone, shape, detector.latent_dim, n_logits),
+        lambda net, seed, stage: train_network(net, inputs, targets, plan, seed, stage),
+        {"inputs": inputs, "labels": targets, "plan": plan},
+    )
+    if autoencoder is None:
+        return _Nets(network, history)
+    ae_plan = autoencoder_plan(detector)
+    reconstructing = workshop.trained(
+        "autoencoder",
+        lambda: build_autoencoder(autoencoder, shape),
+        lambda net, seed, stage: train_autoencoder(net, inputs, ae_plan, seed, stage),
+        {"inputs": inputs, "plan": ae_plan},
+    )
+    return _Nets(network, history, *reconstructing)
+
+
+def network_plan(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
+    """How a detector that knows its inputs and classes trains its network on rows."""
+    margin = detector.distancing_margin
+    classes_per_batch = min(len(detector.classes_), detector.classes_per_batch or 10)
+    n_batches = max(1, round(n_rows / classes_per_batch / detector.samples_per_class))
+    is_table = len(detector.input_shape_) == 1
+    epochs = detector.max_epochs
+    return NetworkPlan.of(
+        detector,
+        epochs=usual_epochs(n_batches, is_table) if epochs == "auto" else int(epochs),
+        augmentation=resolve_augmentation(detector.augmentation, detector.input_shape_),
+        dtype=resolve_precision(detector.precision, device),
+        classes_per_batch=classes_per_batch,
+        distancing_margin=detector.latent_dim if margin is None else margin,
+    )
+
+
+def autoencoder_plan(detector: Any) -> AutoencoderPlan:
+    """How a detector trains its autoencoder."""
+    return AutoencoderPlan.of(
+        detector, epochs=detector.autoencoder_epochs, batch_size=128
+    )
+
+
+def _fitted_gaussians(
+    detector: Any,
+    nets: _Nets,
+    standardizer: Standardizer,
+    X: np.ndarray,
+    labels: np.ndarray,
+    workshop: Workshop,
+) -> nn.ModuleDict:
+    names = ("covariance_type", "covariance_estimator", "covariance_pooling")
+    kind = {name: getattr(detector, name) for name in names}
+
+    def fit(stage: Stage) -> nn.ModuleDict:
+        if stage.state is not None:
+            kept = stage.state.items()
+            return nn.ModuleDict(
+                {
+                    block: ClassGaussians.from_state(state, detector.covariance_type)
+                    for block, state in kept
+                }
+            )
+        is_table = len(detector.input_shape_) == 1
+        scoring = (nets.network, nets.autoencoder)
+        place = place_to_score(workshop.device, is_table, *scoring)
+
+        def features(label: int) -> Any:
+            rows = standardizer.batches(X[labels == label], detector.batch_size, *place)
+            return block_features(*scoring, rows, detector.view_)
+
+        classes = detector.classes_.tolist()
+        gaussians = fit_gaussians(
+            kept_for_another_pass(features), classes, *kind.values()
+        )
+        stage.keep({block: g.state_dict() for block, g in gaussians.items()})
+        return nn.ModuleDict(gaussians)
+
+    return workshop.fitted(
+        "gaussians",
+        fit,
+        {
+            "network": nets.network,
+            "autoencoder": nets.autoencoder,
+            "X": X,
+            "labels": labels,
+            "view": detector.view_,
+            **kind,
+        },
+    )
