@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from skvmdls.calibration import WeightCalibration
-from skvmdls.evidence import Evidence
+from skvmdls.evidence import TAIL, Evidence
 
-__all__ = ["ByClass", "KnownClasses", "Measured"]
+__all__ = ["ByClass", "KnownClasses", "Measured", "lowest_answered"]
 
 # How much the parts count beside the head in choosing the class; see docs/recipe.md.
 PARTS_IN_LABEL = 0.5
@@ -63,10 +63,12 @@ class KnownClasses:
     evidence is that of the class that explains it best. A class that was added later is
     unknown to the net, and to its head: it has to explain all parts alone, the logit
     aside, which says nothing for or against it and counts as typical. A point is given
-    to whichever scores higher.
+    to whichever scores higher; but one that is far from all stays with the head's
+    class. (Trained classes are narrow, and others wide: far out, these come first.)
 
     `positions` (n_classes,) are those among the classes of `fit`, -1 if added; the
-    constants that scores need are there as soon as they are fitted.
+    constants that scores need are there as soon as they are fitted; an added class is
+    answered down to its score in `lowest` (n_classes,).
 
     Examples
     --------
@@ -80,6 +82,7 @@ class KnownClasses:
     positions: np.ndarray
     evidence: Evidence | None = None
     product: WeightCalibration | None = None
+    lowest: np.ndarray | None = None
 
     @classmethod
     def of_fit(cls, n_classes: int) -> "KnownClasses":
@@ -162,9 +165,34 @@ class KnownClasses:
             winners = np.concatenate(
                 [fitted[of_fit.argmax(axis=1)][:, None], winners], axis=1
             )
-        best = self.score(raw, likelihood, found.weight[:, None]).argmax(axis=1)
+        scores = self.score(raw, likelihood, found.weight[:, None])
+        best, answered = scores.argmax(axis=1), scores.argmax(axis=1)
         rows = np.arange(n)
+        if len(fitted) and self.lowest is not None:
+            is_far = scores[rows, best] < self.lowest[classes[rows, best]]
+            answered[is_far] = 0
         measured = Measured(
-            found.log_likelihood, raw[rows, best], classes[rows, best], found.weight
+            found.log_likelihood, raw[rows, best], classes[rows, answered], found.weight
         )
         return measured, winners[rows, best]
+
+
+def lowest_answered(
+    fit_positions: np.ndarray,
+    scores: np.ndarray,
+    class_scores: np.ndarray,
+    labels: np.ndarray,
+) -> np.ndarray:
+    """Down to which score each class is answered, (n_classes,), by held-out points.
+
+    For an added class twice the usual range below its median, or as far as twice its
+    own points go; for those of `fit`, which take what is left, down to minus infinity.
+    """
+    lowest = np.full(len(fit_positions), -np.inf)
+    usual = np.median(scores) - np.quantile(scores, TAIL)
+    for label in np.flatnonzero(fit_positions < 0):
+        own = class_scores[labels == label]
+        if len(own):
+            middle = np.median(own)
+            lowest[label] = middle - 2 * max(usual, middle - own.min())
+    return lowest

@@ -17,7 +17,7 @@ from skvmdls._class_changes import (
     fit_new_classes,
     rearranged,
 )
-from skvmdls._decisions import Measured
+from skvmdls._decisions import Measured, lowest_answered
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import group_ids, plain, warn
 from skvmdls.calibration import (
@@ -35,6 +35,14 @@ from skvmdls.inputs import labels_with_unknown
 from skvmdls.scoring import block_features
 
 __all__ = ["OpenWorld"]
+
+# What held-out points decide; the last two hold positions of classes.
+HELD_OUT = (
+    "calibration_scores_",
+    "calibration_class_scores_",
+    "calibration_labels_",
+    "calibration_winners_",
+)
 
 # A new class is too close to a known one that more than half of its rows are taken for,
 # within the range of 95 % of the known points.
@@ -211,13 +219,9 @@ class OpenWorld:
         winners = measured.winners
         if hasattr(self, "weight_calibration_"):
             winners = measured.class_log_likelihood.argmax(axis=1)[:, None]
-        rows = np.arange(len(labels))
-        return {
-            "calibration_scores_": self._scores(measured),
-            "calibration_class_scores_": measured.class_scores[rows, labels],
-            "calibration_labels_": labels,
-            "calibration_winners_": winners,
-        }
+        own_scores = measured.class_scores[np.arange(len(labels)), labels]
+        found = (self._scores(measured), own_scores, labels, winners)
+        return dict(zip(HELD_OUT, found, strict=True))
 
     def _warn_of_few_held_out(self) -> None:
         if self._promises_by_class():
@@ -359,16 +363,17 @@ class OpenWorld:
             fit_positions_=np.concatenate([self.fit_positions_, added])[order],
             gaussians_=nn.ModuleDict(rearranged(self.gaussians_, order, gaussians)),
         )
-        own = position[n_old + labels[rows.threshold]]
-        found = changed._held_out_scores(X[rows.threshold], own)
         before = {
             name: position[getattr(self, name)]
-            if name in ("calibration_labels_", "calibration_winners_")
+            if name in HELD_OUT[2:]
             else getattr(self, name)
-            for name in found
+            for name in HELD_OUT
         }
+        changed.__dict__.update(before)
+        own = position[n_old + labels[rows.threshold]]
+        found = changed._held_out_scores(X[rows.threshold], own)
         changed.__dict__.update(
-            {name: np.concatenate([before[name], found[name]]) for name in found}
+            {name: np.concatenate([before[name], found[name]]) for name in HELD_OUT}
         )
         self._warn_of_close_classes(X, new[labels])
         changed._warn_of_few_held_out()
@@ -442,12 +447,18 @@ class OpenWorld:
         changed.__dict__.update(vars(self) | attributes)
         return changed
 
+    def _lowest_answered(self) -> np.ndarray | None:
+        if (self.fit_positions_ >= 0).all():
+            return None
+        scores = self.calibration_scores_
+        return lowest_answered(self.fit_positions_, scores, *self._calibration)
+
     def _warn_of_close_classes(self, X: np.ndarray, y: np.ndarray) -> None:
         measured = self._measure(X)
         scores = self._scores(measured)
         is_usual = conformal_p_value(self.calibration_scores_, scores) > CLOSE_P_VALUE
         close = []
-        for label in np.unique(y):
+        for label in np.unique(y).tolist():
             taken = measured.most_likely[is_usual & (y == label)]
             counts = np.bincount(taken, minlength=len(self.classes_))
             share = counts.max() / np.sum(y == label)

@@ -493,9 +493,12 @@ class BaseDetector(
 
     @property
     def _known(self) -> KnownClasses:
-        constants = ("evidence_", "weight_calibration_")
-        found = (getattr(self, name, None) for name in constants)
-        return KnownClasses(self.fit_positions_, *found)
+        return KnownClasses(
+            self.fit_positions_,
+            getattr(self, "evidence_", None),
+            getattr(self, "weight_calibration_", None),
+            self._lowest_answered(),
+        )
 
     def _scores(self, measured: Measured) -> np.ndarray:
         return self._known.score(measured.raw, measured.log_likelihood, measured.weight)

@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skvmdls
+from skvmdls import _open_world
 from skvmdls._devices import compute_in_one_thread_if_forked
 from skvmdls._files import write_atomically
 from skvmdls._states import check_shape, is_finite, stored_array
@@ -46,12 +47,7 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 # Not needed to score; and paths to write to, which are not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
-HELD_OUT = (
-    "calibration_scores",
-    "calibration_class_scores",
-    "calibration_labels",
-    "calibration_winners",
-)
+HELD_OUT = tuple(name.removesuffix("_") for name in _open_world.HELD_OUT)
 HISTORIES = ("history_", "autoencoder_history_")
 LARGEST_INPUT = 2**22
 # safetensors' names of the types that arrays of ours may have.
