@@ -1,4 +1,4 @@
-"""What all pictures share: being drawn, and drawn again; colours; pictures of points."""
+"""What all pictures share: being drawn again, colours, pictures of points."""
 
 from typing import TYPE_CHECKING, Self
 

@@ -35,8 +35,8 @@ class ExplanationDisplay(Display):
         The parts of the evidence.
     answers : array-like of shape (n,), optional
         What `predict` says.
-    images, reconstructions : array-like of shape (n, height, width) or \\
-            (n, channels, height, width), optional
+    images, reconstructions : array-like, optional
+        Of shape (n, height, width) or (n, channels, height, width).
     columns : sequence of str, optional
         Names of a table's columns.
 
@@ -116,7 +116,7 @@ class ExplanationDisplay(Display):
                 below = ax.inset_axes((left, 0.06, width, 0.36))
                 self._draw_contributions(below, i)
             elif self.images is not None:
-                self._draw_pictures(ax, i, left, width)
+                self._draw_pictures(ax, self.images, i, left, width)
         return 1.0 + 3.2 * n, 5.5
 
     def _draw_evidence(self, ax: "Axes", i: int, lowest: float) -> None:
@@ -153,8 +153,10 @@ class ExplanationDisplay(Display):
         if i == 0:
             ax.set_xlabel("contribution to the score of x (nats)", fontsize=8)
 
-    def _draw_pictures(self, ax: "Axes", i: int, left: float, width: float) -> None:
-        pictures = [("input", as_pictures(self.images)[i], "gray")]
+    def _draw_pictures(
+        self, ax: "Axes", images: ArrayLike, i: int, left: float, width: float
+    ) -> None:
+        pictures = [("input", as_pictures(images)[i], "gray")]
         if self.reconstructions is not None:
             rebuilt = as_pictures(self.reconstructions)[i]
             pictures.append(("reconstruction", rebuilt, "gray"))
