@@ -120,7 +120,7 @@ def draw(
     detector: VMDLSDetector, monitor: ShiftMonitor, X: np.ndarray, path: Path
 ) -> None:
     figure, (above, below) = plt.subplots(
-        2, 1, figsize=(11, 10), height_ratios=(2, 3), layout="constrained"
+        2, 1, figsize=(12, 8.5), height_ratios=(1, 1.5), layout="constrained"
     )
     ShiftDisplay.from_monitor(monitor, ax=above)
     ExplanationDisplay.from_estimator(detector, X, ax=below)

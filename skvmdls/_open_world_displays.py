@@ -110,14 +110,14 @@ class ExplanationDisplay(Display):
         lowest = min(-2.0, float(self.explanation.evidence.min()))
         for i in range(n):
             left, width = (i + 0.22) / n, 0.72 / n
-            bars = ax.inset_axes((left, 0.58, width, 0.34))
+            bars = ax.inset_axes((left, 0.56, width, 0.36))
             self._draw_evidence(bars, i, lowest)
             if "contributions" in self.explanation:
                 below = ax.inset_axes((left, 0.06, width, 0.36))
                 self._draw_contributions(below, i)
             elif self.images is not None:
                 self._draw_pictures(ax, self.images, i, left, width)
-        return 1.0 + 3.2 * n, 5.5
+        return 1.0 + 3.6 * n, 5.0
 
     def _draw_evidence(self, ax: "Axes", i: int, lowest: float) -> None:
         evidence = self.explanation.evidence[i]
@@ -126,8 +126,11 @@ class ExplanationDisplay(Display):
         ax.axvspan(-1, 1, color="0.9", zorder=0)
         ax.barh(places, evidence, color=colours)
         ax.axvline(0, color="black", lw=0.8)
-        ax.set_xscale("symlog", linthresh=2)
+        ax.set_xscale("symlog", linthresh=2, linscale=1)
         ax.set_xlim(1.5 * lowest, 3)
+        ticks = [-(10**k) for k in range(1, 1 + int(np.log10(-1.5 * lowest)))]
+        ax.set_xticks([*ticks, -1, 0, 1], [f"{t:g}" for t in [*ticks, -1, 0, 1]])
+        ax.set_xticks([], minor=True)
         ax.set_yticks(places, self.names, fontsize=8)
         ax.invert_yaxis()
         ax.tick_params(axis="x", labelsize=7)
@@ -166,7 +169,7 @@ class ExplanationDisplay(Display):
         low, high = float(pictures[0][1].min()), float(pictures[0][1].max())
         for place, (name, picture, colours) in enumerate(pictures):
             share = width / len(pictures)
-            own = ax.inset_axes((left + place * share, 0.1, 0.92 * share, 0.32))
+            own = ax.inset_axes((left + place * share, 0.12, 0.95 * share, 0.32))
             shown = picture.squeeze()
             if name == "residual":
                 own.imshow(shown, cmap=colours, vmin=0)
