@@ -123,7 +123,7 @@ def draw_scores(
     axes.axvline(top - detector.offset_, color="black", ls="--", label="threshold")
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.set_xlabel("largest score minus score (nats, weighted; log scale)")
+    axes.set_xlabel("largest score minus score (in ranges of known points; log scale)")
     axes.set_ylabel("test images")
     axes.set_title("Scores: accepted right of the threshold")
     axes.legend(loc="upper right")

@@ -31,24 +31,9 @@ KINDS = (
 def as_labels(y: ArrayLike, name: str = "y") -> np.ndarray:
     """Make a one-dimensional array of labels, in a type that holds each exactly.
 
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-        Strings, integers, whole floats or booleans, in lists, arrays, tensors, pandas'
-        or other libraries' columns.
-    name : str, default="y"
-        For messages.
-
-    Returns
-    -------
-    labels : ndarray of shape (n,), of strings (dtype str or object), integers, floats
-        or booleans
-
-    Raises
-    ------
-    ValueError
-        For missing labels, labels of two types, and types that cannot be answered; the
-        message says how to convert them.
+    Takes strings, integers, whole floats or booleans, in lists, arrays, tensors,
+    pandas' or other libraries' columns. Missing labels, labels of two types, and types
+    that cannot be answered are a ValueError that says how to convert them.
 
     Examples
     --------
@@ -174,36 +159,16 @@ def _unanswerable(name: str, found: str, examples: list[Any]) -> ValueError:
 
 
 def positions(labels: ArrayLike, classes: np.ndarray, name: str = "y") -> np.ndarray:
-    """Position of each label in the classes; ``len(classes)`` for all others.
+    """Position (n,) of each label in the classes; ``len(classes)`` for all others.
 
-    Parameters
-    ----------
-    labels : array-like of shape (n,)
-        Of the type of the classes: integers and whole floats are one, and booleans
-        too, where the classes are 0 and 1. ``-1`` and ``"-1"`` mean unknown
-        anywhere.
-    classes : ndarray of shape (n_classes,)
-    name : str, default="y"
-        For messages.
-
-    Returns
-    -------
-    positions : ndarray of shape (n,), int64
-
-    Raises
-    ------
-    ValueError
-        If the labels are of another type than the classes.
+    Labels of another type than the classes are a ValueError: integers and whole floats
+    are one, and booleans too, where the classes are 0 and 1. ``-1`` and ``"-1"`` mean
+    unknown anywhere.
 
     Examples
     --------
     >>> positions([5, 7, -1, 3], np.array([3, 5]))
     array([1, 2, 2, 0])
-    >>> positions(["5", "7"], np.array([3, 5]))
-    Traceback (most recent call last):
-        ...
-    ValueError: y holds labels of type string, such as '5', but the classes are of \
-type integer, such as 3. Give both in one type: ...
     """
     array = _one_dimensional(labels, name)
     is_unknown = np.array([_is_marker(label) for label in array.tolist()], dtype=bool)

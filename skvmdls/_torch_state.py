@@ -29,11 +29,6 @@ def ordinary_torch() -> Iterator[None]:
 
     May be nested, and entered by several threads. While one is inside, other threads
     see the process's settings as they are here, where the caller's differ.
-
-    Examples
-    --------
-    >>> with torch.inference_mode(), ordinary_torch():
-    ...     torch.ones(2, requires_grad=True).sum().backward()
     """
     with ExitStack() as stack:
         stack.enter_context(_process_settings())
@@ -51,17 +46,7 @@ def ordinary_torch() -> Iterator[None]:
 
 
 def under_ordinary_torch(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function or method within :func:`ordinary_torch`.
-
-    Examples
-    --------
-    >>> @under_ordinary_torch
-    ... def is_learning():
-    ...     return torch.is_grad_enabled()
-    >>> with torch.no_grad():
-    ...     is_learning()
-    True
-    """
+    """Run a function or method within :func:`ordinary_torch`."""
 
     @wraps(function)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, issparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_consistent_length, column_or_1d
 from torch import Tensor
@@ -23,11 +23,6 @@ def plain(value: Any) -> Any:
     """Turn a parameter's number or word into Python's own, exactly.
 
     ``torch`` wants Python's ints, and small types of numpy overflow in sums.
-
-    Examples
-    --------
-    >>> plain(np.int64(3)), plain(np.float16(0.5)), plain(np.str_("cnn"))
-    (3, 0.5, 'cnn')
     """
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -39,16 +34,7 @@ def plain(value: Any) -> Any:
 
 
 def warn(message: str) -> None:
-    """Warn, as of the line of the caller's own code that called the package.
-
-    Examples
-    --------
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn("Few points.")
-    >>> print(caught[0].message)
-    Few points.
-    """
+    """Warn, as of the line of the caller's own code that called the package."""
     level = 2
     while _is_ours(sys._getframe(level - 1).f_globals.get("__name__", "")):
         level += 1
@@ -61,19 +47,9 @@ def _is_ours(module: str) -> bool:
 
 
 def as_numpy(tensor: Tensor, name: str = "X") -> np.ndarray:
-    """Take a tensor's numbers to numpy, exactly, from whatever device.
+    """Take a tensor's plain numbers to numpy, exactly, from whatever device.
 
     Types that numpy lacks (bfloat16 and smaller) become float32.
-
-    Raises
-    ------
-    ValueError
-        If it holds no plain numbers: sparse, quantized, or on the meta device.
-
-    Examples
-    --------
-    >>> as_numpy(torch.ones(2, dtype=torch.bfloat16, requires_grad=True))
-    array([1., 1.], dtype=float32)
     """
     way = None
     if tensor.is_meta:
@@ -98,23 +74,11 @@ def as_numpy(tensor: Tensor, name: str = "X") -> np.ndarray:
 
 
 def as_array(X: Any) -> Any:
-    """Make an array of X, or leave it to scikit-learn's checks.
+    """Make an array of X, or leave frames and sparse matrices to scikit-learn's checks.
 
     Tensors of any float type and on any device, lists of equally large arrays, tensors
-    or pictures, and object arrays of such, become one array.
-
-    Parameters
-    ----------
-    X : array-like
-
-    Returns
-    -------
-    X : ndarray, or as given if it has a shape of its own (frames, sparse matrices)
-
-    Raises
-    ------
-    ValueError
-        If no array can be made of it; the message has the line that makes one.
+    or pictures, and object arrays of such, become one array. If none can be made, the
+    message of the ValueError has the line that makes one.
     """
     _refuse_other_things(X)
     if isinstance(X, Tensor):
@@ -131,6 +95,8 @@ def as_array(X: Any) -> Any:
         return _checked_dtype(X)
     if hasattr(X, "shape"):
         return X
+    if hasattr(X, "__array__"):
+        return _checked_dtype(np.asarray(X))
     rows = list(X)
     if any(hasattr(row, "shape") or hasattr(row, "size") for row in rows):
         return _stacked(rows)
@@ -163,8 +129,10 @@ def _refuse_other_things(X: Any) -> None:
             "arrays of it: X = np.stack([np.asarray(x) for x, _ in dataset]), "
             "y = np.array([int(label) for _, label in dataset])."
         )
-    is_collection = hasattr(X, "__len__") or hasattr(X, "shape")
-    if isinstance(X, Mapping | Set) or not is_collection:
+    if issparse(X):  # scikit-learn says what it thinks of these.
+        return
+    known = ("__len__", "shape", "__array__")
+    if isinstance(X, Mapping | Set) or not any(hasattr(X, name) for name in known):
         raise ValueError(
             f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
             "height, width) or (n, channels, height, width)."
@@ -250,24 +218,10 @@ def _has_text(column: Any) -> bool:
 
 
 def group_ids(X: np.ndarray, groups: Any) -> np.ndarray | None:
-    """Give one number to the rows that must stay together.
+    """Give a number to the rows that must stay together, (n,); None if there are none.
 
     Rows are together if they are equal, if they have the same group, and if others join
     them: the connected components of both.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, ...)
-    groups : array-like of shape (n,) or None
-
-    Returns
-    -------
-    ids : ndarray of shape (n,), int64, or None if every row stands alone
-
-    Raises
-    ------
-    ValueError
-        If `groups` is of another length, or a row has none.
 
     Examples
     --------
@@ -326,13 +280,7 @@ def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, NaT or pandas' NA.
-
-    Examples
-    --------
-    >>> is_missing(None), is_missing(float("nan")), is_missing("nan")
-    (True, True, False)
-    """
+    """Whether a value stands for none: None, NaN, NaT or pandas' NA."""
     if value is None:
         return True
     try:

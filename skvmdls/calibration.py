@@ -191,29 +191,8 @@ def warn_of_small_classes(
 ) -> None:
     """Warn of classes that the promise about all known points says nothing of.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        For the message.
-    labels : ndarray of shape (n,), int
-        Of all rows given to fit.
-    groups : ndarray of shape (n,), int, or None
-        As for :func:`hold_out`: rows of one group count once.
-
-    Warns
-    -----
-    UserWarning
-        If a class has fewer than 20 rows (or groups) and another more than twice as
-        many; or fewer than 5 groups, of more rows.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn_of_small_classes(np.array(["a", "b"]), np.repeat([0, 1], [4, 90]))
-    >>> print(str(caught[0].message)[:60])
-    1 of 2 classes have too few rows for the promise of the thre
+    Those have fewer than 20 rows (or groups, which count once) where another has more
+    than twice as many; or fewer than 5 groups, of more rows.
     """
     rows = np.bincount(labels)
     own = rows

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skvmdls._decisions import KnownClasses, Measured
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
-from skvmdls._labels import as_labels
+from skvmdls._misuse import warn_of_misuse
 from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
@@ -34,7 +34,7 @@ from skvmdls.evidence import FEW_POINTS, Evidence, View
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import (
     check_inputs,
-    check_labels,
+    check_training_data,
     labels_with_unknown,
 )
 from skvmdls.metrics import open_set_f1
@@ -139,6 +139,7 @@ class BaseDetector(
         MemoryError
             If a batch is too large for the device.
         """
+        warn_of_misuse("fit")
         attempt = object.__new__(type(self))
         given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
         attempt.__dict__.update({name: plain(value) for name, value in given.items()})
@@ -149,7 +150,8 @@ class BaseDetector(
     def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
-        X, labels = self._check_training_data(X, y)
+        X, self.classes_, labels = check_training_data(self, X, y)
+        self.input_shape_ = X.shape[1:]
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
         together = group_ids(X, groups)
         workshop = Workshop.of(self, X=X, y=self.classes_[labels], groups=together)
@@ -162,21 +164,6 @@ class BaseDetector(
     def _look_as(self, view: View) -> None:
         self.view_ = view
         self.features_, self.evidence_names_ = view.features, view.names
-
-    def _check_training_data(
-        self, X: ArrayLike, y: ArrayLike
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None."
-            )
-        X = check_inputs(self, X, input_shape=None)
-        y = as_labels(y)
-        check_consistent_length(X, y)
-        self.classes_, labels = check_labels(y)
-        self.input_shape_ = X.shape[1:]
-        return X, labels
 
     def _calibrate(self, X: np.ndarray, labels: np.ndarray) -> None:
         self.fit_positions_ = np.arange(len(self.classes_))
@@ -345,6 +332,7 @@ class BaseDetector(
             with ``guarantee="class"`` the largest difference between the score under a
             class and that class's threshold.
         """
+        warn_of_misuse("decision_function")
         if self._promises_by_class():
             return self._margins(self._check_new(X))
         return self.score_samples(X) - self.offset_
@@ -516,10 +504,6 @@ class BaseDetector(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        # Neither its classifiers, whose -1 would be a class, nor its outlier detectors,
-        # whose answers are 1 and -1: so scikit-learn refuses to calibrate the decision
-        # function, or to take it for a score of the labels (`scoring="roc_auc"`).
-        tags.estimator_type = None
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags

@@ -76,7 +76,7 @@ def resolve_features(
             f"features={features!r} names {missing[0]!r}, but {reasons[missing[0]]}. "
             "Leave it out, or use features='auto'."
         )
-    return tuple(chosen)
+    return tuple(map(str, chosen))
 
 
 @dataclass(frozen=True)

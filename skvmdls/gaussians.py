@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skvmdls._states import check_shape, stored_array
 
-__all__ = ["ClassGaussians", "fit_gaussians"]
+__all__ = ["ClassGaussians"]
 
 # Below this share of what is usual, a feature's spread is taken to be rounding.
 SMALLEST_RELATIVE_SCALE = 1e-3
@@ -505,7 +505,14 @@ def _estimated(
     with warnings.catch_warnings():
         # One point has no covariance: the pooled one takes its place.
         warnings.filterwarnings("ignore", message="Only one sample available")
-        fitted = clone(estimator).fit(np.concatenate(batches))
+        try:
+            fitted = clone(estimator).fit(np.concatenate(batches))
+        except ArithmeticError as error:
+            raise ValueError(
+                f"covariance_estimator={estimator!r} finds a class's covariance "
+                f"singular: {error}. Use covariance_estimator=None (Ledoit-Wolf "
+                "shrinkage), or more training points a class."
+            ) from error
     return fitted.location_, fitted.covariance_
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -20,6 +21,7 @@ __all__ = [
     "Standardizer",
     "check_inputs",
     "check_labels",
+    "check_training_data",
     "labels_with_unknown",
 ]
 
@@ -129,6 +131,21 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return classes, encoded
 
 
+def check_training_data(
+    estimator: Any, X: Any, y: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Validate X and y: gives X, the classes, and the position (n,) of each label."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None."
+        )
+    X = check_inputs(estimator, X, input_shape=None)
+    y = as_labels(y)
+    check_consistent_length(X, y)
+    return X, *check_labels(y)
+
+
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
     """Put the label for "unknown" behind the classes, in one array.
 
@@ -222,6 +239,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             raise ValueError("standardizer.scale must be positive")
         extent = state["range"]
         are_floats = isinstance(extent, list) and [*map(type, extent)] == [float] * 2
+        are_floats = are_floats and bool(np.isfinite(extent).all())
         if not are_floats or type(state["were_bytes"]) is not bool:
             raise ValueError(
                 "standardizer: expected a range of two floats and whether they were "

@@ -174,12 +174,12 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         ax.set_xlim(limits)  # ticks would widen it
         reference = "threshold"
         if has_threshold:
-            ax.axvline(0, color="black", ls="--", label=f"threshold {centre:.4g} nats")
+            ax.axvline(0, color="black", ls="--", label=f"threshold {centre:.4g}")
             ax.set_title("rejected  |  accepted", x=_place_on_axis(ax, 0), fontsize=10)
         else:
             reference = "the known points' median"
             ax.set_title("no threshold: every point is accepted", fontsize=10)
-        ax.set_xlabel(f"score less {reference} (nats; linear near 0, then logarithmic)")
+        ax.set_xlabel(f"score less {reference} (linear near 0, then logarithmic)")
         ax.set_ylabel("share of each kind of points (%)")
         ax.legend()
         return 7, 4
@@ -272,13 +272,13 @@ class ThresholdCurveDisplay(_LabelledDisplay):
                 color="black",
                 ls=(0, (5, 4)),
                 lw=1,
-                label=f"threshold {self.threshold:.4g} nats",
+                label=f"threshold {self.threshold:.4g}",
             )
             low, high = min(low, self.threshold), max(high, self.threshold)
         margin = 0.03 * max(high - low, 1e-9)
         ax.set_xlim(low - margin, high + margin)
         ax.set_ylim(0, 1.02)
-        ax.set_xlabel("threshold $\\lambda$ on score_samples (nats)")
+        ax.set_xlabel("threshold $\\lambda$ on score_samples")
         ax.set_ylabel("share of points, accuracy, F1 (0 to 1)")
         ax.legend()
         return 7, 4

@@ -98,29 +98,7 @@ def measure(
     )
 
     def batch_measured(x: Tensor) -> Measured:
-        parts = _parts(network, x)
-        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-        scores = {
-            name: gaussians[name].log_likelihood(block).cpu().numpy()
-            for name, block in _blocks(parts, reconstructed, view).items()
-        }
-        logits = None
-        if LOGIT in parts:
-            logits = known.of_head(parts[LOGIT].cpu().double().numpy())
-            scores[LOGIT] = logits
-        raw = np.stack([scores[name] for name in view.names], axis=2)
-        # One by one: a sum's rounding is not to depend on how many classes there are.
-        # Of the logits alone there are no Gaussians: they take the likelihoods' place.
-        likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
-        weight = torch.zeros(len(x))
-        if reconstructed is not None:
-            difference = parts["t1"] - reconstructed.mean(dim=2)
-            weight = difference.square().sum(dim=1)
-        return known.decide(
-            ByClass(likelihood, raw, logits, weight.cpu().double().numpy()),
-            len(view.blocks),
-            by_class=by_class,
-        )
+        return _measured(network, gaussians, autoencoder, x, view, known, by_class)
 
     start = 0
     for part in map_batches(batch_measured, batches):
@@ -129,6 +107,37 @@ def measure(
             getattr(measured, field.name)[start:end] = getattr(part, field.name)
         start = end
     return measured
+
+
+def _measured(
+    network: VariationalNetwork,
+    gaussians: Mapping[str, ClassGaussians],
+    autoencoder: nn.Module | None,
+    x: Tensor,
+    view: View,
+    known: KnownClasses,
+    by_class: bool,
+) -> Measured:
+    parts = _parts(network, x)
+    reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
+    scores = {
+        name: gaussians[name].log_likelihood(block).cpu().numpy()
+        for name, block in _blocks(parts, reconstructed, view).items()
+    }
+    logits = None
+    if LOGIT in parts:
+        logits = known.of_head(parts[LOGIT].cpu().double().numpy())
+        scores[LOGIT] = logits
+    raw = np.stack([scores[name] for name in view.names], axis=2)
+    # One by one: a sum's rounding is not to depend on how many classes there are.
+    # Of the logits alone there are no Gaussians: they take the likelihoods' place.
+    likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
+    weight = torch.zeros(len(x))
+    if reconstructed is not None:
+        difference = parts["t1"] - reconstructed.mean(dim=2)
+        weight = difference.square().sum(dim=1)
+    found = ByClass(likelihood, raw, logits, weight.cpu().double().numpy())
+    return known.decide(found, len(view.blocks), by_class=by_class)
 
 
 def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:

@@ -93,16 +93,6 @@ def usual_epochs(n_batches: int, is_table: bool) -> int:
 
     Tables of few rows need more of them: :data:`TABLE_STEPS` steps, within bounds.
 
-    Parameters
-    ----------
-    n_batches : int
-        Of one epoch.
-    is_table : bool
-
-    Returns
-    -------
-    epochs : int
-
     Examples
     --------
     >>> usual_epochs(5, is_table=True), usual_epochs(5, is_table=False)

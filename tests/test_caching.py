@@ -85,6 +85,8 @@ def test_fits_that_differ_after_training_train_once(kind, table, trainings, tmp_
         {"features": ("g", "mu")},
         {"covariance_type": "tied", "covariance_estimator": OAS()},
         {"weighting": "paper", "contamination": 0.2},
+        {"fusion": "early"},
+        {"normalize": True, "covariance_pooling": 0.3},
     ):
         settings = QUICK | {"autoencoder_epochs": 2} | parameters
         recalled = VMDLSDetector(**settings, memory=memory).fit(X, y)
@@ -92,7 +94,7 @@ def test_fits_that_differ_after_training_train_once(kind, table, trainings, tmp_
         np.testing.assert_array_equal(recalled.score_samples(X), made.score_samples(X))
         assert recalled.offset_ == made.offset_
         assert recalled.history_ == made.history_
-    assert trainings == ["train_network", "train_autoencoder"] * 6
+    assert trainings == ["train_network", "train_autoencoder"] * 8
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,8 @@ def test_fits_that_differ_after_training_train_once(kind, table, trainings, tmp_
         {"random_state": 1},
         {"latent_dim": 5},
         {"learning_rate": 2e-3},
+        {"classification_weight": 0},
+        {"classification_weight": 2.0},
         {"backbone": lambda shape: nn.Sequential(*mlp(shape), nn.Tanh())},
         {"augmentation": scaled(1.1)},
     ],
@@ -255,7 +259,7 @@ def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):
                 net.weight.normal_()
             return seed
 
-        return net, remembered_training(tmp_path, "step", net, train, "same")
+        return net, remembered_training(tmp_path, "step", net, train, {"what": "same"})
 
     (one, first), (other, second) = trained(1), trained(2)
     assert (first, second) == (1, 1)

@@ -82,9 +82,37 @@ def test_a_finished_fit_is_not_trained_again(table, uninterrupted, stopping, tmp
     settings = QUICK | {"checkpoint": str(tmp_path / "fit.checkpoint")}
     assert_same_fit(VMDLSDetector(**settings).fit(*table), uninterrupted)
     stopping(0)
-    changed = settings | {"contamination": 0.2, "weighting": "paper", "threshold": 3.0}
-    again = VMDLSDetector(**changed).fit(*table)
-    assert again.network_.mu.weight.equal(uninterrupted.network_.mu.weight)
+    changed = settings | {"contamination": 0.2, "threshold": 3.0}
+    assert_same_fit(VMDLSDetector(**changed).fit(*table), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"classification_weight": 0, "fusion": "early", "weighting": "paper"},
+        {"features": ("logit",), "covariance_type": "diag"},
+    ],
+    ids=str,
+)
+def test_gaussians_that_were_fitted_are_taken_up(
+    parameters, table, stopping, monkeypatch, tmp_path
+):
+    """Interrupted between the Gaussians and the threshold."""
+    short = QUICK | {"max_epochs": 2, "autoencoder_epochs": 1} | parameters
+    whole = VMDLSDetector(**short).fit(*table)
+    settings = short | {"checkpoint": tmp_path / "fit.checkpoint"}
+    VMDLSDetector(**settings).fit(*table)
+    stopping(0)
+
+    def again(*arguments):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr("skvmdls._fitting.fit_gaussians", again)
+    resumed = VMDLSDetector(**settings).fit(*table)
+    assert_same_fit(resumed, whole)
+    assert list(resumed.gaussians_) == list(whole.gaussians_)
+    np.testing.assert_array_equal(resumed.evidence(table[0]), whole.evidence(table[0]))
 
 
 def test_a_fit_without_a_seed_is_taken_up_too(table, stopping, tmp_path):
@@ -127,6 +155,12 @@ def test_a_fit_that_was_killed_at_any_moment_goes_on(table, uninterrupted, tmp_p
         ({"random_state": 1}, "random_state"),
         ({"features": ("mu",), "max_epochs": 7}, "features, max_epochs"),
         ({"augmentation": nn.Dropout(0.2)}, "augmentation"),
+        ({"fusion": "early", "normalize": True}, "fusion, normalize"),
+        ({"weighting": "paper"}, "weighting"),
+        (
+            {"classification_weight": 0, "metric_weight": 0.5},
+            "classification_weight, m",
+        ),
     ],
     ids=str,
 )
@@ -136,7 +170,7 @@ def test_another_fit_is_refused_by_the_name_of_what_differs(
     path = tmp_path / "fit.checkpoint"
     VMDLSDetector(**QUICK, checkpoint=path).fit(*table)
     content = path.read_bytes()
-    with pytest.raises(ValueError, match=f"another fit, which differs in {named}. Fit"):
+    with pytest.raises(ValueError, match=f"another fit, which differs in {named}"):
         VMDLSDetector(**QUICK | change, checkpoint=path).fit(*table)
     assert path.read_bytes() == content
 

@@ -219,8 +219,9 @@ def test_a_standardizer_comes_back_from_its_state(shape):
         ({"mean": np.zeros(3, np.float32)}, "mean is an array of float32"),
         ({"mean": np.full(3, np.nan)}, "mean holds numbers that are not finite"),
         ({"scale": np.array([1.0, 0.0, 1.0])}, "standardizer.scale must be positive"),
-        ({"largest": "big"}, "largest: expected float of at least 0, found 'big'"),
-        ({"largest": float("nan")}, "largest: expected float of at least 0"),
+        ({"range": [0.0, "big"]}, "expected a range of two floats"),
+        ({"range": [0.0, float("nan")]}, "expected a range of two floats"),
+        ({"were_bytes": 1}, "whether they were bytes"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

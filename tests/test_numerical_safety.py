@@ -138,7 +138,8 @@ def test_features_of_very_different_units(table):
 def test_tables_of_any_number_type(table, dtype):
     X, y = table
     X = np.clip(np.round(4 * X), -100, 100).astype(dtype)
-    assert_finite(fitted(X, y), X)
+    # Of six yes-or-no columns many rows are equal, and those count once.
+    assert_finite(fitted(X, y, calibration_fraction=0.5, contamination=0.3), X)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.uint8, np.int16])

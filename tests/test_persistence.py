@@ -44,12 +44,18 @@ def saved(table, tmp_path_factory):
 
 
 def assert_same(loaded, detector, X):
-    for method in ("score_samples", "predict", "p_value", "transform"):
+    methods = ("score_samples", "predict", "predict_known", "p_value", "transform")
+    for method in (*methods, "evidence", "class_log_likelihood"):
         np.testing.assert_array_equal(
             getattr(loaded, method)(X), getattr(detector, method)(X)
         )
     assert loaded.offset_ == detector.offset_
     assert loaded.history_ == detector.history_
+    assert loaded.view_ == detector.view_
+    assert loaded.evidence_names_ == detector.evidence_names_
+    np.testing.assert_array_equal(
+        loaded.get_feature_names_out(), detector.get_feature_names_out()
+    )
     if isinstance(detector, VMDLSDetector):
         assert loaded.autoencoder_history_ == detector.autoencoder_history_
     for name in ("smallest_", "largest_", "were_bytes_"):
@@ -67,6 +73,17 @@ def assert_same(loaded, detector, X):
         {"covariance_type": "tied", "features": ["g", "mu"]},
         {"covariance_type": "diag", "threshold": -np.float64(50)},
         {"weighting": "paper", "covariance_estimator": OAS()},
+        {"fusion": "early", "normalize": np.True_},
+        {
+            "classification_weight": 0,
+            "metric_weight": 1,
+            "fusion": "early",
+            "weighting": "paper",
+        },
+        {"classification_weight": 0},
+        {"features": np.array(["x", "logit"])},
+        {"features": ("logit",), "weighting": "paper"},
+        {"features": ("logit", "mu"), "fusion": "early", "normalize": True},
         {"augmentation": torch.nn.Identity(), "latent_dim": np.int64(4)},
     ],
     ids=lambda parameters: "-".join(parameters),
@@ -79,7 +96,32 @@ def test_tables_come_back_bit_for_bit(parameters, table, tmp_path):
     loaded = skvmdls.load(tmp_path / "a")
     assert_same(loaded, detector, X)
     np.testing.assert_array_equal(loaded.reconstruct(X), detector.reconstruct(X))
+    np.testing.assert_array_equal(
+        loaded.reconstruction_weight(X), detector.reconstruction_weight(X)
+    )
+    assert loaded.autoencoder_history_ == detector.autoencoder_history_
     assert loaded.set_params(contamination=0.2).offset_ is not None
+
+
+def test_the_logits_alone_of_vmdls_b_come_back(table, tmp_path):
+    """They have no Gaussians that could tell the type of the covariance."""
+    detector = quick(VMDLSbDetector, features=("logit",)).fit(*table)
+    assert len(detector.gaussians_) == 0
+    skvmdls.save(detector, tmp_path / "a")
+    assert_same(skvmdls.load(tmp_path / "a"), detector, table[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"features": ("mu",)}, {"fusion": "early"}, {"normalize": True}],
+    ids=str,
+)
+def test_what_was_fitted_comes_back_whatever_the_parameters_became(
+    change, table, tmp_path
+):
+    detector = quick().fit(*table).set_params(**change)
+    skvmdls.save(detector, tmp_path / "a")
+    assert_same(skvmdls.load(tmp_path / "a"), detector, table[0])
 
 
 @pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
@@ -118,7 +160,11 @@ def test_a_detector_of_a_frame_keeps_its_columns(table, tmp_path):
         loaded.predict(frame[list("fedcba")])
 
 
-@pytest.mark.parametrize("change", [{"latent_dim": 8}, {"backbone": "cnn"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"latent_dim": 8}, {"backbone": "cnn"}, {"classification_weight": 0}],
+    ids=str,
+)
 def test_what_would_not_load_is_not_saved(change, table, tmp_path):
     """Regression: parameters changed after fit made a file that load refused."""
     X, y = table
@@ -231,21 +277,35 @@ def array(name, value):
         (put("input_shape", value=[7]), "standardizer.mean has shape"),
         (put("input_shape", value=[]), "inputs of shape"),
         (put("classes", "dtype", value="V1000000"), "labels of dtype"),
-        (put("classes", "values", value=[0, 1]), "gaussians.means has shape"),
+        (put("classes", "values", value=[0, 1]), "network.head.weight has shape"),
         (put("classes", "values", value=[-1, 0, 1]), "none of them -1"),
         (put("classes", "values", value=[1, 1, 2]), "sorted, different"),
         (put("classes", "values", value=[{}, 1, 2]), "cannot be loaded"),
-        (put("features", value=["mu", "t9"]), "features"),
+        (put("view", "features", value=["mu", "t9"]), "name parts of the evidence"),
+        (put("view", "features", value=["mu", "g"]), r"Gaussians of .* not those exp"),
+        (put("view", "fusion", value="early"), r"Gaussians of .* not those expected"),
+        (put("view", "fusion", value="none"), "a view of"),
+        (put("view", "normalize", value=True), r"gaussians.t1.means has shape"),
+        (put("view", "residual", value=False), r"Gaussians of \['residual'\] are not"),
+        (put("view", value=None), "a view of None"),
+        (put("parameters", "classification_weight", value=0), "there is no head"),
+        (put("parameters", "classification_weight", value=-1), "'classification_weig"),
         (put("covariance_type", value="round"), "cannot be loaded: 'round'"),
-        (put("weighting", "scale", value=0.0), "a weighting of"),
+        (put("weighting", value={"shift": 0.0, "scale": 0.0}), "a weighting of"),
+        (put("weighting", value={"shift": 0.0}), "cannot be loaded: 'scale'"),
         (put("range", value=[0.0, "big"]), "expected a range of two floats"),
-        (put("history", value=[1]), "expected dict"),
+        (put("histories", value=[1]), "expected dict"),
+        (put("histories", "evil_", value={}), "a history 'evil_'"),
         (
             array("network.mu.weight", lambda a: a[:, :3].copy()),
             "network.mu.weight has",
         ),
         (array("network.mu.bias", lambda a: a * np.nan), "numbers that are not finite"),
-        (array("gaussians.precisions", lambda a: -a), "positive diagonal"),
+        (array("gaussians.g.precisions_cholesky", lambda a: -a), "positive diagonal"),
+        (array("gaussians.x.means", lambda a: a[:2].copy()), "gaussians.prec.* expect"),
+        (array("evidence.spread", lambda a: -a), "evidence.spread must be positive"),
+        (array("evidence.weights", lambda a: a[1:].copy()), "evidence.weights has sh"),
+        (lambda head, arrays: arrays.pop("evidence.typical"), "loaded: 'typical'"),
         (
             array("calibration_scores", lambda a: a[:0]),
             "calibration_scores is an",
@@ -272,7 +332,7 @@ def test_a_small_file_cannot_claim_a_large_net(tmp_path):
     """Regression: it was built first, in gigabytes, and its shapes checked after."""
     y = np.arange(40) % 2
     X = np.random.default_rng(0).normal(size=(40, 8, 8)) + y[:, None, None]
-    skvmdls.save(quick(backbone="resnet18").fit(X, y), tmp_path / "a")
+    skvmdls.save(quick(backbone="plain_cnn").fit(X, y), tmp_path / "a")
     path = rewritten(
         tmp_path / "a", tmp_path / "b", put("input_shape", value=[1, 2048, 2048])
     )
@@ -280,7 +340,7 @@ def test_a_small_file_cannot_claim_a_large_net(tmp_path):
 
 
 def refused_memory(path):
-    with pytest.raises(ValueError, match=r"autoencoder.* has shape"):
+    with pytest.raises(ValueError, match=r"network.* has shape"):
         skvmdls.load(path)
 
 
@@ -355,22 +415,20 @@ def test_safetensors_reads_what_is_written(saved):
     """Files are written without the library, which would copy all arrays first."""
     arrays = load_file(saved[1])
     assert arrays["network.mu.weight"].dtype == np.float32
-    np.testing.assert_array_equal(
-        arrays["gaussians.means"], saved[0].gaussians_.means.numpy()
-    )
+    for name, tensor in saved[0].gaussians_.state_dict().items():
+        np.testing.assert_array_equal(arrays[f"gaussians.{name}"], tensor.numpy())
     assert arrays["network.backbone.stage1.1.num_batches_tracked"].shape == ()
 
 
 @pytest.mark.parametrize("kind", ["full", "tied"])
 def test_saving_and_loading_many_classes_copy_nothing(kind, table, tmp_path):
     """Regression: a thousand classes took four times the file's size."""
-    X, y = table
-    large = partial(large_detector, kind, X, y)
+    large = partial(large_detector, kind)
     path = tmp_path / "a"
     saving = extra_memory(partial(save_made, path), partial(make_and_keep, large))
     size = path.stat().st_size / 2**20
     loading = extra_memory(
-        partial(skvmdls.load, path), partial(save_and_load, tmp_path / "b", X, y)
+        partial(skvmdls.load, path), partial(save_and_load, tmp_path / "b", *table)
     )
     assert size > (150 if kind == "full" else 2)
     # The detector itself is about as large as its file.
@@ -378,12 +436,15 @@ def test_saving_and_loading_many_classes_copy_nothing(kind, table, tmp_path):
     assert loading < 2 * size + 8
 
 
-def large_detector(kind, X, y):
-    detector = quick(VMDLSbDetector, covariance_type="diag").fit(X, y)
-    n_classes, n = 80, detector.gaussians_.means.shape[1]
-    detector.classes_ = np.arange(n_classes)
+def large_detector(kind):
+    n_classes = 80
+    settings = {"covariance_type": "diag", "fusion": "early", "max_epochs": 1}
+    y = np.arange(2 * n_classes) % n_classes
+    X = np.random.default_rng(0).normal(size=(len(y), 6))
+    detector = quick(VMDLSbDetector, **settings).fit(X, y)
+    n = detector.gaussians_["ensemble"].means.shape[1]
     shape = (n_classes, n, n) if kind == "full" else (n, n)
-    detector.gaussians_ = ClassGaussians(
+    detector.gaussians_["ensemble"] = ClassGaussians(
         np.ones((n_classes, n)), np.broadcast_to(np.eye(n), shape) + 1e-3, kind
     )
     return detector

@@ -4,12 +4,7 @@ import ast
 from numbers import Real
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import AdaBoostClassifier, StackingClassifier, VotingClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.semi_supervised import SelfTrainingClassifier
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -50,25 +45,3 @@ def test_the_detectors_parameters_are_those_that_are_checked(cls):
     assert set(detector.get_params()) == set(detector._parameter_constraints)
     with pytest.raises(ValueError, match="The 'latent_dim' parameter of"):
         detector._validate_params()
-
-
-def test_what_would_take_the_decision_function_for_a_classs_is_refused(table):
-    """Regression: calibrated to an accuracy of chance, and an AUROC of nonsense."""
-    X, y = table
-    detector = VMDLSbDetector(max_epochs=1, contamination=0.3, random_state=0)
-    folds = StratifiedKFold(2)
-    for refused in (
-        lambda: CalibratedClassifierCV(detector, cv=folds).fit(X, y),
-        lambda: VotingClassifier([("detector", detector)]).fit(X, y),
-        lambda: StackingClassifier([("detector", detector)]).fit(X, y),
-    ):
-        with pytest.raises(ValueError, match="should .*be a classifier"):
-            refused()
-    with pytest.raises(ValueError, match="predict_proba"):
-        SelfTrainingClassifier(detector).fit(X, y)
-    with pytest.raises(ValueError, match="sample_weight"):
-        AdaBoostClassifier(detector).fit(X, y)
-    for scoring in ("roc_auc", "average_precision", "neg_log_loss"):
-        with pytest.warns(UserWarning, match="Scoring failed"):
-            scores = cross_val_score(detector, X, y > 0, cv=folds, scoring=scoring)
-        assert np.isnan(scores).all()

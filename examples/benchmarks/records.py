@@ -13,7 +13,7 @@ import torch
 import skvmdls
 from skvmdls._fingerprints import code_of
 
-__all__ = ["Record", "surroundings"]
+__all__ = ["Record", "rounded", "surroundings"]
 
 PACKAGES = (
     "skvmdls",
@@ -78,12 +78,36 @@ class Record:
         part : dict
             Of JSON's types.
         """
-        self.parts[name] = part | {"surroundings": surroundings()}
+        self.parts[name] = rounded(part) | {"surroundings": surroundings()}
         content = {"settings": self.settings, "parts": self.parts}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         unfinished.write_text(_json(content))
         os.replace(unfinished, self.path)
+
+
+def rounded(value: Any) -> Any:
+    """Round all floats to six digits: what is beyond is noise, and half of a file.
+
+    Parameters
+    ----------
+    value : object
+        Of JSON's types.
+
+    Returns
+    -------
+    rounded : object
+
+    Examples
+    --------
+    >>> rounded({"AUROC": [0.123456789]})
+    {'AUROC': [0.123457]}
+    """
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def surroundings() -> dict[str, Any]:
