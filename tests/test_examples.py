@@ -95,3 +95,24 @@ def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
     rows = json.loads(output.read_text())["rows"]
     assert [row["covariances"] for row in rows] == ["full", "tied"]
     assert rows[0]["file, MiB"] > 10 * rows[1]["file, MiB"]
+
+
+def test_figures_of_the_open_world_are_measured_group_by_group(tmp_path):
+    output, script = tmp_path / "found.json", BENCHMARKS / "open_world_figures.py"
+    run(script, "--only", "guarantee", "--repeats", 5, "--output", output)
+    run(script, "--only", "selection", "stream", "--repeats", 5, "--output", output)
+    found = json.loads(output.read_text())
+    assert set(found) == {"guarantee", "selection", "stream"}
+    assert [row["held out"] for row in found["guarantee"]["rows"][:3]] == [3, 30, 300]
+    for row in found["guarantee"]["rows"]:
+        assert row["rejected, by class"] < row["bound"] + 0.1
+    assert all(row["unknown selected"] > 0.3 for row in found["selection"]["rows"][1:])
+    assert "| stated |" in run(script, "--show", output)
+
+
+def test_the_open_world_plays_the_day(tmp_path):
+    picture = tmp_path / "day.png"
+    told = run(EXAMPLES / "open_world.py", "--epochs", 8, "--picture", picture)
+    assert "alarm: False" in told
+    assert "Afternoon: learned 6" in told
+    assert picture.stat().st_size > 10_000
