@@ -278,7 +278,7 @@ def array(name, value):
         (put("input_shape", value=[7]), "standardizer.mean has shape"),
         (put("input_shape", value=[]), "inputs of shape"),
         (put("classes", "dtype", value="V1000000"), "labels of dtype"),
-        (put("classes", "values", value=[0, 1]), "network.head.weight has shape"),
+        (put("classes", "values", value=[0, 1]), "fit_positions has shape"),
         (put("classes", "values", value=[-1, 0, 1]), "none of them -1"),
         (put("classes", "values", value=[1, 1, 2]), "sorted, different"),
         (put("classes", "values", value=[{}, 1, 2]), "cannot be loaded"),

@@ -27,7 +27,6 @@ import matplotlib.pyplot as plt
 
 LABELLED = [
     ScoreHistogramDisplay,
-    ShiftDisplay,
     ThresholdCurveDisplay,
     KnownUnknownRocDisplay,
     EnsembleDisplay,
