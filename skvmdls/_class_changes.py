@@ -14,8 +14,8 @@ from skvmdls.gaussians import (
     ClassBatches,
     ClassGaussians,
     _borrowing_named_once,
+    _class_estimates,
     _deviations,
-    _Estimate,
     _moments,
     _whitenings,
 )
@@ -102,18 +102,14 @@ def fit_new_classes(
     common = {name: gaussians.common() for name, gaussians in fitted.items()}
     covariances: dict[str, list[np.ndarray]] = {name: [] for name in fitted}
     if covariance_type == "full":
+        scales = {name: common[name]["scale"] for name in fitted}
         for label, of_class in enumerate(moments):
-            estimates = {
-                name: _Estimate(
-                    common[name]["scale"], of_class[name], covariance_estimator
-                )
-                for name in fitted
-            }
-            for features in class_batches(label):
-                for name, estimate in estimates.items():
-                    estimate.add(features[name])
-            for name, estimate in estimates.items():
-                covariances[name].append(estimate.finish()[1])
+            batches = class_batches(label)
+            estimates = _class_estimates(
+                batches, scales, of_class, covariance_estimator
+            )
+            for name, (_, covariance) in estimates.items():
+                covariances[name].append(covariance)
     precisions = {}
     with _borrowing_named_once(classes) as borrowers:
         for name in fitted:

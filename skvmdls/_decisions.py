@@ -166,7 +166,8 @@ class KnownClasses:
                 [fitted[of_fit.argmax(axis=1)][:, None], winners], axis=1
             )
         scores = self.score(raw, likelihood, found.weight[:, None])
-        best, answered = scores.argmax(axis=1), scores.argmax(axis=1)
+        best = scores.argmax(axis=1)
+        answered = best.copy()
         rows = np.arange(n)
         if len(fitted) and self.lowest is not None:
             is_far = scores[rows, best] < self.lowest[classes[rows, best]]

@@ -288,16 +288,14 @@ def fit_gaussians(
         for name in moments[0]
     }
     if covariance_type != "diag":
-        for label in range(len(classes)):
-            estimates = {
-                name: _Estimate(block.scale, block.moments[label], covariance_estimator)
-                for name, block in blocks.items()
-            }
-            for features in class_batches(label):
-                for name, estimate in estimates.items():
-                    estimate.add(features[name])
+        scales = {name: block.scale for name, block in blocks.items()}
+        for label, of_class in enumerate(moments):
+            batches = class_batches(label)
+            estimates = _class_estimates(
+                batches, scales, of_class, covariance_estimator
+            )
             for name, estimate in estimates.items():
-                blocks[name].take(*estimate.finish(), keep=covariance_type == "full")
+                blocks[name].take(*estimate, keep=covariance_type == "full")
     with _borrowing_named_once(classes) as borrowers:
         return {
             name: block.gaussians(
@@ -433,6 +431,23 @@ class _Estimate:
             else 0.0
         )
         return self.mean, shrunk_covariance(empirical, shrinkage)
+
+
+def _class_estimates(
+    batches: Iterable[Features],
+    scales: Mapping[str, np.ndarray],
+    moments: Mapping[str, StandardScaler],
+    estimator: Any,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean (D,) and covariance (D, D) of one class in each block, in its scale."""
+    estimates = {
+        name: _Estimate(scale, moments[name], estimator)
+        for name, scale in scales.items()
+    }
+    for features in batches:
+        for name, estimate in estimates.items():
+            estimate.add(features[name])
+    return {name: estimate.finish() for name, estimate in estimates.items()}
 
 
 def _moments(batches: Iterable[Features]) -> dict[str, StandardScaler]:
