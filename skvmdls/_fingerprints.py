@@ -31,6 +31,7 @@ __all__ = [
 
 # The rooms whose code decides the nets and the Gaussians.
 TRAINING_ROOMS = (
+    "_decisions",
     "_devices",
     "_fitting",
     "_labels",

@@ -53,7 +53,7 @@ def as_labels(y: ArrayLike, name: str = "y") -> np.ndarray:
         if n_missing := int(np.isnan(array).sum()):
             raise _missing(name, n_missing)
         return array
-    if array.dtype.kind not in "OT":
+    if array.dtype.kind not in ("O", "T"):
         raise _unanswerable(name, f"dtype {array.dtype}", array[:1].tolist())
     values = array.astype(object).tolist()
     if n_missing := sum(map(is_missing, values)):

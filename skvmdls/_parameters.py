@@ -141,6 +141,13 @@ class DetectorParameters:
     threshold : float, default=None
         Threshold on ``score_samples``; overrides `contamination`. May be changed on a
         fitted detector.
+    guarantee : {"marginal", "class"}, default="marginal"
+        Whom `contamination` is promised to. ``"marginal"``: over all known points
+        together. ``"class"``: for each class on its own, from its own held-out points,
+        of which it needs ``1 / contamination - 1`` (label-conditional conformal
+        prediction); `predict` then answers the class of the largest of `p_values` that
+        is not excluded. May be changed on a fitted detector; a `threshold` overrides
+        it.
     calibration_fraction : float in (0, 0.5], default=0.1
         Share of the training data, stratified, that is held out to set the threshold.
     classes_per_batch : int, default=None
@@ -171,8 +178,8 @@ class DetectorParameters:
         Keeps trained nets and Gaussians on disk under all that went into them, so that
         fits that differ only in what follows training (`features`, `fusion`,
         `normalize`, `covariance_type`, `covariance_estimator`, `covariance_pooling`,
-        `weighting`, `contamination`, `threshold`) train once. Like every pickle, load
-        only from a folder that you trust.
+        `weighting`, `contamination`, `threshold`, `guarantee`) train once. Like every
+        pickle, load only from a folder that you trust.
     checkpoint : path, default=None
         A file that holds the state of the training after every epoch. A `fit` that was
         interrupted or killed, started again with the same data and parameters, goes on
@@ -209,6 +216,9 @@ class DetectorParameters:
     )
     threshold: float | None = parameter(
         None, Interval(Real, None, None, closed="neither"), None, decides=False
+    )
+    guarantee: str = parameter(
+        "marginal", StrOptions({"marginal", "class"}), decides=False
     )
     calibration_fraction: float = parameter(0.1, Interval(Real, 0, 0.5, closed="right"))
     classes_per_batch: int | None = parameter(

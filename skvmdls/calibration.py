@@ -8,14 +8,21 @@ asks for.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 from skvmdls._validation import warn
 
-__all__ = ["WeightCalibration", "conformal_p_value", "conformal_threshold"]
+__all__ = [
+    "WeightCalibration",
+    "class_p_values",
+    "conformal_p_value",
+    "conformal_threshold",
+]
 
 # A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
 SMALLEST_TRAINING = 3
@@ -282,6 +289,153 @@ def conformal_p_value(calibration_scores: np.ndarray, scores: np.ndarray) -> np.
     """
     n_below = np.searchsorted(np.sort(calibration_scores), scores, side="right")
     return (1 + n_below) / (len(calibration_scores) + 1)
+
+
+def class_p_values(
+    calibration_scores: np.ndarray,
+    calibration_labels: np.ndarray,
+    class_scores: np.ndarray,
+) -> np.ndarray:
+    """Conformal p-values of "this point is of that class", for each class.
+
+    Label-conditional conformal prediction [1]_: a point's score under a class is ranked
+    among the scores that the class's own held-out points have under it. For a new point
+    of class ``c``, column ``c`` is at most ``a`` with a chance of at most ``a``.
+
+    Parameters
+    ----------
+    calibration_scores : ndarray of shape (n,)
+        Of held-out points, each under its own class.
+    calibration_labels : ndarray of shape (n,), int
+        Position of each one's class.
+    class_scores : ndarray of shape (m, n_classes)
+
+    Returns
+    -------
+    p_values : ndarray of shape (m, n_classes)
+        All one for a class without held-out points.
+
+    References
+    ----------
+    .. [1] V. Vovk, "Conditional validity of inductive conformal predictors", Machine
+       Learning 92, 2013.
+
+    Examples
+    --------
+    >>> scores, labels = np.array([1.0, 2.0, 9.0]), np.array([0, 0, 1])
+    >>> class_p_values(scores, labels, np.array([[1.5, 1.5]]))
+    array([[0.66666667, 0.5       ]])
+    """
+    p_values = np.empty(class_scores.shape)
+    for label, scores in enumerate(class_scores.T):
+        own = calibration_scores[calibration_labels == label]
+        p_values[:, label] = conformal_p_value(own, scores)
+    return p_values
+
+
+def class_thresholds(
+    calibration_scores: np.ndarray,
+    calibration_labels: np.ndarray,
+    n_classes: int,
+    contamination: float,
+) -> np.ndarray:
+    """Lowest score under each class that does not exclude it.
+
+    Parameters
+    ----------
+    calibration_scores, calibration_labels : ndarray of shape (n,)
+        As of :func:`class_p_values`.
+    n_classes : int
+    contamination : float in [0, 1)
+
+    Returns
+    -------
+    thresholds : ndarray of shape (n_classes,)
+        Minus infinity for a class that cannot be excluded.
+
+    Examples
+    --------
+    >>> scores = np.arange(1.0, 25.0)
+    >>> class_thresholds(scores, np.repeat([0, 1], [20, 4]), 2, contamination=0.05)
+    array([  1., -inf])
+    """
+    with warnings.catch_warnings():
+        # The detector names the classes, all in one warning.
+        warnings.simplefilter("ignore", UserWarning)
+        return np.array(
+            [
+                conformal_threshold(
+                    calibration_scores[calibration_labels == label], contamination
+                )
+                for label in range(n_classes)
+            ]
+        )
+
+
+def warn_of_classes_never_excluded(
+    classes: np.ndarray, calibration_labels: np.ndarray, contamination: float
+) -> None:
+    """Name the classes with too few held-out points for a promise of their own.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    calibration_labels : ndarray of shape (n,), int
+    contamination : float in [0, 1)
+
+    Warns
+    -----
+    UserWarning
+        If a class has fewer than ``1 / contamination - 1``.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     labels = np.repeat([0, 1], [30, 4])
+    ...     warn_of_classes_never_excluded(np.array(["ant", "bee"]), labels, 0.05)
+    >>> print(caught[0].message)
+    1 of 2 classes have too few held-out points for contamination=0.05 ...'bee' (4)...
+    """
+    if contamination == 0:
+        return
+    sizes = np.bincount(calibration_labels, minlength=len(classes))
+    needed = math.ceil(1 / contamination - 1 - 1e-9)
+    small = np.flatnonzero(sizes < needed)
+    if not len(small):
+        return
+    shown = ", ".join(f"{classes.tolist()[c]!r} ({sizes[c]})" for c in small[:5])
+    warn(
+        f"{len(small)} of {len(classes)} classes have too few held-out points for "
+        f"contamination={contamination} to exclude them: {shown}"
+        f"{', ...' * (len(small) > 5)}; {needed} are needed. They are in every "
+        "prediction set, so that with guarantee='class' no point is unknown. Give more "
+        "of their rows, raise calibration_fraction or contamination, drop_classes, or "
+        "use guarantee='marginal'."
+    )
+
+
+def discoveries(p_values: np.ndarray, fdr: float) -> np.ndarray:
+    """Which null hypotheses Benjamini & Hochberg 1995 reject.
+
+    Parameters
+    ----------
+    p_values : ndarray of shape (n,)
+    fdr : float in (0, 1)
+        Bound on the expected share of true null hypotheses among those rejected.
+
+    Returns
+    -------
+    rejected : ndarray of shape (n,), bool
+
+    Examples
+    --------
+    >>> discoveries(np.array([0.01, 0.04, 0.5]), fdr=0.06)
+    array([ True,  True, False])
+    """
+    # An adjusted p-value that equals the bound may come out a rounding above it.
+    adjusted = false_discovery_control(p_values, method="bh")
+    return adjusted <= fdr * (1 + 1e-9)
 
 
 @dataclass(frozen=True)

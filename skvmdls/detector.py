@@ -14,9 +14,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skvmdls._decisions import KnownClasses, Measured
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
 from skvmdls._misuse import warn_of_misuse
+from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
 from skvmdls._torch_state import under_ordinary_torch
@@ -32,10 +34,15 @@ from skvmdls.evidence import FEW_POINTS, TRAINING_POINTS, Evidence, View
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import check_inputs, check_training_data, labels_with_unknown
 from skvmdls.metrics import open_set_f1
-from skvmdls.scoring import Measured, ensembles, measure, reconstructions
+from skvmdls.scoring import ensembles, measure, reconstructions
+
+# What may be changed on a fitted detector.
+THRESHOLDS = ("threshold", "contamination", "guarantee")
 
 
-class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstimator):
+class BaseDetector(
+    OpenWorld, DetectorParameters, TransformerMixin, OutlierMixin, BaseEstimator
+):
     """What both detectors are: all but the autoencoder.
 
     Attributes
@@ -68,8 +75,16 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         Which parts are looked at, and how.
     standardizer_ : Standardizer
         Statistics of the training inputs.
-    calibration_scores_ : ndarray
+    calibration_scores_ : ndarray of shape (n_calibration,)
         Scores of the held-out points that set the threshold.
+    calibration_class_scores_ : ndarray of shape (n_calibration,)
+        Their scores each under its own class, which set the classes' own thresholds.
+    calibration_labels_ : ndarray of shape (n_calibration,), int
+        Positions of their classes in ``classes_``.
+    calibration_winners_ : ndarray of shape (n_calibration, n_parts), int
+        Positions of the classes that their scores are made of.
+    fit_positions_ : ndarray of shape (n_classes,), int
+        Position of each class among those of `fit`; -1 if it was added since.
     history_ : dict of str to list of float
         Of each epoch: ``loss`` and its terms ``triplet``, ``distancing`` and ``kl``
         (weighted, 0 while it is off), and ``cross_entropy`` and ``head_accuracy`` of
@@ -137,13 +152,14 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         for name, learned in learned_by_name.items():
             if learned is not None:
                 setattr(self, name, learned)
-        self._calibrate(X)
+        self._calibrate(X, labels)
 
     def _look_as(self, view: View) -> None:
         self.view_ = view
         self.features_, self.evidence_names_ = view.features, view.names
 
-    def _calibrate(self, X: np.ndarray) -> None:
+    def _calibrate(self, X: np.ndarray, labels: np.ndarray) -> None:
+        self.fit_positions_ = np.arange(len(self.classes_))
         measured = self._measure(X[self.split_.evidence])
         raw_of_training = None
         if len(measured.raw) < FEW_POINTS:
@@ -154,10 +170,10 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             self.weight_calibration_ = WeightCalibration.fit(
                 measured.log_likelihood, measured.weight
             )
-        measured = self._measure(X[self.split_.threshold])
-        self.calibration_scores_ = self._scores(measured)
+        rows = self.split_.threshold
+        self.__dict__.update(self._held_out_scores(X[rows], labels[rows]))
         # Warns of too few points now, not at the first prediction.
-        self._threshold()
+        self._warn_of_few_held_out()
 
     def _threshold(self) -> float:
         if self.threshold is not None:
@@ -171,13 +187,15 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
         and the held-out scores do not depend on them.
         """
-        names = ("threshold", "contamination")
+        self._check_thresholds()
+        return self._threshold()
+
+    def _check_thresholds(self) -> None:
         validate_parameter_constraints(
-            {name: self._parameter_constraints[name] for name in names},
-            {name: getattr(self, name) for name in names},
+            {name: self._parameter_constraints[name] for name in THRESHOLDS},
+            {name: getattr(self, name) for name in THRESHOLDS},
             type(self).__name__,
         )
-        return self._threshold()
 
     def fit_predict(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
@@ -216,12 +234,18 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         -------
         labels : ndarray of shape (n,)
             Labels of ``classes_``, or ``-1``. For string labels unknown is the string
-            ``"-1"``; for boolean ones the answers are the integers 0, 1 and -1.
+            ``"-1"``; for boolean ones the answers are the integers 0, 1 and -1. With
+            ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
+            is not excluded.
         """
-        measured = self._measure(self._check_new(X))
-        accepted = self._scores(measured) >= self.offset_
-        answers = labels_with_unknown(self.classes_)
-        return answers[np.where(accepted, measured.most_likely, len(self.classes_))]
+        X = self._check_new(X)
+        if self._promises_by_class():
+            positions = self._least_excluded(X)
+        else:
+            measured = self._measure(X)
+            accepted = self._scores(measured) >= self.offset_
+            positions = np.where(accepted, measured.most_likely, len(self.classes_))
+        return labels_with_unknown(self.classes_)[positions]
 
     @under_ordinary_torch
     def predict_known(self, X: ArrayLike) -> np.ndarray:
@@ -229,7 +253,8 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
 
         It is the class of the largest product of the head's probability and the square
         root of that of the parts of the evidence; without a head
-        (``classification_weight=0``), that of the largest log-likelihood.
+        (``classification_weight=0``), that of the largest log-likelihood. A class of
+        :meth:`add_classes`, where the point scores higher under it.
 
         Parameters
         ----------
@@ -284,6 +309,7 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         measured = self._measure(self._check_new(X))
         return self.evidence_.standardize(measured.raw)
 
+    @under_ordinary_torch
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Score relative to the threshold.
 
@@ -295,9 +321,13 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         Returns
         -------
         decision : ndarray of shape (n,), float64
-            ``score_samples(X) - offset_``; non-negative where the point is accepted.
+            Non-negative where the point is accepted: ``score_samples(X) - offset_``;
+            with ``guarantee="class"`` the largest difference between the score under a
+            class and that class's threshold.
         """
         warn_of_misuse("decision_function")
+        if self._promises_by_class():
+            return self._margins(self._check_new(X))
         return self.score_samples(X) - self.offset_
 
     @under_ordinary_torch
@@ -411,16 +441,24 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
         place(self.gaussians_, float64_device(device), torch.float64)
         return self.standardizer_.batches(X, plain(self.batch_size), *placed)
 
-    def _measure(self, X: np.ndarray) -> Measured:
+    def _measure(self, X: np.ndarray, *, by_class: bool = False) -> Measured:
         autoencoder = getattr(self, "autoencoder_", None)
-        return self._measure_as(self.view_, autoencoder, X)
+        return self._measure_as(self.view_, autoencoder, X, by_class=by_class)
 
     def _measure_features(self, X: np.ndarray) -> Measured:
         """Measure without the autoencoder, where only likelihoods are asked for."""
+        if (self.fit_positions_ < 0).any():
+            # Between added classes and the others all evidence decides.
+            return self._measure(X)
         return self._measure_as(replace(self.view_, residual=False), None, X)
 
     def _measure_as(
-        self, view: View, autoencoder: nn.Module | None, X: np.ndarray
+        self,
+        view: View,
+        autoencoder: nn.Module | None,
+        X: np.ndarray,
+        *,
+        by_class: bool = False,
     ) -> Measured:
         gaussians: Any = self.gaussians_
         return measure(
@@ -430,15 +468,21 @@ class BaseDetector(DetectorParameters, TransformerMixin, OutlierMixin, BaseEstim
             self._batches(X),
             len(X),
             view,
+            self._known,
+            by_class=by_class,
+        )
+
+    @property
+    def _known(self) -> KnownClasses:
+        return KnownClasses(
+            self.fit_positions_,
             getattr(self, "evidence_", None),
+            getattr(self, "weight_calibration_", None),
+            self._lowest_answered(),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
-        if hasattr(self, "weight_calibration_"):
-            return self.weight_calibration_.apply(
-                measured.log_likelihood, measured.weight
-            )
-        return self.evidence_.total(measured.raw)
+        return self._known.score(measured.raw, measured.log_likelihood, measured.weight)
 
     @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:

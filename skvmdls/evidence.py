@@ -288,20 +288,26 @@ class Evidence:
         return cls(tuple(names), **arrays)
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
-        """Bring raw scores (n, n_parts) to the common unit.
+        """Bring raw scores (..., n_parts) to the common unit.
 
         0 is at the known points' median, -1 at the end of their usual range.
         """
         return (raw - self.typical) / self.spread
 
-    def under_classes(self, name: str, scores: Tensor) -> Tensor:
-        """Weighted, standardised scores (n, n_classes) of a part, from its raw ones."""
-        place = self.names.index(name)
-        scale = self.weights[place] / self.spread[place]
-        return (scores - float(self.typical[place])) * float(scale)
+    def first(self, n: int) -> "Evidence":
+        """Of the first `n` parts alone."""
+        constants = (self.typical[:n], self.spread[:n], self.weights[:n])
+        return Evidence(self.names[:n], *constants)
+
+    @property
+    def typical_logit(self) -> float:
+        """Median of the largest logit of known points; 0 where it is no part."""
+        if LOGIT not in self.names:
+            return 0.0
+        return float(self.typical[self.names.index(LOGIT)])
 
     def total(self, raw: np.ndarray) -> np.ndarray:
-        """Weighted sum (n,) of the standardised scores, higher for the known."""
+        """Weighted sum (...) of the standardised scores, higher for the known."""
         return self.standardize(raw) @ self.weights
 
 

@@ -24,6 +24,9 @@ SMALLEST_RELATIVE_SCALE = 1e-3
 # Two points lie on a line, along which no shrinkage can tell noise from spread.
 SMALLEST_CLASS = 3
 
+# What all classes have in common, by the type of covariance.
+COMMON = {"full": {"scale", "pooled"}, "tied": {"centre"}, "diag": {"scale"}}
+
 Features = dict[str, np.ndarray]
 ClassBatches = Callable[[int], Iterable[Features]]
 # By the reason, the positions of classes that take the pooled covariance.
@@ -41,6 +44,11 @@ class ClassGaussians(nn.Module):
         :class:`~sklearn.mixture.GaussianMixture`: of shape (n_classes, D, D) for
         ``"full"``, (D, D) for ``"tied"``, (n_classes, D) for ``"diag"``.
     covariance_type : {"full", "tied", "diag"}
+    common : mapping of str to ndarray, optional
+        What all classes have in common, for those that are added later: ``scale`` (D,),
+        the pooled deviations, of ``"full"`` and ``"diag"``; ``pooled`` (D, D), the
+        pooled covariance in units of `scale`, of ``"full"``; ``centre`` (D,), about
+        which ``"tied"`` computes, by default the mean of `means`.
 
     Attributes
     ----------
@@ -66,6 +74,7 @@ class ClassGaussians(nn.Module):
         means: np.ndarray,
         precisions_cholesky: np.ndarray,
         covariance_type: str,
+        common: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self.covariance_type = covariance_type
@@ -73,13 +82,25 @@ class ClassGaussians(nn.Module):
         self.register_buffer(
             "precisions_cholesky", torch.from_numpy(precisions_cholesky)
         )
+        common = dict(common or {})
         if covariance_type == "tied":
             # The same for all points: about their centre, rounding is least.
-            centre = self.means.mean(dim=0)
-            white_means = (self.means - centre) @ self.precisions_cholesky
-            # Follow from the others: no part of the state.
-            self.register_buffer("centre", centre, persistent=False)
+            common.setdefault("centre", means.mean(axis=0))
+        for name, array in common.items():
+            self.register_buffer(name, torch.from_numpy(array))
+        if covariance_type == "tied":
+            # One by one: a mean's rounding is not to depend on what others there are.
+            white_means = torch.stack(
+                [(mean - self.centre) @ self.precisions_cholesky for mean in self.means]
+            )
+            # Follows from the others: no part of the state.
             self.register_buffer("white_means", white_means, persistent=False)
+
+    def common(self) -> dict[str, np.ndarray]:
+        """Hand out what all classes have in common, as given, as far as it is there."""
+        buffers = dict(self.named_buffers())
+        names = COMMON[self.covariance_type] & buffers.keys()
+        return {name: buffers[name].cpu().numpy() for name in names}
 
     @classmethod
     def from_state(
@@ -103,7 +124,14 @@ class ClassGaussians(nn.Module):
         )
         if diagonal.min() <= 0:
             raise ValueError(f"gaussians.{name} must have a positive diagonal")
-        return cls(means, precisions, covariance_type)
+        common = {}
+        for name in COMMON[covariance_type] & state.keys():
+            ndim = 2 if name == "pooled" else 1
+            common[name] = stored_array(state, name, ndim, of="gaussians")
+            check_shape(f"gaussians.{name}", common[name].shape, (n_features,) * ndim)
+        if "scale" in common and common["scale"].min() <= 0:
+            raise ValueError("gaussians.scale must be positive")
+        return cls(means, precisions, covariance_type, common)
 
     def log_likelihood(self, features: Tensor) -> Tensor:
         """``log N(t; class c)`` of each row for each class.
@@ -140,10 +168,14 @@ class ClassGaussians(nn.Module):
 
     def _tied_distances(self, t: Tensor) -> Tensor:
         white = (t - self.centre) @ self.precisions_cholesky
-        return (
-            white.square().sum(dim=1, keepdim=True)
-            - 2 * white @ self.white_means.T
-            + self.white_means.square().sum(dim=1)
+        lengths = white.square().sum(dim=1)
+        # Class by class: a matrix product's rounding depends on how many there are.
+        return torch.stack(
+            [
+                lengths - 2 * white @ mean + mean.square().sum()
+                for mean in self.white_means
+            ],
+            dim=1,
         ).clamp_min(0)
 
     def _diag_distances(self, t: Tensor) -> Tensor:
@@ -339,9 +371,10 @@ class _Block:
         self, covariance_type: str, estimator: Any, pooling: float, borrowers: Borrowers
     ) -> ClassGaussians:
         if covariance_type == "diag":
-            means = [class_moments.mean_ for class_moments in self.moments]
+            means = np.stack([class_moments.mean_ for class_moments in self.moments])
             deviations = _deviations(self.moments, self.scale, pooling, borrowers)
-            return ClassGaussians(np.stack(means), 1 / np.stack(deviations), "diag")
+            common = {"scale": self.scale}
+            return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
         whitening = (
             _whitening_of_pooled(self.pooled, estimator)
             if covariance_type == "tied"
@@ -350,7 +383,11 @@ class _Block:
             )
         )
         whitening /= self.scale[:, None]
-        return ClassGaussians(np.stack(self.means), whitening, covariance_type)
+        means = np.stack(self.means)
+        if covariance_type == "tied":
+            return ClassGaussians(means, whitening, "tied")
+        common = {"scale": self.scale, "pooled": self.pooled}
+        return ClassGaussians(means, whitening, "full", common)
 
 
 class _Estimate:

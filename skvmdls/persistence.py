@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skvmdls
+from skvmdls import _open_world
 from skvmdls._devices import compute_in_one_thread_if_forked
 from skvmdls._files import write_atomically
 from skvmdls._states import check_shape, is_finite, stored_array
@@ -46,6 +47,7 @@ DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 # Not needed to score; and paths to write to, which are not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
+HELD_OUT = tuple(name.removesuffix("_") for name in _open_world.HELD_OUT)
 HISTORIES = ("history_", "autoencoder_history_")
 LARGEST_INPUT = 2**22
 # safetensors' names of the types that arrays of ours may have.
@@ -219,6 +221,7 @@ def _head(detector: BaseDetector) -> Head:
         "class": type(detector).__name__,
         "parameters": {name: plain(value) for name, value in parameters.items()},
         "classes": _stored_classes(detector.classes_),
+        "fit_positions": detector.fit_positions_.tolist(),
         "feature_names_in": None if names is None else names.tolist(),
         "input_shape": list(detector.input_shape_),
         "view": detector.view_.state_dict(),
@@ -240,17 +243,13 @@ def _covariance_type(detector: BaseDetector) -> str:
     return next((g.covariance_type for g in blocks), detector.covariance_type)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _arrays(detector: BaseDetector) -> Arrays:
     standardizer = detector.standardizer_.state_dict()
     evidence = detector.evidence_.state_dict()
     arrays = {
         "standardizer.mean": standardizer["mean"],
         "standardizer.scale": standardizer["scale"],
-        "calibration_scores": detector.calibration_scores_,
+        **{name: getattr(detector, f"{name}_") for name in HELD_OUT},
         **{f"evidence.{name}": array for name, array in evidence.items()},
         **{
             f"gaussians.{name}": tensor.cpu().numpy()
@@ -416,7 +415,10 @@ def _rebuilt(
     for name, history in _expected(head["histories"], dict).items():
         if name not in HISTORIES:
             raise ValueError(f"a history {name!r}")
-        kept = {key: [float(value) for value in row] for key, row in history.items()}
+        kept = {
+            key: [float(value) for value in _expected(row, list)]
+            for key, row in _expected(history, dict).items()
+        }
         setattr(detector, name, kept)
     detector.standardizer_ = Standardizer.from_state(
         {
@@ -427,7 +429,7 @@ def _rebuilt(
         },
         detector.input_shape_,
     )
-    detector.calibration_scores_ = stored_array(arrays, "calibration_scores", 1)
+    detector.fit_positions_ = _fit_positions(head["fit_positions"], detector)
     _fill_nets(detector, arrays)
     detector.gaussians_ = _gaussians(head, arrays, detector)
     detector.evidence_ = Evidence.from_state(
@@ -435,7 +437,39 @@ def _rebuilt(
     )
     if head["weighting"] is not None:
         detector.weight_calibration_ = _weighting(head["weighting"])
+    _fill_held_out(detector, arrays)
     return detector
+
+
+def _fit_positions(stored: Any, detector: BaseDetector) -> np.ndarray:
+    positions = np.array([_expected(p, int) for p in _expected(stored, list)])
+    check_shape("fit_positions", positions.shape, detector.classes_.shape)
+    of_fit = positions[positions >= 0]
+    if positions.min() < -1 or len(np.unique(of_fit)) < len(of_fit):
+        raise ValueError(f"classes at the positions {stored} of fit")
+    return positions
+
+
+def _fill_held_out(detector: BaseDetector, arrays: Arrays) -> None:
+    n_parts = len(detector.evidence_names_)
+    if hasattr(detector, "weight_calibration_"):
+        n_parts = 1
+    n = len(arrays["calibration_scores"])
+    n_classes = len(detector.classes_)
+    for name in ("calibration_scores", "calibration_class_scores"):
+        setattr(detector, f"{name}_", stored_array(arrays, name, 1))
+    for name, shape in (
+        ("calibration_class_scores", (n,)),
+        ("calibration_labels", (n,)),
+        ("calibration_winners", (n, n_parts)),
+    ):
+        check_shape(name, arrays[name].shape, shape)
+    for name in ("calibration_labels", "calibration_winners"):
+        positions = arrays[name]
+        is_integer = positions.dtype == np.int64
+        if not is_integer or positions.min() < 0 or positions.max() >= n_classes:
+            raise ValueError(f"{name} must hold positions of the {n_classes} classes")
+        setattr(detector, f"{name}_", positions)
 
 
 def _of(role: str, arrays: Arrays) -> Arrays:
@@ -497,7 +531,12 @@ def _fill_nets(detector: BaseDetector, arrays: Arrays) -> None:
         raise ValueError(f"latent_dim={detector.latent_dim}, but mu has shape {rows}")
     shape = detector.input_shape_
     factory = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
-    n_logits = len(detector.classes_) if detector.classification_weight > 0 else 0
+    n_logits = 0
+    if detector.classification_weight > 0:
+        # Classes may have been added and dropped since: the head is that of `fit`.
+        n_logits = len(arrays["network.head.bias"])
+        if n_logits <= detector.fit_positions_.max():
+            raise ValueError(f"a head of {n_logits} classes")
     network = _laid_out(
         detector.backbone,
         lambda: build_network(factory, shape, detector.latent_dim, n_logits),

@@ -17,8 +17,17 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import RocCurveDisplay, roc_curve
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skvmdls._displays import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    Display,
+    as_pictures,
+)
 from skvmdls._estimators import Detector, detector_and_inputs
 from skvmdls._labels import positions
+from skvmdls._open_world_displays import ExplanationDisplay, ShiftDisplay
 from skvmdls.metrics import (
     ThresholdCurve,
     auroc,
@@ -28,71 +37,23 @@ from skvmdls.metrics import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "EnsembleDisplay",
+    "ExplanationDisplay",
     "KnownUnknownRocDisplay",
     "ReconstructionDisplay",
     "ScoreHistogramDisplay",
+    "ShiftDisplay",
     "ThresholdCurveDisplay",
 ]
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 CLASS_COLOURS = (BLUE, "#56B4E9", GREEN, "#F0E442", PURPLE, "#D55E00", ORANGE)
 CLASS_MARKERS = "o^sDvP*"
 RandomState = int | np.random.RandomState | None
 
 
-class _Display:
-    """A picture: where it was drawn, ``ax_`` and ``figure_``, and drawing it again."""
-
-    ax_: "Axes"
-    figure_: "Figure | SubFigure"
-
-    def plot(self, ax: "Axes | None" = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            None makes a figure.
-
-        Returns
-        -------
-        self : display
-
-        Raises
-        ------
-        ValueError
-            If there is nothing to draw; the message says what is missing.
-        ImportError
-            If matplotlib is missing.
-        """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                f"{type(self).__name__} needs matplotlib: pip install skvmdls[plot]"
-            ) from error
-        if ax is not None:
-            self._draw(ax)
-        else:
-            figure, ax = plt.subplots(layout="constrained")
-            try:
-                figure.set_size_inches(self._draw(ax))
-            except Exception:
-                plt.close(figure)
-                raise
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
-
-    def _draw(self, ax: "Axes") -> tuple[float, float]:
-        """Draw on given axes, and say which size in inches suits the picture."""
-        raise NotImplementedError
-
-
-class _LabelledDisplay(_Display):
+class _LabelledDisplay(Display):
     """A picture of labelled points, some of them unknown."""
 
     @classmethod
@@ -519,7 +480,7 @@ class EnsembleDisplay(_LabelledDisplay):
 
 
 @dataclass(eq=False, repr=False)
-class ReconstructionDisplay(_Display):
+class ReconstructionDisplay(Display):
     """Images above what the autoencoder makes of them, with their weights.
 
     Parameters
@@ -583,7 +544,7 @@ class ReconstructionDisplay(_Display):
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
         images, rebuilt = (
-            _as_pictures(row) for row in (self.images, self.reconstructions)
+            as_pictures(row) for row in (self.images, self.reconstructions)
         )
         check_consistent_length(images, rebuilt)
         n, height, width = images.shape[:3]
@@ -612,20 +573,6 @@ class ReconstructionDisplay(_Display):
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         return 1.5 + 0.9 * n, 0.8 + 1.8 * height / width
-
-
-def _as_pictures(images: ArrayLike) -> np.ndarray:
-    """Bring images to (n, height, width, channels)."""
-    pictures = np.asarray(images, dtype=np.float64)
-    if pictures.ndim == 3:
-        pictures = pictures[:, None]
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3) or not len(pictures):
-        raise ValueError(
-            f"Points of shape {np.shape(images)} cannot be drawn: expected at least "
-            "one image, (n, height, width) or (n, channels, height, width) with one "
-            "channel or three."
-        )
-    return np.moveaxis(pictures, 1, 3)
 
 
 def _ticks(smallest: float, largest: float) -> np.ndarray:

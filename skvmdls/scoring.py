@@ -1,19 +1,20 @@
 """From batches of inputs to features and raw evidence: forward passes only."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import reduce
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvmdls._decisions import ByClass, KnownClasses, Measured
 from skvmdls._devices import is_out_of_memory
 from skvmdls.evidence import (
     INPUT,
     LOGIT,
     RESIDUAL,
-    Evidence,
     View,
     residual_features,
     unit_and_length,
@@ -31,29 +32,6 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
-
-# How much the parts count beside the head in choosing the class; see docs/recipe.md.
-PARTS_IN_LABEL = 0.5
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the nets and the Gaussians say of each point.
-
-    `class_log_likelihood` (n, n_classes), in nats; `raw` (n, n_parts) scores of the
-    evidence; `most_likely` (n,), the position of the class that each point is given;
-    the reconstruction `weight` (n,), zero without an autoencoder.
-    """
-
-    class_log_likelihood: np.ndarray
-    raw: np.ndarray
-    most_likely: np.ndarray
-    weight: np.ndarray
-
-    @property
-    def log_likelihood(self) -> np.ndarray:
-        """``l(x)``: the log-likelihood of the most likely class, shape (n,)."""
-        return self.class_log_likelihood.max(axis=1)
 
 
 @torch.inference_mode()
@@ -93,30 +71,34 @@ def measure(
     batches: Iterable[Tensor],
     n_points: int,
     view: View,
-    evidence: Evidence | None = None,
+    known: KnownClasses | None = None,
+    *,
+    by_class: bool = False,
 ) -> Measured:
     """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
 
     `gaussians` are of each block of the view, and of the residual if it has one;
-    `n_points` are the rows of all batches together. The evidence brings the parts to
-    one unit where head and parts choose the class together.
+    `n_points` are the rows of all batches together. The known classes are by default
+    those of the network; `by_class` asks for the scores under each of them.
     """
-    n_classes = (
-        network.head.out_features
-        if network.head is not None
-        else len(next(iter(gaussians.values())).means)
-    )
+    if known is None:
+        means = [block.means for block in gaussians.values()]
+        head = [] if network.head is None else [network.head.weight]
+        known = KnownClasses.of_fit(len([*means, *head][0]))
+    n_classes, n_parts = len(known.positions), len(view.names)
     # Filled in place: many small arrays, kept between the large ones that each batch
     # needs for a moment, would keep the allocator from using their memory again.
     measured = Measured(
         np.empty((n_points, n_classes)),
-        np.empty((n_points, len(view.names))),
+        np.empty((n_points, n_parts)),
         np.empty(n_points, dtype=np.int64),
         np.zeros(n_points),
+        np.empty((n_points, n_parts if by_class else 0), dtype=np.int64),
+        np.empty((n_points, n_classes if by_class else 0)),
     )
 
     def batch_measured(x: Tensor) -> Measured:
-        return _measured(network, gaussians, autoencoder, x, view, evidence)
+        return _measured(network, gaussians, autoencoder, x, view, known, by_class)
 
     start = 0
     for part in map_batches(batch_measured, batches):
@@ -133,48 +115,29 @@ def _measured(
     autoencoder: nn.Module | None,
     x: Tensor,
     view: View,
-    evidence: Evidence | None,
+    known: KnownClasses,
+    by_class: bool,
 ) -> Measured:
     parts = _parts(network, x)
     reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
     scores = {
-        name: gaussians[name].log_likelihood(block)
+        name: gaussians[name].log_likelihood(block).cpu().numpy()
         for name, block in _blocks(parts, reconstructed, view).items()
     }
+    logits = None
+    if LOGIT in parts:
+        logits = known.of_head(parts[LOGIT].cpu().double().numpy())
+        scores[LOGIT] = logits
+    raw = np.stack([scores[name] for name in view.names], axis=2)
+    # One by one: a sum's rounding is not to depend on how many classes there are.
     # Of the logits alone there are no Gaussians: they take the likelihoods' place.
-    likelihood = (
-        torch.stack([scores[name] for name in view.blocks]).sum(dim=0)
-        if view.blocks
-        else parts[LOGIT].double()
-    )
-    if LOGIT in view.names:
-        scores[LOGIT] = parts[LOGIT]
-    raw = [scores[name].amax(dim=1).cpu().double() for name in view.names]
+    likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
     weight = torch.zeros(len(x))
     if reconstructed is not None:
         difference = parts["t1"] - reconstructed.mean(dim=2)
         weight = difference.square().sum(dim=1)
-    classes = likelihood
-    if LOGIT in parts:
-        by_head = parts[LOGIT].to(likelihood).log_softmax(dim=1)
-        classes = _by_head_and_parts(by_head, scores, view, evidence)
-    return Measured(
-        likelihood.cpu().numpy(),
-        torch.stack(raw, dim=1).numpy(),
-        classes.argmax(dim=1).cpu().numpy(),
-        weight.cpu().double().numpy(),
-    )
-
-
-def _by_head_and_parts(
-    by_head: Tensor, scores: dict[str, Tensor], view: View, evidence: Evidence | None
-) -> Tensor:
-    """Log-probability of each class, but for a constant, shape (n, n_classes)."""
-    if evidence is None or not view.blocks:
-        return by_head
-    under_classes = [evidence.under_classes(name, scores[name]) for name in view.blocks]
-    by_parts = torch.stack(under_classes).sum(dim=0).log_softmax(dim=1)
-    return by_head + PARTS_IN_LABEL * by_parts
+    found = ByClass(likelihood, raw, logits, weight.cpu().double().numpy())
+    return known.decide(found, len(view.blocks), by_class=by_class)
 
 
 def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:

@@ -208,11 +208,10 @@ def slow_label_scores(detector, X):
     by_head = log_softmax(parts["logit"].detach().numpy())
     rule, by_parts = detector.evidence_, 0
     for block, names in detector.view_.blocks.items():
+        normalized = [detector.view_.normalize and name != "x" for name in names]
         seen = [
-            unit_and_length(parts[name])
-            if detector.view_.normalize and name != "x"
-            else parts[name]
-            for name in names
+            unit_and_length(parts[name]) if is_one else parts[name]
+            for name, is_one in zip(names, normalized, strict=True)
         ]
         gaussians = detector.gaussians_[block]
         scores = gaussians.log_likelihood(torch.cat(seen, dim=1).detach()).numpy()

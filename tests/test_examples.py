@@ -48,7 +48,6 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
 @pytest.mark.parametrize(
     ("page", "script"),
     [
-        ("README.md", EXAMPLES / "mnist_open_set.py"),
         ("docs/security.md", BENCHMARKS / "fuzz_load.py"),
         ("docs/robustness.md", BENCHMARKS / "peak_memory.py"),
         ("docs/robustness.md", BENCHMARKS / "file_memory.py"),
@@ -58,6 +57,21 @@ def test_the_table_of_a_page_is_the_stored_run(page, script):
     stored = ROOT / "docs" / "results" / f"{script.stem}.json"
     table = run(script, "--show", stored)
     assert table.strip() in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize("run_of", ["osr-mnist-quick", "ood-cifar10-cpu"])
+@pytest.mark.parametrize("method", ["VMDLS", "VMDLS_b"])
+def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):
+    stored = json.loads((ROOT / f"docs/results/{run_of}.json").read_text())
+    figures = [part["methods"][method] for part in stored["parts"].values()]
+    cells = [
+        " / ".join(
+            f"{sum(f['sets'][name][measure] for f in figures) / len(figures):.3f}"
+            for measure in ("AUROC", "TNR@TPR95", "F1")
+        )
+        for name in figures[0]["sets"]
+    ]
+    assert f"| {method} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
 
 
 def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
@@ -95,3 +109,24 @@ def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
     rows = json.loads(output.read_text())["rows"]
     assert [row["covariances"] for row in rows] == ["full", "tied"]
     assert rows[0]["file, MiB"] > 10 * rows[1]["file, MiB"]
+
+
+def test_figures_of_the_open_world_are_measured_group_by_group(tmp_path):
+    output, script = tmp_path / "found.json", BENCHMARKS / "open_world_figures.py"
+    run(script, "--only", "guarantee", "--repeats", 5, "--output", output)
+    run(script, "--only", "selection", "stream", "--repeats", 5, "--output", output)
+    found = json.loads(output.read_text())
+    assert set(found) == {"guarantee", "selection", "stream"}
+    assert [row["held out"] for row in found["guarantee"]["rows"][:3]] == [3, 30, 300]
+    for row in found["guarantee"]["rows"]:
+        assert row["rejected, by class"] < row["bound"] + 0.1
+    assert all(row["unknown selected"] > 0.3 for row in found["selection"]["rows"][1:])
+    assert "| stated |" in run(script, "--show", output)
+
+
+def test_the_open_world_plays_the_day(tmp_path):
+    picture = tmp_path / "day.png"
+    told = run(EXAMPLES / "open_world.py", "--epochs", 8, "--picture", picture)
+    assert "alarm: False" in told
+    assert "Afternoon: learned 6" in told
+    assert picture.stat().st_size > 10_000

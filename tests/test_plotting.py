@@ -9,12 +9,16 @@ import pytest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from skvmdls import VMDLSbDetector
 from skvmdls.metrics import auroc, threshold_curve, tnr_at_tpr
+from skvmdls.monitoring import ShiftMonitor
 from skvmdls.plotting import (
     EnsembleDisplay,
+    ExplanationDisplay,
     KnownUnknownRocDisplay,
     ReconstructionDisplay,
     ScoreHistogramDisplay,
+    ShiftDisplay,
     ThresholdCurveDisplay,
 )
 
@@ -186,3 +190,52 @@ def test_without_matplotlib_the_module_imports_and_drawing_says_what_to_install(
     message = r"RocDisplay needs matplotlib: pip install skvmdls\[plot\]"
     with pytest.raises(ImportError, match=message):
         fresh.KnownUnknownRocDisplay.from_predictions([True, False], [1.0, 0.0])
+
+
+def test_an_explanation_shows_parts_pictures_and_the_answer(vmdls, vmdls_b, some):
+    X = some[0][:3]
+    for detector, n_pictures in ((vmdls, 3), (vmdls_b, 1)):
+        display = ExplanationDisplay.from_estimator(detector, X)
+        display.figure_.canvas.draw()
+        axes = display.ax_.child_axes
+        assert len(axes) == 3 * (1 + n_pictures)
+        bars = [bar.get_width() for bar in axes[0].patches if bar.get_height() < 1]
+        np.testing.assert_allclose(
+            bars[-len(detector.evidence_names_) :], detector.evidence(X)[0]
+        )
+        answer = detector.predict(X)[0]
+        assert (
+            axes[0].get_title().startswith("unknown" if answer == -1 else str(answer))
+        )
+
+
+def test_an_explanation_of_a_table_names_its_columns(table):
+    pd = pytest.importorskip("pandas")
+    X, y = table
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    detector = VMDLSbDetector(max_epochs=2, random_state=0).fit(frame, y)
+    frame.loc[0, "d"] = 1e3
+    display = ExplanationDisplay.from_estimator(detector, frame[:2])
+    labels = [text.get_text() for text in display.ax_.child_axes[1].get_yticklabels()]
+    assert labels[0] == "d"
+    assert sorted(labels) == list("abcdef")
+
+
+def test_the_course_of_a_stream_marks_the_alarm():
+    monitor = ShiftMonitor(Calibrated(np.arange(50.0)), random_state=0)
+    with pytest.raises(ValueError, match="no points to draw"):
+        ShiftDisplay.from_monitor(monitor)
+    monitor.update(np.full(40, -1.0))
+    display = ShiftDisplay.from_monitor(monitor)
+    assert f"raised at point {monitor.alarm_at_}" in words(display)
+    assert "raised" not in str(
+        words(ShiftDisplay.from_predictions([0.1], false_alarm=0.5))
+    )
+
+
+class Calibrated:
+    def __init__(self, scores):
+        self.calibration_scores_ = scores
+
+    def score_samples(self, X):
+        return X

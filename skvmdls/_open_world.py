@@ -1,0 +1,474 @@
+"""What a fitted detector does after `predict`: promises, explanations, new classes."""
+
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils import Bunch, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skvmdls._class_changes import (
+    check_dropped,
+    check_new_labels,
+    fit_new_classes,
+    rearranged,
+)
+from skvmdls._decisions import Measured, lowest_answered
+from skvmdls._torch_state import under_ordinary_torch
+from skvmdls._validation import group_ids, plain, warn
+from skvmdls.calibration import (
+    class_p_values,
+    class_thresholds,
+    conformal_p_value,
+    discoveries,
+    hold_out,
+    warn_of_classes_never_excluded,
+)
+from skvmdls.evidence import INPUT
+from skvmdls.explanation import column_contributions, nearest_classes, residual_map
+from skvmdls.gaussians import kept_for_another_pass
+from skvmdls.inputs import labels_with_unknown
+from skvmdls.scoring import block_features
+
+__all__ = ["OpenWorld"]
+
+# What held-out points decide; the last two hold positions of classes.
+HELD_OUT = (
+    "calibration_scores_",
+    "calibration_class_scores_",
+    "calibration_labels_",
+    "calibration_winners_",
+)
+
+# A new class is too close to a known one that more than half of its rows are taken for,
+# within the range of 95 % of the known points.
+CLOSE_SHARE, CLOSE_P_VALUE = 0.5, 0.05
+
+
+class OpenWorld:
+    """Mixin of the detectors: all that needs no training."""
+
+    classes_: np.ndarray
+    fit_positions_: np.ndarray
+    calibration_scores_: np.ndarray
+    calibration_class_scores_: np.ndarray
+    calibration_labels_: np.ndarray
+    calibration_winners_: np.ndarray
+    gaussians_: Any
+    evidence_: Any
+    network_: Any
+    view_: Any
+    guarantee: str
+    contamination: float
+    threshold: float | None
+    calibration_fraction: float
+    covariance_estimator: Any
+    covariance_pooling: float
+    random_state: Any
+
+    _batches: Callable[[np.ndarray], Iterator[Tensor]]
+    _check_new: Callable[[ArrayLike], np.ndarray]
+    _check_thresholds: Callable[[], None]
+    _measure: Callable[..., Measured]
+    _scores: Callable[[Measured], np.ndarray]
+    _threshold: Callable[[], float]
+    p_value: Callable[[ArrayLike], np.ndarray]
+
+    # ------------------------------------------------------------ promises by class
+
+    @under_ordinary_torch
+    def p_values(self, X: ArrayLike) -> np.ndarray:
+        """Conformal p-value of "this point is of that class", for each class.
+
+        Each class's held-out points speak for that class alone (label-conditional
+        conformal prediction), whatever `guarantee` is.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n, n_classes), float64
+            Columns in the order of ``classes_``. For new points of a class, its column
+            is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
+            1)`` of a class with ``m`` held-out points.
+        """
+        scores = self._class_scores(X)
+        return class_p_values(*self._calibration, scores)
+
+    @under_ordinary_torch
+    def prediction_set(self, X: ArrayLike) -> np.ndarray:
+        """Say which classes each point may be of.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        possible : ndarray of shape (n, n_classes), bool
+            Where :meth:`p_values` is above `contamination`: a new point's own class is
+            left out with a chance of at most `contamination`, whichever class it is.
+            A row without any is "unknown".
+
+        Warns
+        -----
+        UserWarning
+            Naming the classes with too few held-out points ever to be excluded.
+        """
+        scores = self._class_scores(X)
+        return scores >= self._class_thresholds()
+
+    @under_ordinary_torch
+    def select_unknown(self, X: ArrayLike, fdr: float = 0.05) -> np.ndarray:
+        """Call points of a batch unknown, with few false alarms among them.
+
+        `predict` bounds how many of the known points are rejected. This bounds how
+        many of the rejected points are known: if the known points of the batch come as
+        the training data came (they and the held-out points are exchangeable), the
+        expected share of known points among those selected is at most `fdr`. The
+        threshold follows from the batch, by the rule of Benjamini and Hochberg on the
+        conformal p-values, which depend on each other in the way that it allows [1]_.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`; the batch to select from.
+        fdr : float in (0, 1), default=0.05
+            False discovery rate: bound on the expected share.
+
+        Returns
+        -------
+        is_unknown : ndarray of shape (n,), bool
+
+        Raises
+        ------
+        ValueError
+            If `fdr` is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few held-out points ever to select anything.
+
+        References
+        ----------
+        .. [1] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers
+           with conformal p-values", Annals of Statistics 51, 2023.
+        """
+        if not (isinstance(fdr, Real) and 0 < fdr < 1):
+            raise ValueError(
+                f"fdr={fdr!r} must be a number above 0 and below 1: the share of known "
+                "points that may be among those selected."
+            )
+        p_values = self.p_value(X)
+        n = len(self.calibration_scores_)
+        if (n + 1) * fdr < 1 - 1e-9:
+            warn(
+                f"{n} held-out points are too few for fdr={fdr}: at least "
+                f"{int(np.ceil(1 / fdr - 1 - 1e-9))} are needed, so no point will be "
+                "selected. Give more training data, or raise calibration_fraction or "
+                "fdr."
+            )
+        return discoveries(p_values, float(fdr))
+
+    @property
+    def _calibration(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.calibration_class_scores_, self.calibration_labels_
+
+    def _promises_by_class(self) -> bool:
+        self._check_thresholds()
+        return self.guarantee == "class" and self.threshold is None
+
+    def _class_scores(self, X: ArrayLike) -> np.ndarray:
+        return self._measure(self._check_new(X), by_class=True).class_scores
+
+    def _class_thresholds(self) -> np.ndarray:
+        self._check_thresholds()
+        warn_of_classes_never_excluded(
+            self.classes_, self.calibration_labels_, plain(self.contamination)
+        )
+        n_classes, contamination = len(self.classes_), plain(self.contamination)
+        return class_thresholds(*self._calibration, n_classes, contamination)
+
+    def _margins(self, X: np.ndarray) -> np.ndarray:
+        """By how much each point's best class is not excluded, shape (n,)."""
+        scores = self._measure(X, by_class=True).class_scores
+        return (scores - self._class_thresholds()).max(axis=1)
+
+    def _least_excluded(self, X: np.ndarray) -> np.ndarray:
+        """Position of the largest p-value that is not excluded; else ``n_classes``."""
+        scores = self._measure(X, by_class=True).class_scores
+        is_possible = scores >= self._class_thresholds()
+        p_values = np.where(is_possible, class_p_values(*self._calibration, scores), -1)
+        # p-values are coarse: of equal ones, the higher score decides.
+        is_largest = p_values == p_values.max(axis=1, keepdims=True)
+        best = np.where(is_largest, scores, -np.inf).argmax(axis=1)
+        return np.where(is_possible.any(axis=1), best, len(self.classes_))
+
+    def _held_out_scores(self, X: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        """Attributes that held-out rows, of classes given by position, decide."""
+        measured = self._measure(X, by_class=True)
+        winners = measured.winners
+        if hasattr(self, "weight_calibration_"):
+            winners = measured.class_log_likelihood.argmax(axis=1)[:, None]
+        own_scores = measured.class_scores[np.arange(len(labels)), labels]
+        found = (self._scores(measured), own_scores, labels, winners)
+        return dict(zip(HELD_OUT, found, strict=True))
+
+    def _warn_of_few_held_out(self) -> None:
+        if self._promises_by_class():
+            self._class_thresholds()
+        else:
+            self._threshold()
+
+    # ------------------------------------------------------------ explanations
+
+    @under_ordinary_torch
+    def explain(self, X: ArrayLike) -> Bunch:
+        """Say why points score as they do, rejected or not.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        explanation : Bunch
+            evidence : ndarray of shape (n, n_parts)
+                As of :meth:`evidence`: below -1, a part is outside the usual range.
+            nearest : ndarray of shape (n, 3)
+                Labels of the nearest known classes: first that of
+                :meth:`predict_known`, then by the score under each. ``-1`` where there
+                are no more classes.
+            contributions : ndarray of shape (n, n_features)
+                For tables with the part ``"x"``: which columns made the row strange, in
+                nats, the most negative ones most. They sum to the part's raw score less
+                its typical value, which is that column of `evidence` times
+                ``evidence_.spread`` (see
+                :func:`skvmdls.explanation.column_contributions`).
+            residual_map : ndarray of shape (n, height, width)
+                For images, of detectors with an autoencoder: how far each place is from
+                its reconstruction, in standard deviations of the input.
+        """
+        X = self._check_new(X)
+        measured = self._measure(X, by_class=True)
+        nearest = nearest_classes(measured.class_scores, measured.most_likely)
+        explanation = Bunch(
+            evidence=self.evidence_.standardize(measured.raw),
+            nearest=labels_with_unknown(self.classes_)[nearest],
+        )
+        autoencoder = getattr(self, "autoencoder_", None)
+        if INPUT in self.evidence_.names:
+            explanation.contributions = self._column_contributions(X, measured)
+        elif X.ndim == 4 and autoencoder is not None:
+            explanation.residual_map = self._residual_map(X, autoencoder)
+        return explanation
+
+    @torch.inference_mode()
+    def _column_contributions(self, X: np.ndarray, measured: Measured) -> np.ndarray:
+        part = self.evidence_.names.index(INPUT)
+        excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
+        winners = torch.from_numpy(measured.winners[:, part])
+        found, start = [], 0
+        for x in self._batches(X):
+            rows = slice(start, start + len(x))
+            of_batch = column_contributions(
+                self.gaussians_[INPUT], x, winners[rows].to(x.device), excess[rows]
+            )
+            found.append(of_batch.cpu().numpy())
+            start += len(x)
+        return np.concatenate(found)
+
+    @torch.inference_mode()
+    def _residual_map(self, X: np.ndarray, autoencoder: nn.Module) -> np.ndarray:
+        maps = [residual_map(x, autoencoder(x)).cpu() for x in self._batches(X)]
+        return torch.cat(maps).double().numpy()
+
+    # ------------------------------------------------------------ new classes
+
+    @under_ordinary_torch
+    def add_classes(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn new classes on the net as it is: no training, a matter of seconds.
+
+        Each new class gets Gaussians of its own, and a part of its rows
+        (`calibration_fraction`) is held out and joins the points that set the
+        threshold. The net, the other classes' Gaussians and likelihoods, and the
+        evidence's constants stay as they are. A new class has to explain all parts of a
+        point alone; the head's logits, which know nothing of it, count as typical. A
+        point is given to it where it scores higher under it than with all classes of
+        `fit` together.
+
+        The promise of `contamination` holds for known points that come in the
+        proportions of all rows, those of `fit` and these; with ``guarantee="class"``,
+        for each class. Held-out scores of old points are kept as they were, although a
+        new class may raise some: the threshold is then a little low, never too high.
+
+        If anything goes wrong, the detector is left unchanged. :meth:`fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`: rows of new classes only.
+        y : array-like of shape (n,)
+            Their labels, of the type of ``classes_``; at least two rows each.
+
+        Returns
+        -------
+        self : detector
+
+        Raises
+        ------
+        ValueError
+            If a label is known already (widening a class means fitting again), or X or
+            y is unusable; the message says which and why.
+
+        Warns
+        -----
+        UserWarning
+            Naming the classes that are too close to a known one: more than half of
+            their rows are accepted as that class. And as :meth:`fit` does.
+        """
+        X = self._check_new(X)
+        new, labels = check_new_labels(self.classes_, y)
+        check_consistent_length(X, labels)
+        rng = check_random_state(self.random_state)
+        fraction = plain(self.calibration_fraction)
+        rows = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
+        X_train, y_train = X[rows.training], labels[rows.training]
+        gaussians = fit_new_classes(
+            self.gaussians_,
+            kept_for_another_pass(
+                lambda label: self._block_features(X_train[y_train == label])
+            ),
+            new.tolist(),
+            self.covariance_estimator,
+            plain(self.covariance_pooling),
+        )
+        all_classes = np.concatenate([self.classes_.astype(new.dtype), new])
+        order = np.argsort(all_classes, kind="stable")
+        added = np.full(len(new), -1)
+        position = np.argsort(order)  # of old and new classes, in the order to come
+        n_old = len(self.classes_)
+        changed = self._changed(
+            classes_=all_classes[order],
+            fit_positions_=np.concatenate([self.fit_positions_, added])[order],
+            gaussians_=nn.ModuleDict(rearranged(self.gaussians_, order, gaussians)),
+        )
+        before = {
+            name: position[getattr(self, name)]
+            if name in HELD_OUT[2:]
+            else getattr(self, name)
+            for name in HELD_OUT
+        }
+        changed.__dict__.update(before)
+        own = position[n_old + labels[rows.threshold]]
+        found = changed._held_out_scores(X[rows.threshold], own)
+        changed.__dict__.update(
+            {name: np.concatenate([before[name], found[name]]) for name in HELD_OUT}
+        )
+        self._warn_of_close_classes(X, new[labels])
+        changed._warn_of_few_held_out()
+        self.__dict__ = changed.__dict__
+        return self
+
+    @under_ordinary_torch
+    def drop_classes(self, labels: ArrayLike) -> Self:
+        """Forget classes, of `fit` or of :meth:`add_classes`.
+
+        Their Gaussians, logits and held-out points count no more; their points become
+        unknown, as far as no other class explains them. The other classes' likelihoods
+        do not change. Where a dropped class took part in the score of another class's
+        held-out point, the score under its own class stands for it, which is lower: the
+        threshold is never too high.
+
+        Parameters
+        ----------
+        labels : array-like of shape (k,)
+            Some of ``classes_``; at least two must stay.
+
+        Returns
+        -------
+        self : detector
+
+        Raises
+        ------
+        ValueError
+            If a label is not known, or fewer than two classes, or no held-out points,
+            would be left. The detector is left unchanged.
+        """
+        check_is_fitted(self)
+        stays = check_dropped(self.classes_, labels)
+        rows = stays[self.calibration_labels_]
+        if not rows.any():
+            raise ValueError(
+                "The classes that would stay have no held-out points, so that there "
+                "would be no threshold. Drop fewer classes, or fit again."
+            )
+        position = np.cumsum(stays) - 1
+        own = self.calibration_labels_[rows]
+        own_scores = self.calibration_class_scores_[rows]
+        winners = self.calibration_winners_[rows]
+        is_touched = ~stays[winners].all(axis=1)
+        changed = self._changed(
+            classes_=self.classes_[stays],
+            fit_positions_=self.fit_positions_[stays],
+            gaussians_=nn.ModuleDict(
+                rearranged(self.gaussians_, np.flatnonzero(stays))
+            ),
+            calibration_scores_=np.where(
+                is_touched, own_scores, self.calibration_scores_[rows]
+            ),
+            calibration_class_scores_=own_scores,
+            calibration_labels_=position[own],
+            calibration_winners_=position[
+                np.where(is_touched[:, None], own[:, None], winners)
+            ],
+        )
+        changed._warn_of_few_held_out()
+        self.__dict__ = changed.__dict__
+        return self
+
+    def _block_features(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        autoencoder = getattr(self, "autoencoder_", None)
+        return block_features(self.network_, autoencoder, self._batches(X), self.view_)
+
+    def _changed(self, **attributes: Any) -> Self:
+        """Make a detector of the same nets with other attributes."""
+        changed = object.__new__(type(self))
+        changed.__dict__.update(vars(self) | attributes)
+        return changed
+
+    def _lowest_answered(self) -> np.ndarray | None:
+        if (self.fit_positions_ >= 0).all():
+            return None
+        scores = self.calibration_scores_
+        return lowest_answered(self.fit_positions_, scores, *self._calibration)
+
+    def _warn_of_close_classes(self, X: np.ndarray, y: np.ndarray) -> None:
+        measured = self._measure(X)
+        scores = self._scores(measured)
+        is_usual = conformal_p_value(self.calibration_scores_, scores) > CLOSE_P_VALUE
+        close = []
+        for label in np.unique(y).tolist():
+            taken = measured.most_likely[is_usual & (y == label)]
+            counts = np.bincount(taken, minlength=len(self.classes_))
+            share = counts.max() / np.sum(y == label)
+            if share > CLOSE_SHARE:
+                old = self.classes_.tolist()[counts.argmax()]
+                close.append(f"{label!r} to {old!r} ({share:.0%})")
+        if close:
+            warn(
+                f"New classes that are too close to a known one: {', '.join(close)}; "
+                "in brackets the share of their rows that it accepts. On this net they "
+                "will be told apart badly. Fit again with all rows, or give both one "
+                "label."
+            )
