@@ -363,8 +363,19 @@ def from_module(
     ... )
     >>> detector = VMDLSDetector(backbone=factory)
     """
+    _check_module(module, [*taps] + ([] if classifier is None else [classifier]))
+    own: Any = deepcopy(module).cpu()
+    if classifier is not None:
+        parent, _, name = classifier.rpartition(".")
+        setattr(own.get_submodule(parent), name, nn.Identity())
+    own.taps = tuple(taps)
+    own.channel_axis = channel_axis
+    return ModuleFactory(own)
+
+
+def _check_module(module: nn.Module, asked: list[str]) -> None:
+    """Raise a ValueError unless it has weights, and the submodules asked for."""
     submodules = [name for name, _ in module.named_modules() if name]
-    asked = [*taps] + ([] if classifier is None else [classifier])
     if unknown := [name for name in asked if name not in submodules]:
         raise ValueError(
             f"{type(module).__name__} has no submodules named {unknown}. It has: "
@@ -376,13 +387,6 @@ def from_module(
             "input. Show it one first, module(torch.zeros(2, *input_shape)), or give a "
             "factory that makes it: backbone=lambda input_shape: module."
         )
-    own: Any = deepcopy(module).cpu()
-    if classifier is not None:
-        parent, _, name = classifier.rpartition(".")
-        setattr(own.get_submodule(parent), name, nn.Identity())
-    own.taps = tuple(taps)
-    own.channel_axis = channel_axis
-    return ModuleFactory(own)
 
 
 BACKBONES: dict[str, BackboneFactory] = {

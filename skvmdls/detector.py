@@ -30,21 +30,14 @@ from skvmdls.calibration import (
     conformal_p_value,
     conformal_threshold,
 )
-from skvmdls.evidence import FEW_POINTS, Evidence, View
+from skvmdls.evidence import FEW_POINTS, TRAINING_POINTS, Evidence, View
 from skvmdls.gaussians import check_covariance_estimator
-from skvmdls.inputs import (
-    check_inputs,
-    check_training_data,
-    labels_with_unknown,
-)
+from skvmdls.inputs import check_inputs, check_training_data, labels_with_unknown
 from skvmdls.metrics import open_set_f1
 from skvmdls.scoring import ensembles, measure, reconstructions
 
 # What may be changed on a fitted detector.
 THRESHOLDS = ("threshold", "contamination", "guarantee")
-# Where few rows are held out for it, about as many training points help to set the
-# evidence's constants.
-TRAINING_POINTS = 1000
 
 
 class BaseDetector(

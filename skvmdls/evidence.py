@@ -31,8 +31,10 @@ TAIL = 0.05
 # classes apart, and mu says again what g says: each counts half. See docs/recipe.md.
 HALF = ("t1", "t2", "mu", RESIDUAL)
 
-# Below as many held-out points, training points help to tell the usual range.
+# Below as many held-out points, about so many training points help to tell the usual
+# range.
 FEW_POINTS = 200
+TRAINING_POINTS = 1000
 PRIOR_POINTS = 20
 
 SMALLEST_LENGTH = 1e-12
