@@ -18,8 +18,10 @@ from skvmdls._class_changes import (
     rearranged,
 )
 from skvmdls._decisions import Measured, lowest_answered
+from skvmdls._groups import group_ids
+from skvmdls._rows import InputLike, Rows
 from skvmdls._torch_state import under_ordinary_torch
-from skvmdls._validation import group_ids, plain, warn
+from skvmdls._validation import plain, warn
 from skvmdls.calibration import (
     class_p_values,
     class_thresholds,
@@ -70,18 +72,18 @@ class OpenWorld:
     covariance_pooling: float
     random_state: Any
 
-    _batches: Callable[[np.ndarray], Iterator[Tensor]]
-    _check_new: Callable[[ArrayLike], np.ndarray]
+    _batches: Callable[[Rows], Iterator[Tensor]]
+    _check_new: Callable[[InputLike], Rows]
     _check_thresholds: Callable[[], None]
     _measure: Callable[..., Measured]
     _scores: Callable[[Measured], np.ndarray]
     _threshold: Callable[[], float]
-    p_value: Callable[[ArrayLike], np.ndarray]
+    p_value: Callable[[InputLike], np.ndarray]
 
     # ------------------------------------------------------------ promises by class
 
     @under_ordinary_torch
-    def p_values(self, X: ArrayLike) -> np.ndarray:
+    def p_values(self, X: InputLike) -> np.ndarray:
         """Conformal p-value of "this point is of that class", for each class.
 
         Each class's held-out points speak for that class alone (label-conditional
@@ -103,7 +105,7 @@ class OpenWorld:
         return class_p_values(*self._calibration, scores)
 
     @under_ordinary_torch
-    def prediction_set(self, X: ArrayLike) -> np.ndarray:
+    def prediction_set(self, X: InputLike) -> np.ndarray:
         """Say which classes each point may be of.
 
         Parameters
@@ -127,7 +129,7 @@ class OpenWorld:
         return scores >= self._class_thresholds()
 
     @under_ordinary_torch
-    def select_unknown(self, X: ArrayLike, fdr: float = 0.05) -> np.ndarray:
+    def select_unknown(self, X: InputLike, fdr: float = 0.05) -> np.ndarray:
         """Call points of a batch unknown, with few false alarms among them.
 
         `predict` bounds how many of the known points are rejected. This bounds how
@@ -187,7 +189,7 @@ class OpenWorld:
         self._check_thresholds()
         return self.guarantee == "class" and self.threshold is None
 
-    def _class_scores(self, X: ArrayLike) -> np.ndarray:
+    def _class_scores(self, X: InputLike) -> np.ndarray:
         return self._measure(self._check_new(X), by_class=True).class_scores
 
     def _class_thresholds(self) -> np.ndarray:
@@ -198,12 +200,12 @@ class OpenWorld:
         n_classes, contamination = len(self.classes_), plain(self.contamination)
         return class_thresholds(*self._calibration, n_classes, contamination)
 
-    def _margins(self, X: np.ndarray) -> np.ndarray:
+    def _margins(self, X: Rows) -> np.ndarray:
         """By how much each point's best class is not excluded, shape (n,)."""
         scores = self._measure(X, by_class=True).class_scores
         return (scores - self._class_thresholds()).max(axis=1)
 
-    def _least_excluded(self, X: np.ndarray) -> np.ndarray:
+    def _least_excluded(self, X: Rows) -> np.ndarray:
         """Position of the largest p-value that is not excluded; else ``n_classes``."""
         scores = self._measure(X, by_class=True).class_scores
         is_possible = scores >= self._class_thresholds()
@@ -213,7 +215,7 @@ class OpenWorld:
         best = np.where(is_largest, scores, -np.inf).argmax(axis=1)
         return np.where(is_possible.any(axis=1), best, len(self.classes_))
 
-    def _held_out_scores(self, X: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    def _held_out_scores(self, X: Rows, labels: np.ndarray) -> dict[str, Any]:
         """Attributes that held-out rows, of classes given by position, decide."""
         measured = self._measure(X, by_class=True)
         winners = measured.winners
@@ -232,7 +234,7 @@ class OpenWorld:
     # ------------------------------------------------------------ explanations
 
     @under_ordinary_torch
-    def explain(self, X: ArrayLike) -> Bunch:
+    def explain(self, X: InputLike) -> Bunch:
         """Say why points score as they do, rejected or not.
 
         Parameters
@@ -259,8 +261,8 @@ class OpenWorld:
                 For images, of detectors with an autoencoder: how far each place is from
                 its reconstruction, in standard deviations of the input.
         """
-        X = self._check_new(X)
-        measured = self._measure(X, by_class=True)
+        rows = self._check_new(X)
+        measured = self._measure(rows, by_class=True)
         nearest = nearest_classes(measured.class_scores, measured.most_likely)
         explanation = Bunch(
             evidence=self.evidence_.standardize(measured.raw),
@@ -268,13 +270,13 @@ class OpenWorld:
         )
         autoencoder = getattr(self, "autoencoder_", None)
         if INPUT in self.evidence_.names:
-            explanation.contributions = self._column_contributions(X, measured)
-        elif X.ndim == 4 and autoencoder is not None:
-            explanation.residual_map = self._residual_map(X, autoencoder)
+            explanation.contributions = self._column_contributions(rows, measured)
+        elif rows.ndim == 4 and autoencoder is not None:
+            explanation.residual_map = self._residual_map(rows, autoencoder)
         return explanation
 
     @torch.inference_mode()
-    def _column_contributions(self, X: np.ndarray, measured: Measured) -> np.ndarray:
+    def _column_contributions(self, X: Rows, measured: Measured) -> np.ndarray:
         part = self.evidence_.names.index(INPUT)
         excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
         winners = torch.from_numpy(measured.winners[:, part])
@@ -289,14 +291,14 @@ class OpenWorld:
         return np.concatenate(found)
 
     @torch.inference_mode()
-    def _residual_map(self, X: np.ndarray, autoencoder: nn.Module) -> np.ndarray:
+    def _residual_map(self, X: Rows, autoencoder: nn.Module) -> np.ndarray:
         maps = [residual_map(x, autoencoder(x)).cpu() for x in self._batches(X)]
         return torch.cat(maps).double().numpy()
 
     # ------------------------------------------------------------ new classes
 
     @under_ordinary_torch
-    def add_classes(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def add_classes(self, X: InputLike, y: ArrayLike) -> Self:
         """Learn new classes on the net as it is: no training, a matter of seconds.
 
         Each new class gets Gaussians of its own, and a part of its rows
@@ -337,17 +339,19 @@ class OpenWorld:
             Naming the classes that are too close to a known one: more than half of
             their rows are accepted as that class. And as :meth:`fit` does.
         """
-        X = self._check_new(X)
+        rows = self._check_new(X)
         new, labels = check_new_labels(self.classes_, y)
-        check_consistent_length(X, labels)
+        check_consistent_length(rows, labels)
         rng = check_random_state(self.random_state)
         fraction = plain(self.calibration_fraction)
-        rows = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
-        X_train, y_train = X[rows.training], labels[rows.training]
+        split = hold_out(labels, fraction, 0.0, rng, group_ids(rows, None))
+        trained, y_train = rows.take(split.training), labels[split.training]
         gaussians = fit_new_classes(
             self.gaussians_,
             kept_for_another_pass(
-                lambda label: self._block_features(X_train[y_train == label])
+                lambda label: self._block_features(
+                    trained.take(np.flatnonzero(y_train == label))
+                )
             ),
             new.tolist(),
             self.covariance_estimator,
@@ -370,12 +374,12 @@ class OpenWorld:
             for name in HELD_OUT
         }
         changed.__dict__.update(before)
-        own = position[n_old + labels[rows.threshold]]
-        found = changed._held_out_scores(X[rows.threshold], own)
+        own = position[n_old + labels[split.threshold]]
+        found = changed._held_out_scores(rows.take(split.threshold), own)
         changed.__dict__.update(
             {name: np.concatenate([before[name], found[name]]) for name in HELD_OUT}
         )
-        self._warn_of_close_classes(X, new[labels])
+        self._warn_of_close_classes(rows, new[labels])
         changed._warn_of_few_held_out()
         self.__dict__ = changed.__dict__
         return self
@@ -437,7 +441,7 @@ class OpenWorld:
         self.__dict__ = changed.__dict__
         return self
 
-    def _block_features(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    def _block_features(self, X: Rows) -> Iterator[dict[str, np.ndarray]]:
         autoencoder = getattr(self, "autoencoder_", None)
         return block_features(self.network_, autoencoder, self._batches(X), self.view_)
 
@@ -453,7 +457,7 @@ class OpenWorld:
         scores = self.calibration_scores_
         return lowest_answered(self.fit_positions_, scores, *self._calibration)
 
-    def _warn_of_close_classes(self, X: np.ndarray, y: np.ndarray) -> None:
+    def _warn_of_close_classes(self, X: Rows, y: np.ndarray) -> None:
         measured = self._measure(X)
         scores = self._scores(measured)
         is_usual = conformal_p_value(self.calibration_scores_, scores) > CLOSE_P_VALUE
