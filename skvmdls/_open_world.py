@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from skvmdls._class_changes import (
     check_dropped,
+    check_has_gaussians,
     check_new_labels,
-    fit_new_classes,
     rearranged,
 )
-from skvmdls._decisions import Measured, lowest_answered
+from skvmdls._decisions import Measured
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import group_ids, plain, warn
 from skvmdls.calibration import (
@@ -30,7 +30,7 @@ from skvmdls.calibration import (
 )
 from skvmdls.evidence import INPUT
 from skvmdls.explanation import column_contributions, nearest_classes, residual_map
-from skvmdls.gaussians import kept_for_another_pass
+from skvmdls.gaussians import fit_gaussians, kept_for_another_pass
 from skvmdls.inputs import labels_with_unknown
 from skvmdls.scoring import block_features
 
@@ -302,10 +302,11 @@ class OpenWorld:
         Each new class gets Gaussians of its own, and a part of its rows
         (`calibration_fraction`) is held out and joins the points that set the
         threshold. The net, the other classes' Gaussians and likelihoods, and the
-        evidence's constants stay as they are. A new class has to explain all parts of a
-        point alone; the head's logits, which know nothing of it, count as typical. A
-        point is given to it where it scores higher under it than with all classes of
-        `fit` together.
+        evidence's constants stay as they are. Of a new class only those parts of the
+        evidence speak that training has not drawn together (``"x"``, ``"t2"``,
+        ``"t3"``); under it the others go along with these. A point is given to it
+        where these parts are higher under it than with all classes of `fit` together,
+        by a sixth of the usual range.
 
         The promise of `contamination` holds for known points that come in the
         proportions of all rows, those of `fit` and these; with ``guarantee="class"``,
@@ -340,45 +341,46 @@ class OpenWorld:
         X = self._check_new(X)
         new, labels = check_new_labels(self.classes_, y)
         check_consistent_length(X, labels)
+        changed = self._with_classes(X, new, labels)
+        self._warn_of_close_classes(X, new[labels])
+        changed._warn_of_few_held_out()
+        self.__dict__ = changed.__dict__
+        return self
+
+    def _with_classes(self, X: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Self:
+        """Make a detector that knows new classes (k,) too, of labels in order (n,)."""
+        check_has_gaussians(self.gaussians_)
         rng = check_random_state(self.random_state)
         fraction = plain(self.calibration_fraction)
         rows = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
         X_train, y_train = X[rows.training], labels[rows.training]
-        gaussians = fit_new_classes(
-            self.gaussians_,
+        gaussians = fit_gaussians(
             kept_for_another_pass(
                 lambda label: self._block_features(X_train[y_train == label])
             ),
             new.tolist(),
+            next(iter(self.gaussians_.values())).covariance_type,
             self.covariance_estimator,
             plain(self.covariance_pooling),
+            self.gaussians_,
         )
         all_classes = np.concatenate([self.classes_.astype(new.dtype), new])
         order = np.argsort(all_classes, kind="stable")
         added = np.full(len(new), -1)
         position = np.argsort(order)  # of old and new classes, in the order to come
-        n_old = len(self.classes_)
         changed = self._changed(
             classes_=all_classes[order],
             fit_positions_=np.concatenate([self.fit_positions_, added])[order],
             gaussians_=nn.ModuleDict(rearranged(self.gaussians_, order, gaussians)),
         )
-        before = {
-            name: position[getattr(self, name)]
-            if name in HELD_OUT[2:]
-            else getattr(self, name)
-            for name in HELD_OUT
-        }
-        changed.__dict__.update(before)
-        own = position[n_old + labels[rows.threshold]]
+        own = position[len(self.classes_) + labels[rows.threshold]]
         found = changed._held_out_scores(X[rows.threshold], own)
+        before = {name: getattr(self, name) for name in HELD_OUT}
+        before |= {name: position[before[name]] for name in HELD_OUT[2:]}
         changed.__dict__.update(
             {name: np.concatenate([before[name], found[name]]) for name in HELD_OUT}
         )
-        self._warn_of_close_classes(X, new[labels])
-        changed._warn_of_few_held_out()
-        self.__dict__ = changed.__dict__
-        return self
+        return changed
 
     @under_ordinary_torch
     def drop_classes(self, labels: ArrayLike) -> Self:
@@ -446,12 +448,6 @@ class OpenWorld:
         changed = object.__new__(type(self))
         changed.__dict__.update(vars(self) | attributes)
         return changed
-
-    def _lowest_answered(self) -> np.ndarray | None:
-        if (self.fit_positions_ >= 0).all():
-            return None
-        scores = self.calibration_scores_
-        return lowest_answered(self.fit_positions_, scores, *self._calibration)
 
     def _warn_of_close_classes(self, X: np.ndarray, y: np.ndarray) -> None:
         measured = self._measure(X)

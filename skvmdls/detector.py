@@ -478,7 +478,6 @@ class BaseDetector(
             self.fit_positions_,
             getattr(self, "evidence_", None),
             getattr(self, "weight_calibration_", None),
-            self._lowest_answered(),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:
