@@ -237,6 +237,7 @@ def columns(options: argparse.Namespace) -> list[Row]:
 # ------------------------------------------------------------ MNIST
 
 
+@cache
 def six_digits(options: argparse.Namespace) -> tuple[VMDLSDetector, Any, np.ndarray]:
     """Fit on six digits; give MNIST too, and the rows that were fitted."""
     mnist = load_mnist(options.data_home)
