@@ -116,7 +116,8 @@ class ExpectedImages(nn.Module):
         deviations = (images - means[labels]).flatten(start_dim=1).numpy()
         n_components = min(N_COMPONENTS, *deviations.shape)
         found = PCA(n_components, svd_solver="randomized", random_state=0)
-        components = found.fit(deviations).components_
+        # In the order of a file, whose matrix products round alike.
+        components = np.ascontiguousarray(found.fit(deviations).components_)
         return cls(means.numpy(), components.reshape(-1, *images.shape[1:]))
 
     @classmethod

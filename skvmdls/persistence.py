@@ -435,13 +435,17 @@ def _rebuilt(
     if head["weighting"] is not None:
         detector.weight_calibration_ = _weighting(head["weighting"])
     _fill_held_out(detector, arrays)
+    _fill_expected_images(detector, _of("expected", arrays))
+    return detector
+
+
+def _fill_expected_images(detector: BaseDetector, stored: Arrays) -> None:
     # Not in files that were written before there were any.
-    if len(detector.input_shape_) == 3 and (stored := _of("expected", arrays)):
+    if len(detector.input_shape_) == 3 and stored:
         n_classes = len(detector.classes_)
         detector.expected_images_ = ExpectedImages.from_state(
             stored, detector.input_shape_, n_classes
         )
-    return detector
 
 
 def _fill_histories(detector: BaseDetector, stored: Any) -> None:
