@@ -66,9 +66,9 @@ class KnownClasses:
     The classes of `fit` share a net that tells them apart, and each part of the
     evidence is that of the class that explains it best. A class that was added later is
     unknown to the net: of such a one only some parts speak (`speaks`), and the others
-    go along with these, so that its score is theirs alone. A point scores as with
-    whichever explains it best; it is given to an added class if the parts that speak
-    say so by a :data:`MARGIN`.
+    go along with these, but for the logit, which counts as typical. A point scores as
+    with whichever explains it best; it is given to an added class if the parts that
+    speak say so by a :data:`MARGIN`.
 
     `positions` (n_classes,) are those among the classes of `fit`, -1 if added; the
     constants that scores need are there as soon as they are fitted.
@@ -166,7 +166,8 @@ class KnownClasses:
     def _with_silent_parts(self, raw: np.ndarray) -> np.ndarray:
         """Let the parts of `raw` that are silent of added classes go along there."""
         assert self.evidence is not None
-        raw, silent = raw.copy(), np.flatnonzero(~self.speaks)
+        is_logit = np.isin(self.evidence.names, [LOGIT])
+        raw, silent = raw.copy(), np.flatnonzero(~self.speaks & ~is_logit)
         said = self._said_by_some(raw[:, self.added])[..., None]
         typical, spread = self.evidence.typical[silent], self.evidence.spread[silent]
         raw[np.ix_(np.arange(len(raw)), self.added, silent)] = typical + said * spread

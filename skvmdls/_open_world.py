@@ -329,9 +329,9 @@ class OpenWorld:
         threshold. The net, the other classes' Gaussians and likelihoods, and the
         evidence's constants stay as they are. Of a new class only those parts of the
         evidence speak that training has not drawn together (``"x"``, ``"t2"``,
-        ``"t3"``); under it the others go along with these. A point is given to it
-        where these parts are higher under it than with all classes of `fit` together,
-        by a sixth of the usual range.
+        ``"t3"``); under it the others go along with these, and the logit counts as
+        typical. A point is given to it where the parts that speak are higher under it
+        than with all classes of `fit` together, by a sixth of the usual range.
 
         The promise of `contamination` holds for known points that come in the
         proportions of all rows, those of `fit` and these; with ``guarantee="class"``,

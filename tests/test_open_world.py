@@ -285,8 +285,11 @@ def test_evidence_still_sums_to_the_score(of_table):
         evidence[:, speaks], axis=1, weights=detector.evidence_.weights[speaks]
     )
     assert 35 <= is_new.sum() <= 45
+    logit = detector.evidence_names_.index("logit")
+    assert (evidence[is_new, logit] == 0).all()
+    speaks[logit] = True
     np.testing.assert_allclose(
-        evidence[is_new][:, ~speaks], np.repeat(said[is_new, None], 5, axis=1)
+        evidence[is_new][:, ~speaks], np.repeat(said[is_new, None], 4, axis=1)
     )
     explanation = detector.explain(X)
     part = detector.evidence_names_.index("x")
