@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--show", type=Path, help="JSON file to print as tables")
     options = parser.parse_args()
     if options.show:
-        print(tables(json.loads(options.show.read_text())))
+        stored = json.loads(options.show.read_text())
+        print(tables({name: stored[name] for name in options.only}))
         return
     found: dict[str, Any] = {}
     if options.output and options.output.exists():
