@@ -177,14 +177,16 @@ class ExplanationDisplay(Display):
             pictures.append(("reconstruction", rebuilt, "gray"))
         if "residual_map" in self.explanation:
             residual = self.explanation.residual_map[i][..., None]
-            pictures.append(("residual", residual, "magma"))
+            pictures.append(("unlike its class", residual, "magma"))
         low, high = float(pictures[0][1].min()), float(pictures[0][1].max())
         for place, (name, picture, colours) in enumerate(pictures):
             share = width / len(pictures)
             own = ax.inset_axes((left + place * share, 0.12, 0.95 * share, 0.32))
             shown = picture.squeeze()
-            if name == "residual":
-                own.imshow(shown, cmap=colours, vmin=0)
+            if colours == "magma":
+                # The same for all points, so that they can be compared.
+                largest = float(self.explanation.residual_map.max())
+                own.imshow(shown, cmap=colours, vmin=0, vmax=largest)
             else:
                 scaled = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
                 own.imshow(scaled, cmap=colours, vmin=0, vmax=1)
