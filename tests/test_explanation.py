@@ -165,3 +165,26 @@ def test_nearest_classes_begin_with_the_answer(vmdls, vmdls_b, of_table, digits)
         assert all(len(set(row)) == 3 for row in nearest.tolist())
     two = deepcopy(of_table).drop_classes([1])
     assert two.explain(np.zeros((4, 6))).nearest[:, 2].tolist() == [-1] * 4
+
+
+def test_a_file_from_before_there_were_maps_explains_all_else(vmdls, digits, tmp_path):
+    detector, X = deepcopy(vmdls), digits.X_test[:5]
+    del detector.expected_images_
+    skvmdls.save(detector, tmp_path / "file")
+    again = skvmdls.load(tmp_path / "file").drop_classes([0])
+    assert set(again.explain(X)) == {"evidence", "nearest"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("means", (5, 1, 8, 8), r"expected.means has shape \(5, 1, 8, 8\)"),
+        ("components", (8, 3, 8, 8), r"expected.components has shape \(3, 8, 8\)"),
+        ("components", (8, 64), "float64 with 4 axes"),
+    ],
+)
+def test_expected_images_of_another_shape_are_refused(vmdls, name, shape, message):
+    state = {n: v.numpy() for n, v in vmdls.expected_images_.state_dict().items()}
+    assert ExpectedImages.from_state(state, (1, 8, 8), 6).means.shape == (6, 1, 8, 8)
+    with pytest.raises(ValueError, match=message):
+        ExpectedImages.from_state(state | {name: np.zeros(shape)}, (1, 8, 8), 6)
