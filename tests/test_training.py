@@ -15,6 +15,8 @@ from skvmdls.training import (
     AutoencoderPlan,
     NetworkPlan,
     _ClassMeans,
+    _losses,
+    _metric_terms,
     backbone_share,
     joint_loss,
     seeded,
@@ -149,7 +151,7 @@ def test_beside_a_head_only_the_backbone_hears_a_share(classification_weight):
     network = build_network(mlp, (6,), latent_dim=4, n_classes=n_classes)
     plan = dataclasses.replace(PLAN, classification_weight=classification_weight)
     x, y = torch.randn(80, 6), torch.arange(5).repeat_interleave(16)
-    means = training._ClassMeans(5, 4, CPU)
+    means = _ClassMeans(5, 4, CPU)
 
     def gradients(loss):
         network.zero_grad()
@@ -161,10 +163,10 @@ def test_beside_a_head_only_the_backbone_hears_a_share(classification_weight):
 
     # A batch norm's running figures are not used in training: both passes are equal.
     torch.manual_seed(1)
-    together = gradients(training._losses(network, x, y, means, plan, 8.0, 0.1)["loss"])
+    together = gradients(_losses(network, x, y, means, plan, 8.0, 0.1)["loss"])
     torch.manual_seed(1)
     made = network(x)
-    _, metric = training._metric_terms(made.mu, made.log_sigma, y, 8.0, plan)
+    _, metric = _metric_terms(made.mu, made.log_sigma, y, 8.0, plan)
     expected = gradients(metric["triplet"] + metric["distancing"])
     if n_classes:
         share = backbone_share(metric)
