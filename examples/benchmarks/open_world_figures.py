@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.show:
         stored = json.loads(options.show.read_text())
-        print(tables({name: stored[name] for name in options.only}))
+        print(tables({name: stored[name] for name in options.only if name in stored}))
         return
     found: dict[str, Any] = {}
     if options.output and options.output.exists():
