@@ -494,7 +494,7 @@ def _rounding_of_gaussians(detector: Any) -> float:
             largest = max(largest, float((coarse - one.log_likelihood(t)).abs().max()))
         total += shares[name] * largest
     lower, upper = np.quantile(detector.calibration_scores_, [0.25, 0.75])
-    return total / (upper - lower) if upper > lower else total
+    return float(total / (upper - lower)) if upper > lower else float(total)
 
 
 @dataclass(frozen=True)
@@ -711,7 +711,7 @@ def _run(session: Any, X: np.ndarray) -> Any:
     dtype = NUMPY.get(given.type, np.float64)
     fixed = given.shape[0] if isinstance(given.shape[0], int) else None
     size = fixed or 64
-    batches = []
+    batches: list[list[Any]] = []
     for start in range(0, len(X), size):
         rows = X[start : start + size]
         n = len(rows)
@@ -720,7 +720,8 @@ def _run(session: Any, X: np.ndarray) -> Any:
         with np.errstate(over="ignore"):
             feed = {given.name: np.ascontiguousarray(rows, dtype=dtype)}
         batches.append([answer[:n] for answer in session.run(Answers._fields, feed)])
-    return Answers(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+    by_name: list[Any] = [np.concatenate(p) for p in zip(*batches, strict=True)]
+    return Answers(*by_name)
 
 
 def _write(draft: _Draft, detector: Any, rows: str, path: Path) -> None:
