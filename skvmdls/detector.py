@@ -391,7 +391,8 @@ class BaseDetector(
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        parts = ensembles(self.network_, self._batches(self._check_new(X)))
+        rows = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(rows))
         return np.concatenate(
             [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
