@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared import SCORING_METHODS
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
 from torch import nn
@@ -40,17 +41,10 @@ QUICK = {
     "batch_size": 32,
 }
 METHODS = (
-    "predict",
-    "predict_known",
-    "score_samples",
-    "decision_function",
-    "class_log_likelihood",
-    "evidence",
-    "p_value",
+    *SCORING_METHODS,
     "p_values",
     "prediction_set",
     "select_unknown",
-    "transform",
     "reconstruct",
     "reconstruction_weight",
 )
