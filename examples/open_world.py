@@ -1,4 +1,7 @@
-"""A day in the open world: rejected, noticed, looked at, learned, known.
+"""A day in the open world
+=======================
+
+A day in the open world: rejected, noticed, looked at, learned, known.
 
 Six digits are known. A stream comes, at first of these, then with the seventh among
 them. The detector rejects it, the monitor raises its alarm, an explanation shows why, a

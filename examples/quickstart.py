@@ -1,4 +1,7 @@
-"""Train on six digits, and see what becomes of four others and of noise.
+"""Six known digits, four unknown ones, and noise
+==============================================
+
+Train on six digits, and see what becomes of four others and of noise.
 
 Prints how well known, unknown and noise images are told apart, and writes a figure:
 score histograms with the threshold, and a t-SNE of the feature ensemble. Takes under

@@ -123,8 +123,8 @@ def _histogram(margins: np.ndarray) -> str:
         f'<text x="{zero + step:.1f}" y="16" text-anchor="{side}">threshold</text>'
         f'<text x="10" y="{height - 6}">rejected, unlike the known ones</text>'
         f'<text x="{width - 10}" y="{height - 6}" text-anchor="end">accepted</text>'
-        '</svg><p class="faint">Number of images by score, less the threshold. What is far '
-        "out on the left is in the first bar.</p>"
+        '</svg><p class="faint">Number of images by score, less the '
+        "threshold. What is far out on the left is in the first bar.</p>"
     )
 
 
@@ -173,8 +173,8 @@ def _rejected(detector: Any, found: Judged, folder: Path, most: int) -> str:
     shown = rejected[:most]
     told = (
         "<p>The strangest first. Each bar is a part of the evidence: how far below "
-        "what known images usually score, in units of their usual range; orange is outside "
-        f"of it. Bars end at {LONGEST_BAR:.0f}."
+        "what known images usually score, in units of their usual range; orange is "
+        f"outside of it. Bars end at {LONGEST_BAR:.0f}."
     )
     has_maps = getattr(detector, "autoencoder_", None) is not None
     if has_maps:
