@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, BAD_TRUTHS, X_GOOD, Y_GOOD
+from shared import SCORING_METHODS
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
@@ -32,23 +33,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls._validation import group_ids
+from skvmdls._groups import group_ids
 from skvmdls.calibration import WeightCalibration, hold_out
 from skvmdls.evidence import unit_and_length
 from skvmdls.metrics import auroc
 from skvmdls.model_selection import SCORERS, get_scorer
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
-SCORING_METHODS = (
-    "predict",
-    "predict_known",
-    "score_samples",
-    "decision_function",
-    "class_log_likelihood",
-    "evidence",
-    "p_value",
-    "transform",
-)
 PAPER = {
     "classification_weight": 0,
     "metric_weight": 1,
@@ -881,7 +872,7 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
 def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
     X, y = table
     usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr("skvmdls._fitting.fits_on", lambda tensor, device: False)
+    monkeypatch.setattr("skvmdls.inputs.fits_on", lambda n_bytes, device: False)
     streamed = quick(device="cuda").fit(X, y).score_samples(X)
     np.testing.assert_allclose(streamed, usual, rtol=1e-4)
 
