@@ -256,6 +256,8 @@ class OpenWorld:
         Returns
         -------
         explanation : Bunch
+            With these fields:
+
             evidence : ndarray of shape (n, n_parts)
                 As of :meth:`evidence`: below -1, a part is outside the usual range.
             nearest : ndarray of shape (n, 3)

@@ -289,7 +289,7 @@ class ThresholdCurve:
             Cost of rejecting a point of a known class, whatever its label would be.
         wrong_label : float
             Cost of accepting a point of a known class with another class's label.
-        false_acceptance : float, default=0
+        false_acceptance : float, default=0.0
             Cost of accepting an unknown point.
         unknown_share : float in [0, 1], default=0.5
             Share of unknown points where the detector will be used, which is not that
