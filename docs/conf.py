@@ -44,16 +44,19 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!skvmdls).*")]
 autosummary_generate = True
 autodoc_typehints = "none"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
     # The others take longer than a page may: they are shown, and not run.
-    "filename_pattern": r"/(known_and_unknown|open_world|why_rejected)\.py$",
+    "filename_pattern": r"/(known_and_unknown|open_world|quickstart|why_rejected)\.py$",
     "ignore_pattern": r"/benchmarks/",
     "reference_url": {"skvmdls": None},
     "download_all_examples": False,
+    "default_thumb_file": str(DOCS / "images" / "not_run.png"),
+    "capture_repr": (),
     "show_memory": False,
     "show_signature": False,
     "abort_on_example_error": True,
@@ -64,6 +67,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skvmdls"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
@@ -71,7 +76,11 @@ html_theme_options = {
     "navbar_align": "left",
     "footer_start": ["copyright"],
     "footer_end": [],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {
+        "*": ["page-toc"],
+        "api/**": ["page-toc"],
+        "gallery/**": [],
+    },
     "pygments_light_style": "tango",
 }
 html_sidebars = {"index": []}
