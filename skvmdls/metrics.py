@@ -1,4 +1,4 @@
-"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1 and the like.
+"""How good an open-set classifier is: AUROC, ``TNR@TPR``, open-set F1 and the like.
 
 In all of these, `classes` are the known ones, as ``detector.classes_``, and labels that
 are not among them are unknown; `y_pred` are answers of ``predict``, `y_known` of

@@ -36,7 +36,7 @@ class LeaveClassesOut(BaseCrossValidator):
     left-out classes that are not in the test set are not used in that split.
 
     So unknown points make up ``n_unknown / n_classes`` of a test set if the classes
-    are equally large. AUROC and TNR@TPR do not depend on this share; macro F1 and
+    are equally large. AUROC and ``TNR@TPR`` do not depend on this share; macro F1 and
     accuracy do.
 
     Test sets of successive splits do not overlap as long as ``n_splits * test_size
