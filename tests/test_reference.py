@@ -126,6 +126,11 @@ def test_the_question_mark_of_a_subclass_elsewhere_leads_nowhere_of_ours():
     assert "skvmdls.OfAUser.html" not in estimator_html_repr(OfAUser())
 
 
+def test_the_box_says_whether_it_is_fitted(of_table):
+    assert "<span>Not fitted</span>" in estimator_html_repr(VMDLSDetector())
+    assert "<span>Fitted</span>" in estimator_html_repr(of_table)
+
+
 def test_the_version_to_cite_is_this_one():
     citation = (DOCS / "CITATION.cff").read_text()
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == skvmdls.__version__
