@@ -1,7 +1,9 @@
-"""What looks after the site: its links."""
+"""What looks after the site and the archives: links, and what is packed."""
 
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,55 @@ def test_a_missing_picture_is_found(site):
 def test_a_site_that_was_not_built_is_no_site_without_broken_links(tmp_path):
     script = ROOT / ".ci" / "check_links.py"
     assert subprocess.run([sys.executable, script, tmp_path], check=False).returncode
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A folder that git tracks two files of, and the archives made of them."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    files = ("setup.cfg", "tests/shared.py")
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    (tmp_path / "dist").mkdir()
+    return tmp_path
+
+
+def released(folder, sources, wheel):
+    with tarfile.open(folder / "dist" / "skvmdls-0.tar.gz", "w:gz") as archive:
+        for name in sources:
+            archive.addfile(tarfile.TarInfo(f"skvmdls-0/{name}"))
+    with zipfile.ZipFile(folder / "dist" / "skvmdls-0.whl", "w") as archive:
+        for name in wheel:
+            archive.writestr(name, "")
+    script = ROOT / ".ci" / "check_release.py"
+    done = subprocess.run(
+        [sys.executable, script, "dist"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.strip().splitlines()
+
+
+def test_archives_hold_what_they_should(release):
+    sources = ["setup.cfg", "tests/shared.py", "PKG-INFO"]
+    wheel = ["skvmdls/__init__.py", "skvmdls-0.dist-info/METADATA"]
+    assert released(release, sources, wheel) == (
+        0,
+        ["The archives hold what they should."],
+    )
+
+
+def test_what_archives_lack_or_have_too_much_is_named(release):
+    sources, wheel = ["setup.cfg", "notes.txt"], ["benchmarks/speed.py"]
+    assert released(release, sources, wheel) == (
+        1,
+        [
+            "not in skvmdls-0.tar.gz: tests/shared.py",
+            "too much in skvmdls-0.tar.gz: notes.txt",
+            "too much in skvmdls-0.whl: benchmarks/speed.py",
+        ],
+    )
