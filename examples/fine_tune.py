@@ -1,4 +1,7 @@
-"""Start from a net trained as a softmax classifier, and count the epochs saved.
+"""From a net that is trained already
+==================================
+
+Start from a net trained as a softmax classifier, and count the epochs saved.
 
 A small net learns six of scikit-learn's digits with cross-entropy, as a net that a user
 already has would have. The detector then takes it over: for two epochs only `mu` and

@@ -1,4 +1,7 @@
-"""MNIST digits against Omniglot characters, noisy digits, and noise.
+"""MNIST against Omniglot
+======================
+
+MNIST digits against Omniglot characters, noisy digits, and noise.
 
 Trains both detectors on a part of MNIST, for each of several seeds, and prints how
 they tell its test images from three sets of unknown images. Nothing is chosen by

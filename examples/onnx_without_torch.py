@@ -1,4 +1,7 @@
-"""Answers without torch: one ONNX file.
+"""Answers without torch
+=====================
+
+Answers without torch: one ONNX file.
 
 A detector of six digits is written to one file; another process, which imports neither
 torch nor skvmdls, answers with onnxruntime alone.

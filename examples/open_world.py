@@ -1,4 +1,7 @@
-"""A day in the open world: rejected, noticed, looked at, learned, known.
+"""A day in the open world
+=======================
+
+A day in the open world: rejected, noticed, looked at, learned, known.
 
 Six digits are known. A stream comes, at first of these, then with the seventh among
 them. The detector rejects it, the monitor raises its alarm, an explanation shows why, a
@@ -11,6 +14,7 @@ open_world.png beside this file.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -36,7 +40,7 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=6000, help="MNIST images")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument(
-        "--picture", type=Path, default=Path(__file__).with_suffix(".png")
+        "--picture", type=Path, default=Path(sys.argv[0]).with_suffix(".png")
     )
     options = parser.parse_args()
     rng = np.random.default_rng(0)

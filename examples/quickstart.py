@@ -1,4 +1,7 @@
-"""Train on six digits, and see what becomes of four others and of noise.
+"""Six known digits, four unknown ones, and noise
+==============================================
+
+Train on six digits, and see what becomes of four others and of noise.
 
 Prints how well known, unknown and noise images are told apart, and writes a figure:
 score histograms with the threshold, and a t-SNE of the feature ensemble. Takes under
@@ -8,6 +11,7 @@ two minutes on two CPU cores and needs no network.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -30,9 +34,11 @@ CONTAMINATION = 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Train on six digits, and see what becomes of four others."
+    )
     parser.add_argument(
-        "--output", type=Path, default=Path(__file__).with_name("quickstart.png")
+        "--output", type=Path, default=Path(sys.argv[0]).with_name("quickstart.png")
     )
     output = parser.parse_args().output
 

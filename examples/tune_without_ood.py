@@ -1,4 +1,7 @@
-"""Choose settings without unknown data, and look afterwards how well that went.
+"""Settings, chosen without unknown data
+=====================================
+
+Choose settings without unknown data, and look afterwards how well that went.
 
 A grid search over a few settings, scored by how well left-out known digits are told
 from the others (AUROC). Only then the chosen setting and the default, both fitted on

@@ -304,6 +304,8 @@ class OpenWorld(Measuring):
         Returns
         -------
         explanation : Bunch
+            With these fields:
+
             label : ndarray of shape (n,)
                 As of :meth:`predict`.
             margin : ndarray of shape (n,), float64

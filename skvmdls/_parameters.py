@@ -108,13 +108,13 @@ class DetectorParameters:
         ``s^2`` of the classes' priors in the latent space.
     kl_weight : float, default=0.1
         Weight of the KL loss (eqs. 5-7).
-    classification_weight : float, default=1
+    classification_weight : float, default=1.0
         Weight of the cross-entropy of a classification head on ``g``, trained along. 0:
         no head, the paper's losses alone.
-    metric_weight : float, default=1
+    metric_weight : float, default=1.0
         Weight of triplet + distancing + `kl_weight` x KL; 1: the paper's. Beside a head
         they count less where the margins cannot be met, so that one weight serves
-        digits and photographs (see :func:`skvmdls.training.backbone_share`).
+        digits and photographs (see ``skvmdls.training.backbone_share``).
     features : "auto" or sequence of str, default="auto"
         Parts of the evidence: ``"x"`` (the standardised input itself, for tables),
         ``"t1"``, ``"t2"``, ``"t3"`` (the taps of the backbone), ``"g"`` (its output),

@@ -105,7 +105,7 @@ class Rows(ABC):
     def batches(
         self, batches: Iterable[ArrayLike], turn: tuple[int, ...] = (0,)
     ) -> Iterator[Tensor]:
-        """Read batches of positions (k,) as tensors (k, *input_shape), on the CPU.
+        """Read batches of positions (k,) as tensors ``(k, *input_shape)``, on the CPU.
 
         Where a row is made with random numbers, they follow from its position and from
         the turn.

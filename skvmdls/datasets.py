@@ -124,7 +124,7 @@ def load_digits(
     test_size: float = 0.3,
     random_state: RandomState = None,
 ) -> Bunch:
-    """scikit-learn's 8x8 digits, some classes known and the others unknown.
+    """Load scikit-learn's 8x8 digits, some classes known and the others unknown.
 
     No network is needed.
 
@@ -215,7 +215,7 @@ def load_mnist(
 def load_omniglot(
     data_home: str | os.PathLike[str] | None = None, *, download: bool = True
 ) -> np.ndarray:
-    """Omniglot's five alphabets of "background small 1", in MNIST's form.
+    """Load Omniglot's five alphabets of "background small 1", in MNIST's form.
 
     Parameters
     ----------

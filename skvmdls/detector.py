@@ -32,6 +32,9 @@ from skvmdls.inputs import check_training_data
 from skvmdls.metrics import open_set_f1
 from skvmdls.scoring import ensembles, reconstructions
 
+# Where the "?" of an estimator's box in a notebook leads.
+DOCUMENTATION = "https://skvmdls.readthedocs.io/en/stable/"
+
 
 class BaseDetector(
     OpenWorld, DetectorParameters, TransformerMixin, OutlierMixin, BaseEstimator
@@ -44,7 +47,7 @@ class BaseDetector(
         The known labels, sorted.
     n_features_in_ : int
         Numbers in one input: features, or channels x height x width.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if X was a DataFrame.
     input_shape_ : tuple of int
         (features,) or (channels, height, width).
@@ -89,6 +92,9 @@ class BaseDetector(
         ``separation`` (smallest Euclidean distance between two class means);
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
     """
+
+    _doc_link_module = "skvmdls"
+    _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
 
     @under_ordinary_torch
     def fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
@@ -344,11 +350,11 @@ class BaseDetector(
     def get_feature_names_out(
         self, input_features: ArrayLike | None = None
     ) -> np.ndarray:
-        """Names of the columns that :meth:`transform` returns.
+        """Name the columns that :meth:`transform` returns.
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : ignored, default=None
             For scikit-learn's API: the ensemble's names do not depend on the input's.
 
         Returns

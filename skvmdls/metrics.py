@@ -1,4 +1,4 @@
-"""How good an open-set classifier is: AUROC, TNR@TPR, open-set F1 and the like.
+"""How good an open-set classifier is: AUROC, ``TNR@TPR``, open-set F1 and the like.
 
 In all of these, `classes` are the known ones, as ``detector.classes_``, and labels that
 are not among them are unknown; `y_pred` are answers of ``predict``, `y_known` of
@@ -289,7 +289,7 @@ class ThresholdCurve:
             Cost of rejecting a point of a known class, whatever its label would be.
         wrong_label : float
             Cost of accepting a point of a known class with another class's label.
-        false_acceptance : float, default=0
+        false_acceptance : float, default=0.0
             Cost of accepting an unknown point.
         unknown_share : float in [0, 1], default=0.5
             Share of unknown points where the detector will be used, which is not that

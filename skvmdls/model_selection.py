@@ -36,7 +36,7 @@ class LeaveClassesOut(BaseCrossValidator):
     left-out classes that are not in the test set are not used in that split.
 
     So unknown points make up ``n_unknown / n_classes`` of a test set if the classes
-    are equally large. AUROC and TNR@TPR do not depend on this share; macro F1 and
+    are equally large. AUROC and ``TNR@TPR`` do not depend on this share; macro F1 and
     accuracy do.
 
     Test sets of successive splits do not overlap as long as ``n_splits * test_size
@@ -90,7 +90,17 @@ class LeaveClassesOut(BaseCrossValidator):
         y: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> int:
-        """Return the number of splits; the arguments are for scikit-learn's API."""
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X, y, groups : ignored, default=None
+            For scikit-learn's API.
+
+        Returns
+        -------
+        n_splits : int
+        """
         return self.n_splits
 
     def split(
@@ -105,9 +115,9 @@ class LeaveClassesOut(BaseCrossValidator):
         ----------
         X : array-like of shape (n, ...)
             Only its length counts.
-        y : array-like of shape (n,)
-            Labels, of at least three classes.
-        groups : ignored
+        y : array-like of shape (n,), default=None
+            Labels, of at least three classes; without them, an error says so.
+        groups : ignored, default=None
 
         Yields
         ------

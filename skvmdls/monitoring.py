@@ -132,7 +132,7 @@ class ShiftMonitor:
         Whether the fortune has ever reached ``1 / false_alarm``.
     alarm_at_ : int or None
         Number of points seen when it first did.
-    course_ : ndarray of shape (n_seen_,)
+    course_ : ndarray of shape (`n_seen_`,)
         `log_martingale_` after each point.
     n_seen_ : int
         Points seen.

@@ -53,7 +53,7 @@ NUMPY = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 class Differences:
     """How far a file's answers are from its detector's.
 
-    Attributes
+    Parameters
     ----------
     n : int
         Rows that were compared.
@@ -62,12 +62,14 @@ class Differences:
     ties : int
         Rows with another label or p-value whose score is within 1e-4 of the spread of
         the threshold, or of a held-out score.
-    score, evidence, class_log_likelihood : float
+    score : float
         Greatest difference, in units of the spread of known points (the interquartile
         range of the held-out scores; of the rows for the log-likelihoods); of points
         that are farther from the median than that, in units of their distance.
     p_value : float
         Greatest difference, ties aside.
+    evidence, class_log_likelihood : float
+        Greatest difference, in the same units as that of the score.
 
     Examples
     --------

@@ -130,7 +130,20 @@ class ScoreHistogramDisplay(_LabelledDisplay):
         threshold: float,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Draw given scores; the parameters are those of the class."""
+        """Draw given scores.
+
+        Parameters
+        ----------
+        is_known : array-like of shape (n,), bool
+        scores : array-like of shape (n,)
+        threshold : float
+            As of the class.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        display : display
+        """
         return cls(is_known, scores, threshold).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
@@ -319,7 +332,18 @@ class KnownUnknownRocDisplay(_LabelledDisplay):
     def from_predictions(
         cls, is_known: ArrayLike, scores: ArrayLike, *, ax: "Axes | None" = None
     ) -> Self:
-        """Draw given scores; the parameters are those of the class."""
+        """Draw given scores.
+
+        Parameters
+        ----------
+        is_known : array-like of shape (n,), bool
+        scores : array-like of shape (n,)
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        display : display
+        """
         return cls(is_known, scores).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
@@ -539,7 +563,20 @@ class ReconstructionDisplay(Display):
         *,
         ax: "Axes | None" = None,
     ) -> Self:
-        """Draw given images; the parameters are those of the class."""
+        """Draw given images.
+
+        Parameters
+        ----------
+        images, reconstructions : array-like of shape (n, height, width) or \
+                (n, channels, height, width)
+        weights : array-like of shape (n,), optional
+            As of the class.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        display : display
+        """
         return cls(images, reconstructions, weights).plot(ax=ax)
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:

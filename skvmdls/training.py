@@ -141,7 +141,7 @@ def train_network(
     """Train the network with the triplet, distancing and KL losses, in place.
 
     Dinari & Freifeld 2022, section 3.2; and, if the network has a head, with its cross-
-    entropy (see :func:`backbone_share`). The prior of a class in one epoch is centred
+    entropy (see `backbone_share`). The prior of a class in one epoch is centred
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 

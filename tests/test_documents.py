@@ -8,11 +8,14 @@ from pathlib import Path
 
 import bad_inputs
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 import skvmdls
+from skvmdls._fitting import EVIDENCE_SHARE
 from skvmdls.autoencoder import AUTOENCODERS
 from skvmdls.backbones import BACKBONES
+from skvmdls.calibration import conformal_threshold, hold_out
 
 ROOT = Path(__file__).parents[1]
 # Rooms with a plain name that users do not import from: one sentence will do.
@@ -37,9 +40,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(compile(block, str(page), "exec"), names)
+    names, text = {}, page.read_text()
+    for block in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
+        above = "\n" * text.count("\n", 0, block.start(1))  # tracebacks find the line
+        exec(compile(above + block[1], str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -57,6 +61,28 @@ def test_the_page_of_bad_inputs_has_every_case_with_its_answer():
     assert set(rows) == {bad_inputs.shown(case.given) for case in cases}
     for case in cases:
         assert re.search(case.message, rows[bad_inputs.shown(case.given)]), case.given
+
+
+@pytest.mark.filterwarnings("ignore:.* calibration points are too few")
+def test_the_rows_that_a_promise_needs_are_those_that_the_page_says():
+    page = (ROOT / "docs" / "which_settings.md").read_text()
+    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 6
+    fractions = (0.1, 0.2, 0.5)
+
+    def promised(n, fraction, contamination):
+        split = hold_out(
+            np.zeros(n, int), fraction, EVIDENCE_SHARE, np.random.RandomState(0)
+        )
+        scores = np.arange(float(len(split.threshold)))
+        return conformal_threshold(scores, contamination) > -np.inf
+
+    for contamination, held_out, needed in rows:
+        assert int(held_out) == round(1 / float(contamination)) - 1
+        for n, fraction in zip(needed.split(" | "), fractions, strict=True):
+            case = (fraction, float(contamination))
+            assert promised(int(n), *case), (n, case)
+            assert not promised(int(n) - 1, *case), (n, case)
 
 
 def rooms():

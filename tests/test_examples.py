@@ -48,7 +48,7 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
 @pytest.mark.parametrize(
     ("page", "script"),
     [
-        ("docs/security.md", BENCHMARKS / "fuzz_load.py"),
+        ("docs/SECURITY.md", BENCHMARKS / "fuzz_load.py"),
         ("docs/robustness.md", BENCHMARKS / "peak_memory.py"),
         ("docs/robustness.md", BENCHMARKS / "file_memory.py"),
     ],

@@ -1,0 +1,125 @@
+"""How the site is built: ``sphinx-build -W --keep-going docs docs/_build``."""
+
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import matplotlib as mpl
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+# The gallery is run on the CPU, without a window.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+mpl.use("Agg")
+
+import skvmdls
+
+project = "skvmdls"
+copyright = "the developers of skvmdls"
+version = release = skvmdls.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "results"]
+templates_path = ["_templates"]
+# The gallery's settings hold what Sphinx cannot keep between builds.
+suppress_warnings = ["config.cache"]
+
+myst_heading_anchors = 4
+
+# Of our own names every reference must lead somewhere.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!skvmdls).*")]
+autosummary_generate = True
+autodoc_typehints = "none"
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(ROOT / "examples"),
+    "gallery_dirs": "gallery",
+    # The others take longer than a page may: they are shown, and not run.
+    "filename_pattern": r"/(known_and_unknown|open_world|quickstart|why_rejected)\.py$",
+    "ignore_pattern": r"/benchmarks/",
+    "reference_url": {"skvmdls": None},
+    "download_all_examples": False,
+    "default_thumb_file": str(DOCS / "images" / "not_run.png"),
+    "capture_repr": (),
+    "show_memory": False,
+    "show_signature": False,
+    "abort_on_example_error": True,
+    "write_computation_times": False,
+}
+
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skvmdls"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "navbar_align": "left",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": {
+        "*": ["page-toc"],
+        "api/**": ["page-toc"],
+        "gallery/**": [],
+    },
+    "pygments_light_style": "tango",
+}
+html_sidebars = {"index": []}
+
+
+def inventory(name: str, url: str) -> str | None:
+    """Fetch the list of another project's pages; None where it cannot be had."""
+    path = DOCS / "_build" / "inventories" / f"{name}.inv"
+    if not path.exists():
+        try:
+            with urllib.request.urlopen(f"{url}objects.inv", timeout=5) as answer:
+                content = answer.read()
+        except (urllib.error.URLError, OSError):
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return str(path)
+
+
+# Links to other projects are a convenience: without a network they are plain names.
+intersphinx_mapping = {
+    name: (url, (found,))
+    for name, url in {
+        "python": "https://docs.python.org/3/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "sklearn": "https://scikit-learn.org/stable/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+    }.items()
+    if (found := inventory(name, url))
+}
+
+
+def link_to_the_gallery(app: object, docname: str, source: list[str]) -> None:
+    """Lead from a page's ``../examples/name.py``, as on GitHub, to its gallery page."""
+    text = source[0].replace("](../examples)", "](gallery/index.rst)")
+    link = r"\]\(\.\./examples/(\w+)\.py\)"
+    source[0] = re.sub(link, r"](gallery/\1.rst)", text)
+
+
+def setup(app: object) -> None:
+    """Let the pages' links work here as well."""
+    app.connect("source-read", link_to_the_gallery)  # type: ignore[attr-defined]
