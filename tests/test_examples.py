@@ -1,6 +1,7 @@
 """The examples run, on the least that they can run on."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         ("docs/security.md", BENCHMARKS / "fuzz_load.py"),
         ("docs/robustness.md", BENCHMARKS / "peak_memory.py"),
         ("docs/robustness.md", BENCHMARKS / "file_memory.py"),
+        ("docs/outside_python.md", BENCHMARKS / "onnx_speed.py"),
     ],
 )
 def test_the_table_of_a_page_is_the_stored_run(page, script):
@@ -148,3 +150,24 @@ def test_the_open_world_plays_the_day(tmp_path):
     assert "alarm: False" in told
     assert "Afternoon: learned 6" in told
     assert picture.stat().st_size > 10_000
+
+
+def test_the_answers_of_an_onnx_file_need_no_torch(tmp_path):
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "digits.onnx"
+    script = EXAMPLES / "onnx_without_torch.py"
+    told = run(script, "--epochs", 1, "--out", file)
+    assert "0 with another label" in told
+    assert len(re.findall(r"score +-?[\d.]+ +p-value [\d.]+", told)) == 6
+
+
+def test_onnx_files_are_compared_and_timed(tmp_path):
+    pytest.importorskip("onnxscript")
+    output, script = tmp_path / "found.json", BENCHMARKS / "onnx_speed.py"
+    options = ("--points", 50, "--turns", 1, "--threads", 1, "--output", output)
+    told = run(script, "--nets", "mlp", "--only", "VMDLSbDetector", *options)
+    found = json.loads(output.read_text())
+    assert [row["covariances"] for row in found["answers"]] == ["full", "tied", "diag"]
+    assert all(row["other labels"] == 0 for row in found["answers"])
+    assert found["times"][0]["batch 1"]["onnxruntime, us"] > 0
+    assert run(script, "--show", output).strip() in told

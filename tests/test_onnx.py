@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import skvmdls
+import skvmdls._onnx_file
 import skvmdls.onnx
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
 from skvmdls._onnx_graph import Graph, Precision
@@ -313,7 +314,7 @@ def test_gaussians_that_float32_cannot_hold_are_float64():
 def test_large_models_keep_their_weights_beside_them(
     table, rows, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(skvmdls.onnx, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(skvmdls._onnx_file, "LARGEST_FILE", 10_000)
     detector = quick(VMDLSbDetector).fit(*table)
     path = tmp_path / "detector.onnx"
     export_onnx(detector, path, rows)
