@@ -1,4 +1,4 @@
-"""Answer without torch: one ONNX file.
+"""Answers without torch: one ONNX file.
 
 A detector of six digits is written to one file; another process, which imports neither
 torch nor skvmdls, answers with onnxruntime alone.
@@ -33,7 +33,7 @@ assert not {"torch", "skvmdls", "sklearn"} & set(sys.modules)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("digits.onnx"))
     options = parser.parse_args()

@@ -130,12 +130,12 @@ def float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def fits_on(tensor: Tensor, device: torch.device) -> bool:
-    """Whether a tensor would leave half of a GPU's free memory to the training."""
+def fits_on(n_bytes: int, device: torch.device) -> bool:
+    """Whether so much data would leave half of a GPU's free memory to the training."""
     if device.type != "cuda":
         return True
     n_free, _ = torch.cuda.mem_get_info(device)
-    return tensor.nbytes <= n_free / 2
+    return n_bytes <= n_free / 2
 
 
 def to_device(batch: Tensor, device: torch.device) -> Tensor:

@@ -3,8 +3,9 @@
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
+
+from skvmdls._rows import InputLike
 
 __all__ = ["Detector", "detector_and_inputs"]
 
@@ -19,16 +20,16 @@ class Detector(Protocol):
     def offset_(self) -> float:
         """Threshold on the scores."""
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: InputLike) -> np.ndarray:
         """Label with a known class or as unknown, shape (n,)."""
 
-    def predict_known(self, X: ArrayLike) -> np.ndarray:
+    def predict_known(self, X: InputLike) -> np.ndarray:
         """Label with a known class, shape (n,)."""
 
-    def score_samples(self, X: ArrayLike) -> np.ndarray:
+    def score_samples(self, X: InputLike) -> np.ndarray:
         """Score, higher for the known, shape (n,)."""
 
-    def transform(self, X: ArrayLike) -> np.ndarray:
+    def transform(self, X: InputLike) -> np.ndarray:
         """Compute feature ensembles, shape (n, D)."""
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from skvmdls._checkpoints import Stage
-from skvmdls._devices import fits_on, place_to_score, resolve_precision
+from skvmdls._devices import place_to_score, resolve_precision
+from skvmdls._rows import Rows
 from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
 from skvmdls.autoencoder import AUTOENCODERS
@@ -23,7 +24,7 @@ from skvmdls.gaussians import (
     fit_gaussians,
     kept_for_another_pass,
 )
-from skvmdls.inputs import Standardizer
+from skvmdls.inputs import Feed, Standardizer
 from skvmdls.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring import block_features
 from skvmdls.training import (
@@ -62,7 +63,7 @@ class _Nets(NamedTuple):
 
 def learn(
     detector: Any,
-    X: np.ndarray,
+    X: Rows,
     labels: np.ndarray,
     groups: np.ndarray | None,
     workshop: Workshop,
@@ -74,7 +75,7 @@ def learn(
     shares = detector.calibration_fraction, EVIDENCE_SHARE
     split = hold_out(labels, *shares, workshop.random_state, groups)
     warn_of_small_classes(detector.classes_, labels, groups)
-    X, labels = X[split.training], labels[split.training]
+    X, labels = X.take(split.training), labels[split.training]
     check_class_sizes(np.bincount(labels), detector.covariance_type)
     standardizer = Standardizer().fit(X)
     with workshop.checkpoint.named_if_interrupted():
@@ -86,14 +87,13 @@ def learn(
 def _trained(
     detector: Any,
     standardizer: Standardizer,
-    X: np.ndarray,
+    X: Rows,
     labels: np.ndarray,
     workshop: Workshop,
 ) -> _Nets:
     shape = detector.input_shape_
-    inputs, targets = standardizer.transform(X), torch.from_numpy(labels)
-    if fits_on(inputs, workshop.device):
-        inputs, targets = inputs.to(workshop.device), targets.to(workshop.device)
+    targets = torch.from_numpy(labels).to(workshop.device)
+    inputs = Feed(X, standardizer, workshop.device)
     backbone = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
     # VMDLSbDetector has none.
     choice = getattr(detector, "autoencoder", None)
@@ -104,7 +104,7 @@ def _trained(
         "network",
         lambda: build_network(backbone, shape, detector.latent_dim, n_logits),
         lambda net, seed, stage: train_network(net, inputs, targets, plan, seed, stage),
-        {"inputs": inputs, "labels": targets, "plan": plan},
+        {"X": X.content, "labels": targets, "plan": plan},
     )
     if autoencoder is None:
         return _Nets(network, history)
@@ -113,7 +113,7 @@ def _trained(
         "autoencoder",
         lambda: build_autoencoder(autoencoder, shape),
         lambda net, seed, stage: train_autoencoder(net, inputs, ae_plan, seed, stage),
-        {"inputs": inputs, "plan": ae_plan},
+        {"X": X.content, "plan": ae_plan},
     )
     return _Nets(network, history, *reconstructing)
 
@@ -146,7 +146,7 @@ def _fitted_gaussians(
     detector: Any,
     nets: _Nets,
     standardizer: Standardizer,
-    X: np.ndarray,
+    X: Rows,
     labels: np.ndarray,
     workshop: Workshop,
 ) -> nn.ModuleDict:
@@ -167,8 +167,9 @@ def _fitted_gaussians(
         place = place_to_score(workshop.device, is_table, *scoring)
 
         def features(label: int) -> Any:
-            rows = standardizer.batches(X[labels == label], detector.batch_size, *place)
-            return block_features(*scoring, rows, detector.view_)
+            own = X.take(np.flatnonzero(labels == label))
+            batches = standardizer.batches(own, detector.batch_size, *place)
+            return block_features(*scoring, batches, detector.view_)
 
         classes = detector.classes_.tolist()
         gaussians = fit_gaussians(
@@ -183,7 +184,7 @@ def _fitted_gaussians(
         {
             "network": nets.network,
             "autoencoder": nets.autoencoder,
-            "X": X,
+            "X": X.content,
             "labels": labels,
             "view": detector.view_,
             **kind,

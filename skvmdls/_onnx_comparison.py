@@ -11,7 +11,7 @@ from torch import Tensor
 from skvmdls.calibration import conformal_p_value
 from skvmdls.evidence import INPUT
 from skvmdls.gaussians import ClassGaussians
-from skvmdls.inputs import labels_with_unknown
+from skvmdls.inputs import check_inputs, labels_with_unknown
 
 __all__ = ["Differences", "Expected", "drawn_features", "drawn_inputs", "one_by_one"]
 
@@ -163,8 +163,7 @@ def _relative(
 
 def _raw(detector: Any, X: Any) -> np.ndarray:
     """Rows as they are given to the file: bytes, or floats in float64."""
-    X = np.asarray(X)
-    X = X.reshape(len(X), *detector.input_shape_)
+    X = np.asarray(check_inputs(detector, X, detector.input_shape_))
     if not detector.standardizer_.were_bytes_:
         is_image = len(detector.input_shape_) == 3
         return X / 255 if X.dtype == np.uint8 and is_image else X.astype(np.float64)

@@ -18,8 +18,10 @@ from skvmdls._class_changes import (
     rearranged,
 )
 from skvmdls._decisions import Measured
+from skvmdls._groups import group_ids
+from skvmdls._rows import InputLike, Rows
 from skvmdls._torch_state import under_ordinary_torch
-from skvmdls._validation import group_ids, plain, warn
+from skvmdls._validation import plain, warn
 from skvmdls.calibration import (
     HeldOut,
     class_p_values,
@@ -80,18 +82,18 @@ class OpenWorld:
     covariance_pooling: float
     random_state: Any
 
-    _batches: Callable[[np.ndarray], Iterator[Tensor]]
-    _check_new: Callable[[ArrayLike], np.ndarray]
+    _batches: Callable[[Rows], Iterator[Tensor]]
+    _check_new: Callable[[InputLike], Rows]
     _check_thresholds: Callable[[], None]
     _measure: Callable[..., Measured]
     _scores: Callable[[Measured], np.ndarray]
     _threshold: Callable[[], float]
-    p_value: Callable[[ArrayLike], np.ndarray]
+    p_value: Callable[[InputLike], np.ndarray]
 
     # ------------------------------------------------------------ promises by class
 
     @under_ordinary_torch
-    def p_values(self, X: ArrayLike) -> np.ndarray:
+    def p_values(self, X: InputLike) -> np.ndarray:
         """Conformal p-value of "this point is of that class", for each class.
 
         Each class's held-out points speak for that class alone (label-conditional
@@ -113,7 +115,7 @@ class OpenWorld:
         return class_p_values(*self._calibration, scores)
 
     @under_ordinary_torch
-    def prediction_set(self, X: ArrayLike) -> np.ndarray:
+    def prediction_set(self, X: InputLike) -> np.ndarray:
         """Say which classes each point may be of.
 
         Parameters
@@ -137,7 +139,7 @@ class OpenWorld:
         return scores >= self._class_thresholds()
 
     @under_ordinary_torch
-    def select_unknown(self, X: ArrayLike, fdr: float = 0.05) -> np.ndarray:
+    def select_unknown(self, X: InputLike, fdr: float = 0.05) -> np.ndarray:
         """Call points of a batch unknown, with few false alarms among them.
 
         `predict` bounds how many of the known points are rejected. This bounds how
@@ -197,7 +199,7 @@ class OpenWorld:
         self._check_thresholds()
         return self.guarantee == "class" and self.threshold is None
 
-    def _class_scores(self, X: ArrayLike) -> np.ndarray:
+    def _class_scores(self, X: InputLike) -> np.ndarray:
         return self._measure(self._check_new(X), by_class=True).class_scores
 
     def _class_thresholds(self) -> np.ndarray:
@@ -208,12 +210,12 @@ class OpenWorld:
         n_classes, contamination = len(self.classes_), plain(self.contamination)
         return class_thresholds(*self._calibration, n_classes, contamination)
 
-    def _margins(self, X: np.ndarray) -> np.ndarray:
+    def _margins(self, X: Rows) -> np.ndarray:
         """By how much each point's best class is not excluded, shape (n,)."""
         scores = self._measure(X, by_class=True).class_scores
         return (scores - self._class_thresholds()).max(axis=1)
 
-    def _least_excluded(self, X: np.ndarray) -> np.ndarray:
+    def _least_excluded(self, X: Rows) -> np.ndarray:
         """Position of the largest p-value that is not excluded; else ``n_classes``."""
         scores = self._measure(X, by_class=True).class_scores
         is_possible = scores >= self._class_thresholds()
@@ -223,7 +225,7 @@ class OpenWorld:
         best = np.where(is_largest, scores, -np.inf).argmax(axis=1)
         return np.where(is_possible.any(axis=1), best, len(self.classes_))
 
-    def _held_out_scores(self, X: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    def _held_out_scores(self, X: Rows, labels: np.ndarray) -> dict[str, Any]:
         """Attributes that held-out rows, of classes given by position, decide."""
         measured = self._measure(X, by_class=True)
         winners = measured.winners
@@ -242,7 +244,7 @@ class OpenWorld:
     # ------------------------------------------------------------ explanations
 
     @under_ordinary_torch
-    def explain(self, X: ArrayLike) -> Bunch:
+    def explain(self, X: InputLike) -> Bunch:
         """Say why points score as they do, rejected or not.
 
         Parameters
@@ -271,21 +273,21 @@ class OpenWorld:
                 first, smoothed, in standard deviations of the input (see
                 :class:`skvmdls.explanation.ExpectedImages`).
         """
-        X = self._check_new(X)
-        measured = self._measure(X, by_class=True)
+        rows = self._check_new(X)
+        measured = self._measure(rows, by_class=True)
         nearest = nearest_classes(measured.class_scores, measured.most_likely)
         explanation = Bunch(
             evidence=self.evidence_.standardize(measured.raw),
             nearest=labels_with_unknown(self.classes_)[nearest],
         )
         if INPUT in self.evidence_.names:
-            explanation.contributions = self._column_contributions(X, measured)
+            explanation.contributions = self._column_contributions(rows, measured)
         if hasattr(self, "expected_images_"):
-            explanation.residual_map = self._residual_map(X, measured.most_likely)
+            explanation.residual_map = self._residual_map(rows, measured.most_likely)
         return explanation
 
     @torch.inference_mode()
-    def _column_contributions(self, X: np.ndarray, measured: Measured) -> np.ndarray:
+    def _column_contributions(self, X: Rows, measured: Measured) -> np.ndarray:
         part = self.evidence_.names.index(INPUT)
         excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
         winners = torch.from_numpy(measured.winners[:, part])
@@ -299,7 +301,7 @@ class OpenWorld:
             start += len(x)
         return np.concatenate(found)
 
-    def _residual_map(self, X: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def _residual_map(self, X: Rows, classes: np.ndarray) -> np.ndarray:
         found, start = [], 0
         for x in self._batches(X):
             of_batch = torch.from_numpy(classes[start : start + len(x)])
@@ -307,21 +309,21 @@ class OpenWorld:
             start += len(x)
         return torch.cat(found).numpy()
 
-    def _expected_images(self, X: np.ndarray, labels: np.ndarray) -> ExpectedImages:
+    def _expected_images(self, X: Rows, labels: np.ndarray) -> ExpectedImages:
         """Learn from as many training images as are enough, of each class as many."""
         n_each = -(-N_IMAGES // len(self.classes_))
         training = self.split_.training
         some = [training[labels[training] == c] for c in range(len(self.classes_))]
         rows = np.concatenate([of_c[:: -(-len(of_c) // n_each)] for of_c in some])
-        return ExpectedImages.fit(self._in_grid(X[rows]), labels[rows])
+        return ExpectedImages.fit(self._in_grid(X.take(rows)), labels[rows])
 
-    def _in_grid(self, X: np.ndarray) -> Tensor:
+    def _in_grid(self, X: Rows) -> Tensor:
         return torch.cat([in_grid(x) for x in self._batches(X)])
 
     # ------------------------------------------------------------ new classes
 
     @under_ordinary_torch
-    def add_classes(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def add_classes(self, X: InputLike, y: ArrayLike) -> Self:
         """Learn new classes on the net as it is: no training, a matter of seconds.
 
         Each new class gets Gaussians of its own, and a part of its rows
@@ -363,25 +365,27 @@ class OpenWorld:
             Naming the classes that are too close to a known one: more than half of
             their rows are accepted as that class. And as :meth:`fit` does.
         """
-        X = self._check_new(X)
+        rows = self._check_new(X)
         new, labels = check_new_labels(self.classes_, y)
-        check_consistent_length(X, labels)
-        changed = self._with_classes(X, new, labels)
-        self._warn_of_close_classes(X, new[labels])
+        check_consistent_length(rows, labels)
+        changed = self._with_classes(rows, new, labels)
+        self._warn_of_close_classes(rows, new[labels])
         changed._warn_of_few_held_out()
         self.__dict__ = changed.__dict__
         return self
 
-    def _with_classes(self, X: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Self:
+    def _with_classes(self, X: Rows, new: np.ndarray, labels: np.ndarray) -> Self:
         """Make a detector that knows new classes (k,) too, of labels in order (n,)."""
         check_has_gaussians(self.gaussians_)
         rng = check_random_state(self.random_state)
         fraction = plain(self.calibration_fraction)
-        rows = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
-        X_train, y_train = X[rows.training], labels[rows.training]
+        split = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
+        X_train, y_train = X.take(split.training), labels[split.training]
         gaussians = fit_gaussians(
             kept_for_another_pass(
-                lambda label: self._block_features(X_train[y_train == label])
+                lambda label: self._block_features(
+                    X_train.take(np.flatnonzero(y_train == label))
+                )
             ),
             new.tolist(),
             next(iter(self.gaussians_.values())).covariance_type,
@@ -401,8 +405,8 @@ class OpenWorld:
         if hasattr(self, "expected_images_"):
             means = class_means(self._in_grid(X_train), y_train)
             changed.expected_images_ = self.expected_images_.rearranged(order, means)
-        own = position[len(self.classes_) + labels[rows.threshold]]
-        found = changed._held_out_scores(X[rows.threshold], own)
+        own = position[len(self.classes_) + labels[split.threshold]]
+        found = changed._held_out_scores(X.take(split.threshold), own)
         before = {name: getattr(self, name) for name in HELD_OUT}
         before |= {name: position[before[name]] for name in HELD_OUT[2:]}
         changed.__dict__.update(
@@ -470,7 +474,7 @@ class OpenWorld:
         self.__dict__ = changed.__dict__
         return self
 
-    def _block_features(self, X: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    def _block_features(self, X: Rows) -> Iterator[dict[str, np.ndarray]]:
         autoencoder = getattr(self, "autoencoder_", None)
         return block_features(self.network_, autoencoder, self._batches(X), self.view_)
 
@@ -480,7 +484,7 @@ class OpenWorld:
         changed.__dict__.update(vars(self) | attributes)
         return changed
 
-    def _warn_of_close_classes(self, X: np.ndarray, y: np.ndarray) -> None:
+    def _warn_of_close_classes(self, X: Rows, y: np.ndarray) -> None:
         measured = self._measure(X)
         scores = self._scores(measured)
         is_usual = conformal_p_value(self.calibration_scores_, scores) > CLOSE_P_VALUE

@@ -169,6 +169,10 @@ class DetectorParameters:
         that comes with trained weights.
     batch_size : int, default=256
         Rows that are scored at a time.
+    num_workers : int, default=0
+        Processes that read the rows of a dataset given as X, as of torch's
+        ``DataLoader``; 0 reads them in this one. Arrays need none. No answer depends on
+        it.
     device : str or torch.device, default="auto"
         ``"auto"`` picks CUDA, MPS or the CPU, whatever is there.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -235,6 +239,9 @@ class DetectorParameters:
     )
     freeze_epochs: int = parameter(0, Interval(Integral, 0, None, closed="left"))
     batch_size: int = parameter(256, Interval(Integral, 1, None, closed="left"))
+    num_workers: int = parameter(
+        0, Interval(Integral, 0, None, closed="left"), decides=False
+    )
     device: str | torch.device = parameter("auto", str, torch.device)
     precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
     memory: Any = parameter(

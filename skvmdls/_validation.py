@@ -1,6 +1,5 @@
-"""What users give, made plain: parameters, inputs of any container, groups of rows."""
+"""What users give, made plain: parameters, and inputs of any container."""
 
-import hashlib
 import os
 import sys
 import warnings
@@ -10,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array, issparse
-from scipy.sparse.csgraph import connected_components
-from sklearn.utils import check_consistent_length, column_or_1d
+from scipy.sparse import issparse
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["as_array", "as_numpy", "group_ids", "is_missing", "plain", "warn"]
+__all__ = ["as_array", "as_numpy", "is_missing", "plain", "warn"]
 
 
 def plain(value: Any) -> Any:
@@ -115,19 +111,8 @@ def _refuse_other_things(X: Any) -> None:
     if isinstance(X, str | bytes | os.PathLike):
         raise ValueError(
             f"X is {X!r}, a name; expected the numbers themselves. Read the file "
-            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy()."
-        )
-    if isinstance(X, DataLoader):
-        raise ValueError(
-            "X is a DataLoader; expected an array. Make arrays of its batches: "
-            "X, y = (torch.cat(part).numpy() for part in zip(*loader)), with a loader "
-            "that does not drop or repeat rows."
-        )
-    if isinstance(X, Dataset):
-        raise ValueError(
-            f"X is a {type(X).__name__}, a torch Dataset; expected an array. Make "
-            "arrays of it: X = np.stack([np.asarray(x) for x, _ in dataset]), "
-            "y = np.array([int(label) for _, label in dataset])."
+            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy(); of a folder "
+            "of images, X, y = skvmdls.datasets.image_folder(path)."
         )
     if issparse(X):  # scikit-learn says what it thinks of these.
         return
@@ -215,68 +200,6 @@ def _check_columns(frame: Any) -> None:
 
 def _has_text(column: Any) -> bool:
     return any(map(_is_text, np.asarray(column, dtype=object).ravel()))
-
-
-def group_ids(X: np.ndarray, groups: Any) -> np.ndarray | None:
-    """Give a number to the rows that must stay together, (n,); None if there are none.
-
-    Rows are together if they are equal, if they have the same group, and if others join
-    them: the connected components of both.
-
-    Examples
-    --------
-    >>> X = np.array([[0.0], [1.0], [0.0], [2.0]])
-    >>> group_ids(X, None)
-    array([0, 1, 0, 2])
-    >>> group_ids(X, ["a", "b", "c", "b"])
-    array([0, 1, 0, 1])
-    """
-    ids = _equal_rows(X)
-    if groups is not None:
-        ids = _joined(ids, _numbered(_checked_groups(X, groups)))
-    return None if len(np.unique(ids)) == len(ids) else ids
-
-
-def _equal_rows(X: np.ndarray) -> np.ndarray:
-    """Give equal rows one number, by digests: in the memory of a few rows."""
-    digests: dict[bytes, int] = {}
-    ids = np.empty(len(X), dtype=np.int64)
-    for i, row in enumerate(X):
-        if X.dtype.kind == "f":
-            # 0.0 and -0.0 are equal, and a longdouble has bytes without meaning.
-            row = row.astype(min(X.dtype, np.dtype(np.float64))) + 0.0
-        digest = hashlib.blake2b(
-            np.ascontiguousarray(row).data, digest_size=16
-        ).digest()
-        ids[i] = digests.setdefault(digest, len(digests))
-    return ids
-
-
-def _checked_groups(X: np.ndarray, groups: Any) -> list[Any]:
-    values = np.asarray(column_or_1d(groups), dtype=object).tolist()
-    check_consistent_length(X, values)
-    if n_missing := sum(map(is_missing, values)):
-        raise ValueError(
-            f"groups has {n_missing} missing values. Give each of these rows a group "
-            "of its own, or drop them."
-        )
-    return values
-
-
-def _numbered(values: list[Any]) -> np.ndarray:
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
-
-
-def _joined(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Join what either joins: rows are edges between the groups of both kinds."""
-    n_one, n_other = one.max() + 1, other.max() + 1
-    edges = coo_array(
-        (np.ones(len(one), dtype=bool), (one, n_one + other)),
-        shape=(n_one + n_other,) * 2,
-    )
-    _, component = connected_components(edges, directed=False)
-    return _numbered(component[one].tolist())
 
 
 def is_missing(value: Any) -> bool:

@@ -21,8 +21,13 @@ from sklearn.utils import Bunch, check_random_state
 from torchvision import datasets as torchvision_datasets
 from torchvision.io import decode_jpeg
 
+from skvmdls._rows import DatasetRows, ImageFiles
+
 __all__ = [
+    "DatasetRows",
+    "ImageFiles",
     "get_data_home",
+    "image_folder",
     "load_cifar10",
     "load_cifar100",
     "load_digits",
@@ -47,6 +52,46 @@ NO_MEASUREMENTS = {
 }
 
 RandomState = int | np.random.RandomState | None
+
+
+def image_folder(
+    folder: str | os.PathLike[str], transform: Any = None
+) -> tuple[DatasetRows, np.ndarray]:
+    """Give the images of a folder that has one folder for each class, unread.
+
+    Parameters
+    ----------
+    folder : path
+        As torchvision's ``ImageFolder`` takes it: ``folder/class/.../name.png``.
+    transform : callable, default=None
+        As of :class:`ImageFiles`.
+
+    Returns
+    -------
+    X : DatasetRows
+        Read when a fit or a score needs them.
+    y : ndarray of shape (n,), str
+        The names of the classes' folders.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or a class's folder holds no images.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (folder / name).mkdir()
+    ...     Image.new("RGB", (8, 8)).save(folder / name / "1.png")
+    >>> X, y = image_folder(folder)
+    >>> X.shape, y
+    ((2, 3, 8, 8), array(['cat', 'dog'], dtype='<U3'))
+    """
+    found = torchvision_datasets.ImageFolder(os.fspath(folder), transform)
+    return DatasetRows(found), np.array(found.classes)[found.targets]
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:

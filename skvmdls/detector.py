@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from skvmdls._decisions import KnownClasses, Measured
 from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
+from skvmdls._groups import group_ids
 from skvmdls._misuse import warn_of_misuse
 from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
+from skvmdls._rows import InputLike, Rows, rows_of
 from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
 from skvmdls._torch_state import under_ordinary_torch
-from skvmdls._validation import group_ids, plain
+from skvmdls._validation import plain
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import (
@@ -98,7 +100,7 @@ class BaseDetector(
     """
 
     @under_ordinary_torch
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
         If anything goes wrong, what an earlier `fit` learned is kept.
@@ -106,8 +108,9 @@ class BaseDetector(
         Parameters
         ----------
         X : array-like of shape (n, features), (n, height, width) or \
-                (n, channels, height, width)
-            Floats, or uint8 images (scaled by 255).
+                (n, channels, height, width), or dataset
+            Floats, or uint8 images (scaled by 255). Or what has a length and items, as
+            an ``ImageFolder`` (see :class:`skvmdls.datasets.DatasetRows`).
         y : array-like of shape (n,)
             Labels: strings, integers, whole floats or booleans; at least two
             classes, with at least two samples each, none of them ``-1``. One class
@@ -142,36 +145,39 @@ class BaseDetector(
         self.__dict__ = attempt.__dict__ | given
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None) -> None:
+    def _fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
-        X, self.classes_, labels = check_training_data(self, X, y)
-        self.input_shape_ = X.shape[1:]
+        rows, self.classes_, labels = check_training_data(self, X, y)
+        self.input_shape_ = rows.input_shape
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
-        together = group_ids(X, groups)
-        workshop = Workshop.of(self, X=X, y=self.classes_[labels], groups=together)
-        learned_by_name = learn(self, X, labels, together, workshop)._asdict()
+        together = group_ids(rows, groups)
+        y = self.classes_[labels]
+        workshop = Workshop.of(self, X=rows.content, y=y, groups=together)
+        learned_by_name = learn(self, rows, labels, together, workshop)._asdict()
         for name, learned in learned_by_name.items():
             if learned is not None:
                 setattr(self, name, learned)
-        self._calibrate(X, labels)
+        self._calibrate(rows, labels)
 
     def _look_as(self, view: View) -> None:
         self.view_ = view
         self.features_, self.evidence_names_ = view.features, view.names
 
-    def _calibrate(self, X: np.ndarray, labels: np.ndarray) -> None:
+    def _calibrate(self, X: Rows, labels: np.ndarray) -> None:
         self.fit_positions_ = np.arange(len(self.classes_))
-        measured = self._measure(X[self.split_.evidence])
+        measured = self._measure(X.take(self.split_.evidence))
         helping = helping_rows(self.split_, len(X))
-        raw_of_training = None if helping is None else self._measure(X[helping]).raw
+        raw_of_training = (
+            None if helping is None else self._measure(X.take(helping)).raw
+        )
         self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
         if getattr(self, "weighting", None) == "paper":
             self.weight_calibration_ = WeightCalibration.fit(
                 measured.log_likelihood, measured.weight
             )
         rows = self.split_.threshold
-        self.__dict__.update(self._held_out_scores(X[rows], labels[rows]))
+        self.__dict__.update(self._held_out_scores(X.take(rows), labels[rows]))
         if len(self.input_shape_) == 3:
             self.expected_images_ = self._expected_images(X, labels)
         # Warns of too few points now, not at the first prediction.
@@ -200,7 +206,7 @@ class BaseDetector(
         )
 
     def fit_predict(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+        self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None
     ) -> np.ndarray:
         """Fit, then predict the same points.
 
@@ -224,12 +230,12 @@ class BaseDetector(
         return self.fit(X, y, groups).predict(X)
 
     @under_ordinary_torch
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def predict(self, X: InputLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
 
         Parameters
         ----------
-        X : array-like
+        X : array-like or dataset
             Of the shape seen in :meth:`fit`, but for the number of rows.
 
         Returns
@@ -240,17 +246,17 @@ class BaseDetector(
             ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
             is not excluded.
         """
-        X = self._check_new(X)
+        rows = self._check_new(X)
         if self._promises_by_class():
-            positions = self._least_excluded(X)
+            positions = self._least_excluded(rows)
         else:
-            measured = self._measure(X)
+            measured = self._measure(rows)
             accepted = self._scores(measured) >= self.offset_
             positions = np.where(accepted, measured.most_likely, len(self.classes_))
         return labels_with_unknown(self.classes_)[positions]
 
     @under_ordinary_torch
-    def predict_known(self, X: ArrayLike) -> np.ndarray:
+    def predict_known(self, X: InputLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
         It is the class of the largest product of the head's probability and the square
@@ -272,7 +278,7 @@ class BaseDetector(
         return self.classes_[measured.most_likely]
 
     @under_ordinary_torch
-    def score_samples(self, X: ArrayLike) -> np.ndarray:
+    def score_samples(self, X: InputLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
         A point's score depends on that point alone, not on the others in X, up to the
@@ -292,7 +298,7 @@ class BaseDetector(
         return self._scores(self._measure(self._check_new(X)))
 
     @under_ordinary_torch
-    def evidence(self, X: ArrayLike) -> np.ndarray:
+    def evidence(self, X: InputLike) -> np.ndarray:
         """How usual each part of a point looks, in common units.
 
         Parameters
@@ -312,7 +318,7 @@ class BaseDetector(
         return self.evidence_.standardize(measured.raw)
 
     @under_ordinary_torch
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
+    def decision_function(self, X: InputLike) -> np.ndarray:
         """Score relative to the threshold.
 
         Parameters
@@ -333,7 +339,7 @@ class BaseDetector(
         return self.score_samples(X) - self.offset_
 
     @under_ordinary_torch
-    def class_log_likelihood(self, X: ArrayLike) -> np.ndarray:
+    def class_log_likelihood(self, X: InputLike) -> np.ndarray:
         """Log-likelihood of each point's feature ensemble under each class.
 
         Parameters
@@ -350,7 +356,7 @@ class BaseDetector(
         """
         return self._measure_features(self._check_new(X)).class_log_likelihood
 
-    def p_value(self, X: ArrayLike) -> np.ndarray:
+    def p_value(self, X: InputLike) -> np.ndarray:
         """Conformal p-value of "this point is of a known class".
 
         For new known points it is at most ``a`` with a chance of at most ``a``,
@@ -371,7 +377,7 @@ class BaseDetector(
         return conformal_p_value(self.calibration_scores_, scores)
 
     @under_ordinary_torch
-    def transform(self, X: ArrayLike) -> np.ndarray:
+    def transform(self, X: InputLike) -> np.ndarray:
         """Feature ensemble ``t(x)`` of each point.
 
         Parameters
@@ -385,8 +391,8 @@ class BaseDetector(
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        X = self._check_new(X)
-        parts = ensembles(self.network_, self._batches(X))
+        rows = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(rows))
         return np.concatenate(
             [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
@@ -411,7 +417,7 @@ class BaseDetector(
         names = [f"{part}_{i}" for part in self.features_ for i in range(sizes[part])]
         return np.array(names, dtype=object)
 
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+    def score(self, X: InputLike, y: ArrayLike) -> float:
         """Macro F1 over the known classes and "unknown".
 
         Parameters
@@ -428,13 +434,14 @@ class BaseDetector(
         """
         return open_set_f1(y, self.predict(X), self.classes_)
 
-    def _check_new(self, X: ArrayLike) -> np.ndarray:
+    def _check_new(self, X: InputLike) -> Rows:
         check_is_fitted(self)
-        X = check_inputs(self, X, self.input_shape_)
-        self.standardizer_.warn_of_other_units(X)
-        return X
+        checked = check_inputs(self, X, self.input_shape_)
+        rows = rows_of(checked, plain(self.num_workers))
+        self.standardizer_.warn_of_other_units(rows)
+        return rows
 
-    def _batches(self, X: np.ndarray) -> Iterator[Tensor]:
+    def _batches(self, X: Rows) -> Iterator[Tensor]:
         device = resolve_device(self.device)
         is_table = len(self.input_shape_) == 1
         # Loaded or trained elsewhere, the nets are brought to where they score.
@@ -443,11 +450,11 @@ class BaseDetector(
         place(self.gaussians_, float64_device(device), torch.float64)
         return self.standardizer_.batches(X, plain(self.batch_size), *placed)
 
-    def _measure(self, X: np.ndarray, *, by_class: bool = False) -> Measured:
+    def _measure(self, X: Rows, *, by_class: bool = False) -> Measured:
         autoencoder = getattr(self, "autoencoder_", None)
         return self._measure_as(self.view_, autoencoder, X, by_class=by_class)
 
-    def _measure_features(self, X: np.ndarray) -> Measured:
+    def _measure_features(self, X: Rows) -> Measured:
         """Measure without the autoencoder, where only likelihoods are asked for."""
         if (self.fit_positions_ < 0).any():
             # Between added classes and the others all evidence decides.
@@ -458,7 +465,7 @@ class BaseDetector(
         self,
         view: View,
         autoencoder: nn.Module | None,
-        X: np.ndarray,
+        X: Rows,
         *,
         by_class: bool = False,
     ) -> Measured:
@@ -595,7 +602,7 @@ class VMDLSDetector(BaseDetector):
     weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
     @under_ordinary_torch
-    def reconstruct(self, X: ArrayLike) -> np.ndarray:
+    def reconstruct(self, X: InputLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
 
         Parameters
@@ -609,13 +616,13 @@ class VMDLSDetector(BaseDetector):
 width), float64
             In the units of X; of uint8 images, in [0, 1] units (divided by 255).
         """
-        X = self._check_new(X)
+        batches = self._batches(self._check_new(X))
         return self.standardizer_.inverse_transform(
-            reconstructions(self.autoencoder_, self._batches(X))
+            reconstructions(self.autoencoder_, batches)
         )
 
     @under_ordinary_torch
-    def reconstruction_weight(self, X: ArrayLike) -> np.ndarray:
+    def reconstruction_weight(self, X: InputLike) -> np.ndarray:
         """Distance between each point and its reconstruction at the first tap.
 
         Parameters

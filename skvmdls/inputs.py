@@ -1,7 +1,7 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from skvmdls._devices import fits_on, float64_device, to_device
 from skvmdls._labels import as_labels
+from skvmdls._rows import ArrayRows, DatasetRows, Rows, dataset_rows, rows_of
 from skvmdls._states import check_shape, stored_array
-from skvmdls._validation import as_array, warn
+from skvmdls._validation import as_array, plain, warn
 
 __all__ = [
+    "Feed",
     "Standardizer",
     "check_inputs",
     "check_labels",
@@ -30,17 +33,17 @@ __all__ = [
 FARTHEST = 1e6
 # Far larger values have squares that a float64 cannot sum.
 LARGEST = 1e150
-CHUNK = 1024
 
 
 def check_inputs(
     estimator: Any, X: Any, input_shape: tuple[int, ...] | None
-) -> np.ndarray:
-    """Validate X by scikit-learn's rules, for tables and for images.
+) -> np.ndarray | DatasetRows:
+    """Validate X by scikit-learn's rules, for tables, for images, and for datasets.
 
     Images come back with four axes (n, channels, height, width), nothing copied where
-    it need not be. `input_shape` is that of one input seen during fit; None during fit,
-    where the estimator gets ``n_features_in_`` (and ``feature_names_in_``).
+    it need not be; datasets, of which the first row is read, as rows. `input_shape` is
+    that of one input seen during fit; None during fit, where the estimator gets
+    ``n_features_in_`` (and ``feature_names_in_``).
 
     Examples
     --------
@@ -48,6 +51,11 @@ def check_inputs(
     >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
     (5, 1, 8, 8)
     """
+    rows = dataset_rows(X)
+    if rows is not None:
+        if not len(rows):
+            raise ValueError(f"X, a {type(X).__name__}, holds 0 samples.")
+        return _checked_shape(estimator, rows, rows.shape, input_shape)
     X = as_array(X)
     is_table = len(X.shape) <= 2
     if is_table and input_shape is not None and len(input_shape) == 3:
@@ -73,17 +81,23 @@ def check_inputs(
             "its own for it, give it as a table: X.reshape(len(X), -1)."
         )
     images = X if X.ndim == 4 else X[:, None]
-    if 0 in images.shape[1:]:
-        raise ValueError(f"X has shape {X.shape}: its images hold no pixels.")
+    return _checked_shape(estimator, images, X.shape, input_shape)
+
+
+def _checked_shape(
+    estimator: Any, X: Any, given: tuple[int, ...], input_shape: tuple[int, ...] | None
+) -> Any:
+    if X.ndim == 4 and 0 in X.shape[1:]:
+        raise ValueError(f"X has shape {given}: its images hold no pixels.")
     if input_shape is None:
-        estimator.n_features_in_ = int(np.prod(images.shape[1:]))
-    elif images.shape[1:] != input_shape:
+        estimator.n_features_in_ = int(np.prod(X.shape[1:]))
+    elif X.shape[1:] != input_shape:
         raise ValueError(
-            f"X has shape {X.shape}: inputs of shape {images.shape[1:]}, but "
+            f"X has shape {given}: inputs of shape {X.shape[1:]}, but "
             f"{type(estimator).__name__} was fitted on inputs of shape {input_shape}."
-            f"{_shape_hint(X.shape, input_shape)}"
+            f"{_shape_hint(given, input_shape)}"
         )
-    return images
+    return X
 
 
 def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
@@ -133,17 +147,18 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def check_training_data(
     estimator: Any, X: Any, y: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Rows, np.ndarray, np.ndarray]:
     """Validate X and y: gives X, the classes, and the position (n,) of each label."""
     if y is None:
+        way = " Give it beside the dataset: y=X.targets." * hasattr(X, "targets")
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
-            "the target y is None."
+            f"the target y is None.{way}"
         )
     X = check_inputs(estimator, X, input_shape=None)
     y = as_labels(y)
     check_consistent_length(X, y)
-    return X, *check_labels(y)
+    return rows_of(X, plain(estimator.num_workers)), *check_labels(y)
 
 
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:
@@ -171,7 +186,7 @@ class Standardizer:
     """Give inputs zero mean and unit variance, feature by feature or per channel.
 
     The statistics come from scikit-learn's :class:`~sklearn.preprocessing.\
-StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Images of
+StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
     dtype uint8 are divided by 255 first, so that bytes and floats in [0, 1] mean the
     same.
 
@@ -191,13 +206,14 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             [ 1.,  0.]])
     """
 
-    def fit(self, X: np.ndarray) -> "Standardizer":
-        """Learn the statistics of X, whose values must have squares."""
+    def fit(self, X: np.ndarray | Rows) -> "Standardizer":
+        """Learn the statistics of X, whose values must have squares, in one pass."""
+        X = rows_of(X)
         scaler = StandardScaler()
         self.were_bytes_ = X.dtype == np.uint8
         self.smallest_, self.largest_ = math.inf, -math.inf
-        for start in range(0, len(X), CHUNK):
-            values = _unit_range(X[start : start + CHUNK])
+        for chunk in X.in_chunks():
+            values = _unit_range(chunk).numpy()
             self.smallest_ = min(self.smallest_, float(values.min()))
             self.largest_ = max(self.largest_, float(values.max()))
             extent = max(-self.smallest_, self.largest_)
@@ -249,7 +265,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         standardizer.were_bytes_ = state["were_bytes"]
         return standardizer
 
-    def warn_of_other_units(self, X: np.ndarray) -> None:
+    def warn_of_other_units(self, X: np.ndarray | Rows) -> None:
         """Warn if images look as if they were scaled otherwise than those of `fit`.
 
         Bytes are divided by 255 and floats are not: to a detector fitted on floats up
@@ -258,7 +274,7 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
         # Bytes beside bytes are right, however dark.
         if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
             return
-        values = _unit_range(X[:CHUNK])
+        values = _unit_range(rows_of(X).first())
         smallest, largest = float(values.min()), float(values.max())
         if self._look_rescaled(smallest, largest):
             divided = " (uint8 divided by 255)"
@@ -281,15 +297,18 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
             return 0 <= smallest < 0.05 * largest
         return self.smallest_ >= 0 and smallest < -0.1 * size
 
-    def transform(self, X: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standardise, into a tensor of the shape of X, on the CPU."""
-        standardized = torch.empty(X.shape, dtype=dtype)
-        for start in range(0, len(X), CHUNK):
-            values = _unit_range(X[start : start + CHUNK])
-            with np.errstate(over="ignore"):
-                values = ((values - self.mean_) / self.scale_).clip(-FARTHEST, FARTHEST)
-            standardized[start : start + CHUNK] = torch.from_numpy(values)
-        return standardized
+    def transform(
+        self, X: np.ndarray | Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Standardise a batch, from whatever dtype, on the device that it is on."""
+        given = X if isinstance(X, Tensor) else next(rows_of(X).in_order(len(X)))
+        # In float64, which not all devices have.
+        device = float64_device(given.device)
+        mean, scale = (
+            torch.from_numpy(array).to(device) for array in (self.mean_, self.scale_)
+        )
+        values = (_unit_range(given.to(device)) - mean).div_(scale)
+        return values.clamp_(-FARTHEST, FARTHEST).to(dtype).to(given.device)
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:
         """Undo :meth:`transform`; images that were uint8 come back in [0, 1]."""
@@ -297,16 +316,61 @@ StandardScaler`, fed chunk by chunk, which spares a whole copy in float64. Image
 
     def batches(
         self,
-        X: np.ndarray,
+        X: np.ndarray | Rows,
         batch_size: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Tensor]:
         """Standardise batch by batch, in the order of the rows, on the device."""
-        for start in range(0, len(X), batch_size):
-            yield self.transform(X[start : start + batch_size], dtype).to(device)
+        for batch in rows_of(X).in_order(batch_size):
+            yield self.transform(to_device(batch, device), dtype)
 
 
-def _unit_range(X: np.ndarray) -> np.ndarray:
-    values = X.astype(np.float64)
-    return values / 255 if X.dtype == np.uint8 and X.ndim == 4 else values
+def _unit_range(batch: Tensor) -> Tensor:
+    values = batch.double()
+    return values / 255 if batch.dtype == torch.uint8 and batch.ndim == 4 else values
+
+
+class Feed:
+    """Standardised float32 batches of rows, on a device, for training.
+
+    Arrays that fit a GPU beside the training are kept there as they came; of all other
+    rows, a batch is sent there when it is needed.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [2.0], [4.0]])
+    >>> rows, standardizer = ArrayRows(X), Standardizer().fit(X[:2])
+    >>> feed = Feed(rows, standardizer, torch.device("cpu"))
+    >>> list(feed.batches([torch.tensor([2, 0])], (0,)))
+    [tensor([[ 3.],
+             [-1.]])]
+    """
+
+    def __init__(
+        self, rows: Rows, standardizer: Standardizer, device: torch.device
+    ) -> None:
+        self.rows, self.standardizer, self.device = rows, standardizer, device
+        n_bytes = math.prod(rows.shape) * rows.dtype.itemsize
+        self.resident: Tensor | None = None
+        is_array = isinstance(rows, ArrayRows)
+        if is_array and device.type == "cuda" and fits_on(n_bytes, device):
+            self.resident = torch.cat([chunk.to(device) for chunk in rows.in_chunks()])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(
+        self, batches: Iterable[Tensor], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        """Give batches by the positions (k,) of their rows."""
+        for batch in self._read(batches, turn):
+            yield self.standardizer.transform(to_device(batch, self.device))
+
+    def _read(
+        self, batches: Iterable[Tensor], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        if self.resident is None:
+            return self.rows.batches(batches, turn)
+        resident = self.resident
+        return (resident[batch.to(self.device)] for batch in batches)

@@ -13,10 +13,10 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from skvmdls._estimators import detector_and_inputs
+from skvmdls._rows import InputLike
 from skvmdls._states import stored_array
 
 __all__ = ["ShiftMonitor", "bets", "online_p_values"]
@@ -196,7 +196,7 @@ class ShiftMonitor:
         self.course_ = np.empty(0)
         return self
 
-    def update(self, X: ArrayLike) -> Self:
+    def update(self, X: InputLike) -> Self:
         """Look at the next points.
 
         It does not matter how a stream is cut into batches.

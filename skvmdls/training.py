@@ -2,10 +2,10 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,18 @@ MISSED_MARGIN = 0.25
 
 # torch's global generators are one to a process: trainings in threads take turns.
 _TURN = threading.RLock()
+
+
+class Inputs(Protocol):
+    """Standardised inputs (n, *input_shape), float32, that a training reads."""
+
+    def __len__(self) -> int:
+        """Give n."""
+
+    def batches(
+        self, batches: Iterable[Tensor], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        """Give batches by the positions (k,) of their rows; each epoch is a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +132,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 def train_network(
     network: VariationalNetwork,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     plan: NetworkPlan,
     seed: int,
@@ -133,10 +145,9 @@ def train_network(
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 
-    `inputs` (n, *input_shape), float32, and `labels` (n,), int64 from 0, each present,
-    are on the device of the network; or on the CPU, if they are too large for that:
-    then each batch is sent there. `seed` is of the batches; noise and augmentation draw
-    from torch's global generators (see :func:`seeded`).
+    `inputs` give batches on the network's device; `labels` (n,), int64 from 0, each
+    present, may be there or on the CPU. `seed` is of the batches; noise and
+    augmentation draw from torch's global generators (see :func:`seeded`).
     """
     generator = torch.Generator().manual_seed(seed)
     sampler = BalancedBatchSampler(
@@ -158,9 +169,10 @@ def train_network(
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
             kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
-            for batch in sampler.epoch().to(inputs.device):
-                x = to_device(inputs[batch], device)
-                y = to_device(labels[batch], device)
+            order = sampler.epoch()
+            read = inputs.batches(order, (seed, 1, epoch))
+            for batch, x in zip(order, read, strict=True):
+                y = to_device(labels[batch.to(labels.device)], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
                 margin = plan.distancing_margin * min(1.0, step / margin_steps)
                 figures = _losses(network, x, y, class_means, plan, margin, kl_weight)
@@ -176,7 +188,7 @@ def train_network(
 
 def train_autoencoder(
     autoencoder: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     plan: AutoencoderPlan,
     seed: int,
     stage: Stage | None = None,
@@ -196,11 +208,10 @@ def train_autoencoder(
     advice = "Take a smaller autoencoder."
     bar = _progress("autoencoder", plan, run)
     with out_of_memory_explained(advice), bar as progress:
-        for _ in progress:
+        for epoch in progress:
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
-            for batch in order.to(inputs.device).tensor_split(n_batches):
-                x = to_device(inputs[batch], device)
+            for x in inputs.batches(order.tensor_split(n_batches), (seed, 2, epoch)):
                 loss = F.mse_loss(autoencoder(x), x)
                 _descend(loss, optimizer, schedule)
                 averages.add({"loss": loss})

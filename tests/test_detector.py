@@ -32,7 +32,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls._validation import group_ids
+from skvmdls._groups import group_ids
 from skvmdls.calibration import WeightCalibration, hold_out
 from skvmdls.evidence import unit_and_length
 from skvmdls.metrics import auroc
@@ -881,7 +881,7 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
 def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
     X, y = table
     usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr("skvmdls._fitting.fits_on", lambda tensor, device: False)
+    monkeypatch.setattr("skvmdls.inputs.fits_on", lambda n_bytes, device: False)
     streamed = quick(device="cuda").fit(X, y).score_samples(X)
     np.testing.assert_allclose(streamed, usual, rtol=1e-4)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import skvmdls
 import skvmdls._onnx_file
@@ -228,6 +229,8 @@ def test_check_compares_a_file_with_a_detector(exported, table, rows, capsys):
     detector, path, differences = exported
     assert skvmdls.onnx.check(path, rows, detector) == differences
     assert capsys.readouterr().out == f"{differences}\n"
+    dataset = TensorDataset(torch.from_numpy(rows))
+    assert skvmdls.onnx.check(path, dataset, detector, verbose=False) == differences
     X, y = table
     other = quick().fit(X[y < 2], y[y < 2])
     with pytest.raises(
@@ -271,12 +274,14 @@ def test_bytes_go_in_as_bytes(tmp_path):
 def test_without_rows_it_is_checked_on_drawn_ones_that_say_as_much(
     table, rows, tmp_path
 ):
-    detector = quick(VMDLSbDetector, precision="float32").fit(*table)
+    detector = quick(VMDLSbDetector, threshold=0.0).fit(*table)
     path = tmp_path / "detector.onnx"
     differences = export_onnx(detector, path, precision="float64")
     assert differences.n > 0
     assert differences.largest < 1e-9
-    assert metadata(path)[0]["check"]["rows"] == "drawn"
+    found, _ = metadata(path)
+    assert found["check"]["rows"] == "drawn"
+    assert found["threshold"] == 0
     assert_same(run(path, rows), detector, rows, rtol=1e-9)
 
 

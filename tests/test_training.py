@@ -23,6 +23,7 @@ from skvmdls.training import (
     train_autoencoder,
     train_network,
 )
+from speed import Held
 
 CPU = torch.device("cpu")
 PLAN = NetworkPlan.of(
@@ -47,7 +48,7 @@ def trained(data, plan=PLAN, seed=0):
     with seeded(seed, CPU):
         n_logits = 10 if plan.classification_weight > 0 else 0
         network = build_network(mlp, tuple(data[0].shape[1:]), 8, n_logits)
-        return network, train_network(network, *data, plan, seed)
+        return network, train_network(network, Held(data[0]), data[1], plan, seed)
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +267,12 @@ def test_frozen_epochs_leave_the_backbone_as_it_came(data):
         network = build_network(mlp, (64,), latent_dim=8)
         network.backbone.stage1[0].weight.requires_grad_(False)
         before = {k: v.clone() for k, v in network.state_dict().items()}
-        train_network(network, *data, plan, 0)
+        train_network(network, Held(data[0]), data[1], plan, 0)
         after = network.state_dict()
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert moved == {"mu.weight", "mu.bias", "log_sigma.weight", "log_sigma.bias"}
-        train_network(network, *data, dataclasses.replace(plan, freeze_epochs=1), 0)
+        plan = dataclasses.replace(plan, freeze_epochs=1)
+        train_network(network, Held(data[0]), data[1], plan, 0)
     frozen = [n for n, p in network.named_parameters() if not p.requires_grad]
     assert frozen == ["backbone.stage1.0.weight"]
     assert not torch.equal(
@@ -321,7 +323,7 @@ def test_the_autoencoder_learns(data):
     plan = AutoencoderPlan.of(
         VMDLSDetector(learning_rate=1e-2, weight_decay=0.0), epochs=10, batch_size=64
     )
-    history = train_autoencoder(autoencoder, X, plan, seed=0)
+    history = train_autoencoder(autoencoder, Held(X), plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))
     best = singular_values[10:].square().sum().item() / X.numel()
     assert best < history["loss"][-1] < 1.3 * best

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from skvmdls._validation import as_array, as_numpy, group_ids, plain
+from skvmdls._groups import group_ids
+from skvmdls._validation import as_array, as_numpy, plain
 
 NUMBERS = torch.arange(12.0).reshape(4, 3)
 PICTURES = torch.arange(4 * 9.0).reshape(4, 3, 3)
@@ -67,9 +67,6 @@ def test_lists_of_pictures_are_stacked():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (TensorDataset(NUMBERS, NUMBERS[:, 0]), r"TensorDataset.*X = np.stack\("),
-        (Subset(TensorDataset(NUMBERS, NUMBERS[:, 0]), [0]), "Subset, a torch Dataset"),
-        (DataLoader(TensorDataset(NUMBERS)), r"DataLoader.*torch.cat\(part\)"),
         ([PICTURES[0], PICTURES[1, :2]], r"\(3, 3\) and \(2, 3\).*functional.resize"),
         (
             np.array([PICTURES[0].numpy(), PICTURES[1, :2].numpy()], object),
@@ -108,16 +105,6 @@ def test_lists_of_pictures_are_stacked():
 def test_what_is_no_array_is_refused_with_the_line_that_makes_one(given, message):
     with pytest.raises(ValueError, match=message):
         as_array(given)
-
-
-def test_the_lines_of_the_messages_work():
-    dataset = TensorDataset(PICTURES, torch.arange(4))
-    X = np.stack([np.asarray(x) for x, _ in dataset])
-    np.testing.assert_array_equal(X, PICTURES)
-    loader = DataLoader(dataset, batch_size=3)
-    X, y = (torch.cat(part).numpy() for part in zip(*loader, strict=True))
-    np.testing.assert_array_equal(X, PICTURES)
-    np.testing.assert_array_equal(y, np.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,9 @@ def standardized(detector: Any, X: np.ndarray) -> Tensor:
     >>> standardized(detector, X).shape
     torch.Size([400, 6])
     """
-    X = check_inputs(detector, X, detector.input_shape_)
-    return detector.standardizer_.transform(X)
+    X = np.asarray(check_inputs(detector, X, detector.input_shape_))
+    cpu = torch.device("cpu")
+    return torch.cat(list(detector.standardizer_.batches(X, 1024, cpu)))
 
 
 def softmax_peers(
