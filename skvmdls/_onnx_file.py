@@ -27,6 +27,7 @@ NUMPY = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 def import_extra() -> None:
+    """Raise an ImportError with the command to install, unless the extra is there."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             import_module(name)
@@ -38,6 +39,7 @@ def import_extra() -> None:
 
 
 def write_model(graph: Graph, detector: Any, batch: int | str, path: Path) -> None:
+    """Write a graph that takes (batch, *input_shape) to a file, without metadata."""
     n = 2 if isinstance(batch, str) else batch
     X = torch.zeros((n, *detector.input_shape_), dtype=graph.precision.inputs)
     try:
@@ -173,6 +175,7 @@ def _told(error: Exception) -> str:
 
 
 def session_of(path: str | os.PathLike[str]) -> Any:
+    """Load a file into onnxruntime, on the CPU, in as many threads as torch has."""
     runtime: Any = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
