@@ -271,6 +271,20 @@ def test_bytes_go_in_as_bytes(tmp_path):
         skvmdls.onnx.check(path, test / 255, detector)
 
 
+@pytest.mark.filterwarnings("ignore:New classes that are too close")
+@pytest.mark.filterwarnings("ignore:.* too few held-out points")
+def test_added_classes_and_promises_by_class_are_in_the_file(table, rows, tmp_path):
+    X, y = table
+    detector = quick(covariance_type="tied", calibration_fraction=0.4)
+    detector.fit(X[y > 0], y[y > 0]).add_classes(X[y == 0], y[y == 0])
+    detector.set_params(guarantee="class")
+    path = tmp_path / "detector.onnx"
+    assert export_onnx(detector, path, rows, precision="float64").labels == 0
+    assert_same(run(path, rows), detector, rows, rtol=1e-9)
+    assert set(run(path, rows)[0].tolist()) == {-1, 0, 1, 2}
+    assert metadata(path)[0]["threshold"] is None
+
+
 def test_without_rows_it_is_checked_on_drawn_ones_that_say_as_much(
     table, rows, tmp_path
 ):
