@@ -13,7 +13,15 @@ from skvmdls.evidence import INPUT
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import check_inputs, labels_with_unknown
 
-__all__ = ["Differences", "Expected", "drawn_features", "drawn_inputs", "one_by_one"]
+__all__ = [
+    "PROMISED",
+    "Differences",
+    "Expected",
+    "drawn_features",
+    "drawn_inputs",
+    "one_by_one",
+    "unit_of",
+]
 
 # What is promised of scores, in units of their spread.
 PROMISED = 1e-4

@@ -1,10 +1,23 @@
 """One ONNX file that answers what a detector answers, where there is no Python.
 
 ONNX is the format that phones, browsers, inspection lines and services in other
-languages run. A file holds the whole way from a raw input to the answers:
-standardisation, nets, Gaussians, evidence, threshold and p-values. Writing one needs
-the extra ``onnx`` (``pip install "skvmdls[onnx]"``); running one needs a run time for
-ONNX, and neither torch nor skvmdls.
+languages run. Writing one needs the extra ``onnx`` (``pip install "skvmdls[onnx]"``);
+running one needs a run time for ONNX, and neither torch nor skvmdls.
+
+A file holds the whole way from a raw input to the answers: standardisation, nets,
+Gaussians, evidence, threshold and p-values. It takes raw inputs ``X``, as given to
+`fit`: of shape (n, features) or (n, channels, height, width); uint8 if `fit` was given
+bytes, else floats. It gives
+
+- ``label`` (n,), int64: the position in ``classes_``, or -1 for unknown;
+- ``score`` (n,), ``p_value`` (n,), ``evidence`` (n, n_parts) and
+  ``class_log_likelihood`` (n, n_classes), float64, as the detector's methods do.
+
+Rows with missing or infinite numbers, which a detector refuses, are answered -1 with a
+score of NaN. The metadata, strings of JSON but for the version, are ``classes``,
+``unknown``, ``evidence_names``, ``feature_names``, ``input_shape``, ``input_units``,
+``input_range``, ``threshold``, ``contamination``, ``guarantee``, ``precision``,
+``check`` (the :class:`Differences`), ``detector`` and ``skvmdls_version``.
 """
 
 import errno
@@ -33,7 +46,7 @@ from skvmdls._onnx_comparison import (
     unit_of,
 )
 from skvmdls._onnx_file import import_extra, run, session_of, write_model
-from skvmdls._onnx_graph import Graph, Precision, WhiteDistances
+from skvmdls._onnx_graph import Answers, Graph, Precision, WhiteDistances
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import warn
 from skvmdls.inputs import labels_with_unknown
@@ -58,41 +71,21 @@ def export_onnx(
 ) -> Differences:
     """Write a fitted detector to one ONNX file, and check that it answers the same.
 
-    The file takes raw inputs ``X``, as given to `fit`: of shape (n, features) or (n,
-    channels, height, width); uint8 if `fit` was given bytes, else floats. It gives
-
-    - ``label`` (n,), int64: the position in ``classes_``, or -1 for unknown;
-    - ``score`` (n,), ``p_value`` (n,), ``evidence`` (n, n_parts) and
-      ``class_log_likelihood`` (n, n_classes), float64, as the detector's methods do.
-
-    The threshold is that of now: of `contamination`, `threshold` and `guarantee` as
-    they are set. Rows with missing or infinite numbers, which a detector refuses, are
-    answered -1 with a score of NaN.
-
-    Its metadata, strings of JSON but for the version, are ``classes``, ``unknown``,
-    ``evidence_names``, ``feature_names``, ``input_shape``, ``input_units``,
-    ``input_range``, ``threshold``, ``contamination``, ``guarantee``, ``precision``,
-    ``check`` (the :class:`Differences`), ``detector`` and ``skvmdls_version``.
+    What goes in and comes out, and the metadata: see :mod:`skvmdls.onnx`.
 
     Parameters
     ----------
     detector : VMDLSDetector or VMDLSbDetector
-        Fitted.
+        Fitted. The threshold is that of now, by its parameters as they are set.
     path : path
-        Usually ending in ``.onnx``. A file of more than 1 GiB keeps its weights in a
-        second one beside it, of this name and ``.data``.
+        A file of more than 1 GiB keeps its weights beside it, in ``NAME.data``.
     X : array-like, default=None
-        Rows to check the file on, as for ``predict``; best some that were not trained
-        on, known and unknown. None: rows that are drawn at random, and features that
-        are drawn from the classes' Gaussians.
+        Rows to check it on; best known and unknown ones, not trained on. None: drawn.
     batch : int or "dynamic", default="dynamic"
         Rows in one call, if it shall be fixed, as some accelerators want it.
     precision : {"float32", "float64"}, default="float32"
         ``"float32"``: what changes no score by more than 5e-5 of the scores' spread is
-        computed in float32, tried in this order: all; all but the Gaussians; for
-        tables, none. What was chosen is in the metadata. ``"float64"``: the inputs, if
-        they are floats, the Gaussians, and of tables the nets too. (The nets of images
-        are float32, as in the detector.)
+        float32. ``"float64"``: nothing is but the nets of images, as in the detector.
 
     Returns
     -------
@@ -101,65 +94,32 @@ def export_onnx(
 
     Raises
     ------
-    ImportError
-        If the extra is not installed.
+    ImportError, OSError
+        If the extra is not installed; if the file cannot be written.
     ValueError
         If a parameter is out of range; or a module cannot be exported, which is then
-        named, with the reason; or the file answers otherwise than the detector. No file
-        is written then.
-    OSError
-        If the file cannot be written.
+        named; or the file answers otherwise than the detector. No file is written.
 
     Warns
     -----
     UserWarning
         If a score differs by more than 1e-4 of the scores' spread.
 
-    See Also
-    --------
-    skvmdls.onnx.check : Compare a file with a detector.
-    skvmdls.save : For Python: scores are the same to the bit.
-
     Examples
     --------
-    >>> import tempfile, onnxruntime
+    >>> import tempfile
     >>> from skvmdls import VMDLSbDetector
-    >>> from skvmdls.datasets import load_digits
-    >>> digits = load_digits(known=(0, 1), random_state=0)
-    >>> X_train = digits.X_train.reshape(-1, 64)
-    >>> detector = VMDLSbDetector(max_epochs=1, contamination=0.1, random_state=0)
-    >>> detector = detector.fit(X_train, digits.y_train)
-    >>> path = Path(tempfile.mkdtemp()) / "detector.onnx"
-    >>> differences = export_onnx(detector, path, digits.X_test[:100].reshape(-1, 64))
-    >>> differences.labels
+    >>> X = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat([[0], [9]], 30, 0)
+    >>> detector = VMDLSbDetector(max_epochs=1, contamination=0.2).fit(X, X[:, 0] > 4)
+    >>> export_onnx(detector, Path(tempfile.mkdtemp()) / "detector.onnx", X).labels
     0
-    >>> session = onnxruntime.InferenceSession(path)
-    >>> X = digits.X_test[:3].reshape(-1, 64).astype("float32")
-    >>> label, score, *_ = session.run(None, {"X": X})
-    >>> score.shape
-    (3,)
     """
-    import_extra()
-    check_is_fitted(detector)
-    _check_parameters(batch, precision)
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            errno.EISDIR, "It is a folder; give the path of a file", os.fspath(path)
-        )
+    path = _checked(detector, path, batch, precision)
     expected = Expected.of(detector, drawn_inputs(detector) if X is None else X)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
         draft = _best_draft(detector, expected, batch, precision, Path(folder), path)
         _write(draft, detector, "drawn" if X is None else "given", path)
-    differences = draft.differences
-    if differences.largest > PROMISED:
-        warn(
-            f"The file's answers differ from the detector's by up to "
-            f"{differences.largest:.1g} of the scores' spread ({draft.precision}): "
-            "rounding in the nets decides that much. precision='float64' may help "
-            "tables; give a few hundred rows of your own as X to see it for them."
-        )
-    return differences
+    return _told_if_far(draft)
 
 
 @under_ordinary_torch
@@ -224,7 +184,11 @@ def check(
     return differences
 
 
-def _check_parameters(batch: int | str, precision: str) -> None:
+def _checked(
+    detector: Any, path: str | os.PathLike[str], batch: int | str, precision: str
+) -> Path:
+    import_extra()
+    check_is_fitted(detector)
     is_size = isinstance(batch, int) and not isinstance(batch, bool) and batch > 0
     if not (is_size or (isinstance(batch, str) and batch == "dynamic")):
         raise ValueError(
@@ -232,6 +196,12 @@ def _check_parameters(batch: int | str, precision: str) -> None:
         )
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} must be one of {PRECISIONS}.")
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "It is a folder; give the path of a file", os.fspath(path)
+        )
+    return path
 
 
 def _candidates(detector: Any, precision: str) -> list[Precision]:
@@ -289,10 +259,19 @@ def _best_draft(
     folder: Path,
     path: Path,
 ) -> _Draft:
-    """Find the cheapest file that is close to the detector, or else the closest."""
+    """Find the cheapest file that is close to the detector, or else the closest.
+
+    Torch is asked first: to write a file takes seconds. Of what is far there, only the
+    closest is written, and only if nothing else is to be had.
+    """
+    candidates = _candidates(detector, precision)
+    distances = [_distance(Graph(detector, one).eval(), expected) for one in candidates]
     drafts: list[_Draft] = []
     reasons = []
-    for number, candidate in enumerate(_candidates(detector, precision)):
+    for number in np.argsort(np.maximum(distances, TOLERANCE), kind="stable"):
+        if drafts and distances[number] > TOLERANCE:
+            break
+        candidate = candidates[number]
         own = folder / str(number)
         own.mkdir()
         draft = own / path.name
@@ -309,15 +288,32 @@ def _best_draft(
     if not drafts:
         raise ValueError(f"onnxruntime cannot run the exported file. {reasons[-1]}")
     best = min(drafts, key=lambda draft: draft.differences.largest)
-    differences = best.differences
+    _check_is_the_detectors(best, detector, expected)
+    return best
+
+
+def _distance(graph: Graph, expected: Expected) -> float:
+    """Run a graph in torch: by how much its answers differ from the detector's."""
+    X = torch.from_numpy(expected.X).to(graph.precision.inputs)
+    try:
+        with torch.no_grad():
+            batches = [graph(batch) for batch in X.split(64)]
+    except Exception:
+        # An attempt to write it says why.
+        return np.inf
+    found = Answers(*map(torch.cat, zip(*batches, strict=True)))
+    return expected.differences(found).largest
+
+
+def _check_is_the_detectors(draft: _Draft, detector: Any, expected: Expected) -> None:
+    differences = draft.differences
     if differences.largest > REFUSED or 100 * differences.labels > differences.n:
         raise ValueError(
             f"The exported file answers otherwise than the detector: {differences}. A "
             "net whose forward pass branches on its input, draws random numbers or "
             "keeps a state is exported as it ran once. The parts of the evidence that "
-            f"differ most: {_worst_parts(detector, best, expected)}."
+            f"differ most: {_worst_parts(detector, draft, expected)}."
         )
-    return best
 
 
 def _worst_parts(detector: Any, draft: _Draft, expected: Expected) -> str:
@@ -340,6 +336,18 @@ def _write(draft: _Draft, detector: Any, rows: str, path: Path) -> None:
     if data.exists():
         os.replace(data, path.with_name(data.name))
     write_atomically(path, model.SerializeToString())
+
+
+def _told_if_far(draft: _Draft) -> Differences:
+    differences = draft.differences
+    if differences.largest > PROMISED:
+        warn(
+            f"The file's answers differ from the detector's by up to "
+            f"{differences.largest:.1g} of the scores' spread ({draft.precision}): "
+            "rounding in the nets decides that much. precision='float64' may help "
+            "tables; give a few hundred rows of your own as X to see it for them."
+        )
+    return differences
 
 
 def _metadata(draft: _Draft, detector: Any, rows: str) -> dict[str, str]:
