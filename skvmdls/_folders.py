@@ -133,23 +133,27 @@ class Judged:
 
 def judged(detector: Any, paths: Sequence[Path], *, progress: bool = False) -> Judged:
     """Read images batch by batch, and ask a fitted detector what it says of each."""
-    found: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("answers", "p_values", "margins", "nearest", "evidence")
-    }
+    found = []
     with tqdm(
         total=len(paths), desc="judging", unit="image", disable=not progress
     ) as bar:
         for start in range(0, len(paths), BATCH):
             X = read_images(paths[start : start + BATCH], detector.input_shape_)
-            explanation = detector.explain(X)
-            found["answers"].append(detector.predict(X).astype(str))
-            found["p_values"].append(detector.p_value(X))
-            found["margins"].append(detector.decision_function(X))
-            found["nearest"].append(explanation.nearest.astype(str))
-            found["evidence"].append(explanation.evidence)
+            found.append(detector.explain(X))
             bar.update(len(X))
-    joined = {name: np.concatenate(parts) for name, parts in found.items()}
-    return Judged(paths, **joined, names=detector.evidence_names_)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([explanation[name] for explanation in found])
+
+    return Judged(
+        paths,
+        answers=joined("label").astype(str),
+        p_values=joined("p_value"),
+        margins=joined("margin"),
+        nearest=joined("nearest").astype(str),
+        evidence=joined("evidence"),
+        names=detector.evidence_names_,
+    )
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:

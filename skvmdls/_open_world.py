@@ -1,8 +1,8 @@
 """What a fitted detector does after `predict`: promises, explanations, new classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from skvmdls._class_changes import (
 )
 from skvmdls._decisions import Measured
 from skvmdls._groups import group_ids
+from skvmdls._measuring import Measuring
 from skvmdls._rows import InputLike, Rows
+from skvmdls._sklearn import validate_parameter_constraints
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain, warn
 from skvmdls.calibration import (
@@ -27,6 +29,7 @@ from skvmdls.calibration import (
     class_p_values,
     class_thresholds,
     conformal_p_value,
+    conformal_threshold,
     discoveries,
     hold_out,
     warn_of_classes_never_excluded,
@@ -55,26 +58,24 @@ HELD_OUT = (
     "calibration_winners_",
 )
 
+# What may be changed on a fitted detector.
+THRESHOLDS = ("threshold", "contamination", "guarantee")
+
 # A new class is too close to a known one that more than half of its rows are taken for,
 # within the range of 95 % of the known points.
 CLOSE_SHARE, CLOSE_P_VALUE = 0.5, 0.05
 
 
-class OpenWorld:
+class OpenWorld(Measuring):
     """Mixin of the detectors: all that needs no training."""
 
     classes_: np.ndarray
-    fit_positions_: np.ndarray
     calibration_scores_: np.ndarray
     calibration_class_scores_: np.ndarray
     calibration_labels_: np.ndarray
     calibration_winners_: np.ndarray
-    gaussians_: Any
-    evidence_: Any
     expected_images_: ExpectedImages
-    network_: Any
     split_: HeldOut
-    view_: Any
     guarantee: str
     contamination: float
     threshold: float | None
@@ -83,15 +84,52 @@ class OpenWorld:
     covariance_pooling: float
     random_state: Any
 
-    _batches: Callable[[Rows], Iterator[Tensor]]
-    _check_new: Callable[[InputLike], Rows]
-    _check_thresholds: Callable[[], None]
-    _measure: Callable[..., Measured]
-    _scores: Callable[[Measured], np.ndarray]
-    _threshold: Callable[[], float]
-    p_value: Callable[[InputLike], np.ndarray]
+    _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
-    # ------------------------------------------------------------ promises by class
+    # ------------------------------------------------------------ promises
+
+    def _threshold(self) -> float:
+        if self.threshold is not None:
+            return float(self.threshold)
+        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
+
+    @property
+    def offset_(self) -> float:
+        """Threshold on the scores, from `threshold` or `contamination` as they are now.
+
+        Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
+        and the held-out scores do not depend on them.
+        """
+        self._check_thresholds()
+        return self._threshold()
+
+    def _check_thresholds(self) -> None:
+        validate_parameter_constraints(
+            {name: self._parameter_constraints[name] for name in THRESHOLDS},
+            {name: getattr(self, name) for name in THRESHOLDS},
+            type(self).__name__,
+        )
+
+    @under_ordinary_torch
+    def p_value(self, X: InputLike) -> np.ndarray:
+        """Conformal p-value of "this point is of a known class".
+
+        For new known points it is at most ``a`` with a chance of at most ``a``,
+        whatever the net and the data, as long as they come as the training data came.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n,), float64
+            In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
+            threshold exactly where this is at most ``contamination``.
+        """
+        scores = self._scores(self._measure(self._check_new(X)))
+        return conformal_p_value(self.calibration_scores_, scores)
 
     @under_ordinary_torch
     def p_values(self, X: InputLike) -> np.ndarray:
@@ -211,14 +249,24 @@ class OpenWorld:
         n_classes, contamination = len(self.classes_), plain(self.contamination)
         return class_thresholds(*self._calibration, n_classes, contamination)
 
-    def _margins(self, X: Rows) -> np.ndarray:
-        """By how much each point's best class is not excluded, shape (n,)."""
-        scores = self._measure(X, by_class=True).class_scores
-        return (scores - self._class_thresholds()).max(axis=1)
+    def _margins(self, measured: Measured) -> np.ndarray:
+        """By how much each point's score, or best class, is accepted, shape (n,)."""
+        if not self._promises_by_class():
+            return self._scores(measured) - self.offset_
+        return (measured.class_scores - self._class_thresholds()).max(axis=1)
 
-    def _least_excluded(self, X: Rows) -> np.ndarray:
+    def _answers(self, measured: Measured) -> np.ndarray:
+        """Label each point with the class it is given, or as unknown, shape (n,)."""
+        if self._promises_by_class():
+            positions = self._least_excluded(measured.class_scores)
+        else:
+            is_accepted = self._scores(measured) >= self.offset_
+            unknown = len(self.classes_)
+            positions = np.where(is_accepted, measured.most_likely, unknown)
+        return labels_with_unknown(self.classes_)[positions]
+
+    def _least_excluded(self, scores: np.ndarray) -> np.ndarray:
         """Position of the largest p-value that is not excluded; else ``n_classes``."""
-        scores = self._measure(X, by_class=True).class_scores
         is_possible = scores >= self._class_thresholds()
         p_values = np.where(is_possible, class_p_values(*self._calibration, scores), -1)
         # p-values are coarse: of equal ones, the higher score decides.
@@ -256,6 +304,12 @@ class OpenWorld:
         Returns
         -------
         explanation : Bunch
+            label : ndarray of shape (n,)
+                As of :meth:`predict`.
+            margin : ndarray of shape (n,), float64
+                As of :meth:`decision_function`: how far from the threshold.
+            p_value : ndarray of shape (n,), float64
+                As of :meth:`p_value`.
             evidence : ndarray of shape (n, n_parts)
                 As of :meth:`evidence`: below -1, a part is outside the usual range.
             nearest : ndarray of shape (n, 3)
@@ -278,6 +332,9 @@ class OpenWorld:
         measured = self._measure(rows, by_class=True)
         nearest = nearest_classes(measured.class_scores, measured.most_likely)
         explanation = Bunch(
+            label=self._answers(measured),
+            margin=self._margins(measured),
+            p_value=conformal_p_value(self.calibration_scores_, self._scores(measured)),
             evidence=self.evidence_.standardize(measured.raw),
             nearest=labels_with_unknown(self.classes_)[nearest],
         )

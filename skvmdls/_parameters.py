@@ -90,7 +90,8 @@ class DetectorParameters:
     backbone : str or callable, default="auto"
         The net ``g``: a name in :data:`skvmdls.backbones.BACKBONES`, or a factory
         ``factory(input_shape) -> nn.Module`` (see :mod:`skvmdls.backbones`). ``"auto"``
-        is ``"mlp"`` for tables and ``"cnn"`` for images.
+        is ``"mlp"`` for tables, ``"photo_cnn"`` for colour images from 32x32 up, and
+        ``"cnn"`` for other images.
     latent_dim : int, default=32
         Dimension ``d`` of the latent space.
     triplet_margin : float, default=0.1

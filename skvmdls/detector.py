@@ -1,45 +1,36 @@
 """The two estimators: what `fit` and `predict` do, step by step."""
 
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import KW_ONLY, replace
+from dataclasses import KW_ONLY
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
-from skvmdls._decisions import KnownClasses, Measured
-from skvmdls._devices import float64_device, place, place_to_score, resolve_device
 from skvmdls._fitting import learn
 from skvmdls._groups import group_ids
 from skvmdls._misuse import warn_of_misuse
 from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
-from skvmdls._rows import InputLike, Rows, rows_of
-from skvmdls._sklearn import Interval, StrOptions, validate_parameter_constraints
+from skvmdls._rows import InputLike, Rows
+from skvmdls._sklearn import Interval, StrOptions
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import (
     WeightCalibration,
-    conformal_p_value,
-    conformal_threshold,
 )
 from skvmdls.evidence import Evidence, View, helping_rows
 from skvmdls.gaussians import check_covariance_estimator
-from skvmdls.inputs import check_inputs, check_training_data, labels_with_unknown
+from skvmdls.inputs import check_training_data
 from skvmdls.metrics import open_set_f1
-from skvmdls.scoring import ensembles, measure, reconstructions
-
-# What may be changed on a fitted detector.
-THRESHOLDS = ("threshold", "contamination", "guarantee")
+from skvmdls.scoring import ensembles, reconstructions
 
 
 class BaseDetector(
@@ -183,28 +174,6 @@ class BaseDetector(
         # Warns of too few points now, not at the first prediction.
         self._warn_of_few_held_out()
 
-    def _threshold(self) -> float:
-        if self.threshold is not None:
-            return float(self.threshold)
-        return conformal_threshold(self.calibration_scores_, plain(self.contamination))
-
-    @property
-    def offset_(self) -> float:
-        """Threshold on the scores, from `threshold` or `contamination` as they are now.
-
-        Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
-        and the held-out scores do not depend on them.
-        """
-        self._check_thresholds()
-        return self._threshold()
-
-    def _check_thresholds(self) -> None:
-        validate_parameter_constraints(
-            {name: self._parameter_constraints[name] for name in THRESHOLDS},
-            {name: getattr(self, name) for name in THRESHOLDS},
-            type(self).__name__,
-        )
-
     def fit_predict(
         self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None
     ) -> np.ndarray:
@@ -246,14 +215,9 @@ class BaseDetector(
             ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
             is not excluded.
         """
-        rows = self._check_new(X)
-        if self._promises_by_class():
-            positions = self._least_excluded(rows)
-        else:
-            measured = self._measure(rows)
-            accepted = self._scores(measured) >= self.offset_
-            positions = np.where(accepted, measured.most_likely, len(self.classes_))
-        return labels_with_unknown(self.classes_)[positions]
+        by_class = self._promises_by_class()
+        measured = self._measure(self._check_new(X), by_class=by_class)
+        return self._answers(measured)
 
     @under_ordinary_torch
     def predict_known(self, X: InputLike) -> np.ndarray:
@@ -334,9 +298,9 @@ class BaseDetector(
             class and that class's threshold.
         """
         warn_of_misuse("decision_function")
-        if self._promises_by_class():
-            return self._margins(self._check_new(X))
-        return self.score_samples(X) - self.offset_
+        by_class = self._promises_by_class()
+        measured = self._measure(self._check_new(X), by_class=by_class)
+        return self._margins(measured)
 
     @under_ordinary_torch
     def class_log_likelihood(self, X: InputLike) -> np.ndarray:
@@ -355,26 +319,6 @@ class BaseDetector(
             of ``features=("logit",)``, which has no Gaussians, the logits.
         """
         return self._measure_features(self._check_new(X)).class_log_likelihood
-
-    def p_value(self, X: InputLike) -> np.ndarray:
-        """Conformal p-value of "this point is of a known class".
-
-        For new known points it is at most ``a`` with a chance of at most ``a``,
-        whatever the net and the data, as long as they come as the training data came.
-
-        Parameters
-        ----------
-        X : array-like
-            As for :meth:`predict`.
-
-        Returns
-        -------
-        p_values : ndarray of shape (n,), float64
-            In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
-            threshold exactly where this is at most ``contamination``.
-        """
-        scores = self.score_samples(X)
-        return conformal_p_value(self.calibration_scores_, scores)
 
     @under_ordinary_torch
     def transform(self, X: InputLike) -> np.ndarray:
@@ -434,64 +378,6 @@ class BaseDetector(
         """
         return open_set_f1(y, self.predict(X), self.classes_)
 
-    def _check_new(self, X: InputLike) -> Rows:
-        check_is_fitted(self)
-        checked = check_inputs(self, X, self.input_shape_)
-        rows = rows_of(checked, plain(self.num_workers))
-        self.standardizer_.warn_of_other_units(rows)
-        return rows
-
-    def _batches(self, X: Rows) -> Iterator[Tensor]:
-        device = resolve_device(self.device)
-        is_table = len(self.input_shape_) == 1
-        # Loaded or trained elsewhere, the nets are brought to where they score.
-        nets = (self.network_, getattr(self, "autoencoder_", None))
-        placed = place_to_score(device, is_table, *nets)
-        place(self.gaussians_, float64_device(device), torch.float64)
-        return self.standardizer_.batches(X, plain(self.batch_size), *placed)
-
-    def _measure(self, X: Rows, *, by_class: bool = False) -> Measured:
-        autoencoder = getattr(self, "autoencoder_", None)
-        return self._measure_as(self.view_, autoencoder, X, by_class=by_class)
-
-    def _measure_features(self, X: Rows) -> Measured:
-        """Measure without the autoencoder, where only likelihoods are asked for."""
-        if (self.fit_positions_ < 0).any():
-            # Between added classes and the others all evidence decides.
-            return self._measure(X)
-        return self._measure_as(replace(self.view_, residual=False), None, X)
-
-    def _measure_as(
-        self,
-        view: View,
-        autoencoder: nn.Module | None,
-        X: Rows,
-        *,
-        by_class: bool = False,
-    ) -> Measured:
-        gaussians: Any = self.gaussians_
-        return measure(
-            self.network_,
-            gaussians,
-            autoencoder,
-            self._batches(X),
-            len(X),
-            view,
-            self._known,
-            by_class=by_class,
-        )
-
-    @property
-    def _known(self) -> KnownClasses:
-        return KnownClasses(
-            self.fit_positions_,
-            getattr(self, "evidence_", None),
-            getattr(self, "weight_calibration_", None),
-        )
-
-    def _scores(self, measured: Measured) -> np.ndarray:
-        return self._known.score(measured.raw, measured.log_likelihood, measured.weight)
-
     @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
@@ -512,15 +398,14 @@ class BaseDetector(
 
 @with_parameters
 class VMDLSbDetector(BaseDetector):
-    """Open-set classifier without the reconstruction weight (VMDLS_b).
+    """Open-set classifier without an autoencoder (VMDLS_b).
 
-    It answers with the most likely known class where the log-likelihood of the
-    feature ensemble passes a threshold, and with ``-1`` elsewhere [1]_. It is
-    :class:`VMDLSDetector` less the autoencoder, and so trains and scores faster.
+    It is :class:`VMDLSDetector` less what an autoencoder cannot reconstruct, and so
+    trains and scores faster [1]_.
 
     See Also
     --------
-    VMDLSDetector : The same with the reconstruction weight.
+    VMDLSDetector : The same with an autoencoder.
 
     References
     ----------
@@ -542,14 +427,18 @@ class VMDLSbDetector(BaseDetector):
 class VMDLSDetector(BaseDetector):
     """Open-set classifier: one of the known labels, or ``-1`` for "never seen".
 
-    A net is trained whose latent space is class-conditional and variational, shaped
-    by triplet, distancing and KL losses. Each class gets a Gaussian over an ensemble
-    of features from several depths of the net. A new point is scored by the
-    log-likelihood of its most likely class, weighted by how badly an autoencoder of
-    the known data reconstructs it, and is accepted where the score passes a threshold
-    [1]_. The threshold comes from held-out known data and carries a guarantee: a new
-    known point is rejected with a chance of at most `contamination`. No
-    out-of-distribution data is used anywhere.
+    A net is trained to classify, and with it a latent space that is class-conditional
+    and variational, shaped by triplet, distancing and KL losses [1]_. Each class gets a
+    Gaussian over the features at each of several depths of the net. What these say of
+    a point, what the head's largest logit says, and how badly an autoencoder of the
+    known data reconstructs the point, are brought to one unit on held-out known points
+    and added up: a point is accepted where this score passes a threshold. The threshold
+    comes from other held-out known points and carries a guarantee: a new known point is
+    rejected with a chance of at most `contamination`. No out-of-distribution data is
+    used anywhere.
+
+    The paper's method to the letter is ``VMDLSDetector(classification_weight=0,
+    metric_weight=1, fusion="early", weighting="paper")``.
 
     Parameters
     ----------
@@ -577,7 +466,7 @@ class VMDLSDetector(BaseDetector):
 
     See Also
     --------
-    VMDLSbDetector : The same without the reconstruction weight.
+    VMDLSbDetector : The same without an autoencoder.
 
     References
     ----------

@@ -6,6 +6,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+import torch
 from shared import TABLE_SETTINGS, blobs, changed
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -94,7 +95,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
         if name == "logit":
             raw = logits
         else:
-            block = skvmdls.detector.torch.from_numpy(features[name])
+            block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
         expected += weight * (raw - typical) / spread
     np.testing.assert_allclose(measured.class_scores, expected, rtol=1e-9)

@@ -26,7 +26,7 @@ __all__ = [
 
 Part = dict[str, Any]
 
-N_SHOWN = 600
+N_SHOWN = 300
 
 
 def ranked_with_plane(task: Task) -> Part:
@@ -50,7 +50,7 @@ def ranked_with_plane(task: Task) -> Part:
     >>> settings = {"max_epochs": 1, "latent_dim": 2}
     >>> part = ranked_with_plane(Task(X, y, X, y, {"noise": X + 9}, settings))
     >>> len(part["panels"]["latent space"]["points"])
-    700
+    450
     """
     fitted = fit(task)
     part: Part = {"methods": compare(task, fitted)}
@@ -169,8 +169,9 @@ def draw_points(parts: Mapping[str, Part], path: Path) -> None:
         classes = np.setdiff1d(labels, "unknown")
         EnsembleDisplay(np.array(panel["points"]), labels, classes).plot(ax=ax)
         ax.set(title=name, xlabel="", ylabel="")
-        if ax is not axes[-1]:
-            ax.get_legend().remove()
+        ax.get_legend().remove()
+    handles = axes[-1].get_legend_handles_labels()
+    figure.legend(*handles, title="class", loc="outside right upper")
     _write(figure, path)
 
 
@@ -241,6 +242,8 @@ def _axes(n_panels: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     rows = -(-n_panels // columns)
     figure = Figure((size[0] * columns, size[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for unused in axes[n_panels:]:
+        unused.remove()
     return figure, axes[:n_panels]
 
 
