@@ -3,14 +3,15 @@
 //     npm install onnxruntime-web
 //     node examples/onnx_in_node.mjs digits.onnx
 //
-// (onnxruntime-node is faster, and is called in the same way.)
+// onnxruntime-node is faster, and is called in the same way: name it as the second
+// argument. It is looked for in the folder in which this is run.
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
 const path = process.argv[2] ?? "digits.onnx";
-// Found from the folder in which this is run.
-const ort = createRequire(join(process.cwd(), "index.js"))("onnxruntime-web");
+const runtime = process.argv[3] ?? "onnxruntime-web";
+const ort = createRequire(join(process.cwd(), "index.js"))(runtime);
 ort.env.wasm.numThreads = 1;
 
 const session = await ort.InferenceSession.create(await readFile(path));
@@ -22,6 +23,7 @@ for (let i = 0; i < 64; i++) {
 }
 const answers = await session.run({ X: new ort.Tensor("float32", X, [2, 1, 8, 8]) });
 for (let i = 0; i < 2; i++) {
+  // Whole numbers of 64 bits are BigInt.
   console.log(
     `label ${answers.label.data[i]}, score ${answers.score.data[i].toFixed(4)}, ` +
       `p-value ${answers.p_value.data[i].toFixed(4)}`,

@@ -103,7 +103,7 @@ class Graph(nn.Module):
         answers = self.decision(likelihoods, logits, weight)
         if X.dtype == torch.uint8:
             return answers
-        return _unless_missing(X, answers, 1 / (self.decision.p_value.n + 1))
+        return _unless_missing(X, answers, self.decision.p_value.least)
 
     def _parts(self, x: Tensor) -> dict[str, Tensor]:
         parts = self.network.ensemble(x)
@@ -186,6 +186,10 @@ class _Decision(nn.Module):
     typical: Tensor
     spread: Tensor
     weights: Tensor
+    typical_logit: Tensor
+    threshold: Tensor
+    shift: Tensor
+    largest_weight: Tensor
     positions: Tensor
     is_of_fit: Tensor
 
@@ -193,15 +197,20 @@ class _Decision(nn.Module):
         super().__init__()
         view, known, evidence = detector.view_, detector._known, detector.evidence_
         self.names, self.blocks = view.names, tuple(view.blocks)
-        self.typical_logit = evidence.typical_logit
-        self.product = known.product
-        for name, constants in evidence.state_dict().items():
-            self.register_buffer(name, torch.from_numpy(constants))
+        self.is_product = known.product is not None
+        numbers = {
+            "typical_logit": evidence.typical_logit,
+            "threshold": detector.offset_,
+            "shift": known.product.shift if known.product else 0.0,
+            "largest_weight": known.product.scale if known.product else 1.0,
+        }
+        # As tensors: the exporter rounds a number of Python's to float32.
+        for name, number in {**evidence.state_dict(), **numbers}.items():
+            self.register_buffer(name, torch.as_tensor(number, dtype=torch.float64))
         self.register_buffer("positions", torch.from_numpy(known.positions.clip(0)))
         self.register_buffer("is_of_fit", torch.from_numpy(known.positions >= 0))
         self.added = _Added(known) if len(known.added) else None
         self.p_value = _Ranks(detector.calibration_scores_)
-        self.threshold = float(detector.offset_)
         self.by_class = None
         if detector._promises_by_class():
             self.by_class = _ByClass(detector)
@@ -242,11 +251,11 @@ class _Decision(nn.Module):
         self, raw: Tensor, log_likelihood: Tensor, weight: Tensor | None
     ) -> Tensor:
         """Score raw evidence (n, ..., n_parts) and what goes along with it."""
-        if self.product is None:
+        if not self.is_product:
             return ((raw - self.typical) / self.spread) @ self.weights
         assert weight is not None
-        relative = weight / self.product.scale
-        shortfall = log_likelihood - self.product.shift
+        relative = weight / self.largest_weight
+        shortfall = log_likelihood - self.shift
         beyond = shortfall / relative.clamp_min(1)
         return torch.where(shortfall < 0, shortfall * relative, beyond)
 
@@ -275,6 +284,7 @@ class _Added(nn.Module):
     typical: Tensor
     spread: Tensor
     shares: Tensor
+    margin: Tensor
 
     def __init__(self, known: KnownClasses) -> None:
         super().__init__()
@@ -289,6 +299,7 @@ class _Added(nn.Module):
             "typical": known.evidence.typical,
             "spread": known.evidence.spread,
             "shares": weights / weights.sum(),
+            "margin": np.array(MARGIN),
         }
         for name, array in constants.items():
             self.register_buffer(name, torch.from_numpy(array))
@@ -322,7 +333,7 @@ class _Added(nn.Module):
         best = scores.argmax(dim=1, keepdim=True)
         if self.n_fitted and not self.is_product:
             said = self._said_by_some(candidates)
-            scores = torch.cat([said[:, :1] + MARGIN, said[:, 1:]], dim=1)
+            scores = torch.cat([said[:, :1] + self.margin, said[:, 1:]], dim=1)
         answered = scores.argmax(dim=1, keepdim=True)
         places = best[:, :, None].expand(-1, -1, raw.shape[2])
         evidence = candidates.gather(1, places)[:, 0]
@@ -340,10 +351,14 @@ class _Ranks(nn.Module):
     """
 
     table: Tensor
+    least: Tensor
 
     def __init__(self, calibration_scores: np.ndarray) -> None:
         super().__init__()
         self.n = len(calibration_scores)
+        self.register_buffer(
+            "least", torch.tensor(1 / (self.n + 1), dtype=torch.float64)
+        )
         side = math.isqrt(self.n - 1) + 1
         table = np.full(side * side, np.inf)
         table[: self.n] = np.sort(calibration_scores)
@@ -387,7 +402,7 @@ class _ByClass(nn.Module):
         return torch.where(is_possible.any(dim=1), best, -1)
 
 
-def _unless_missing(X: Tensor, answers: Answers, least: float) -> Answers:
+def _unless_missing(X: Tensor, answers: Answers, least: Tensor) -> Answers:
     """Call unknown, with scores of NaN, what holds NaN or infinity.
 
     A detector refuses such inputs, which a file cannot.

@@ -10,8 +10,10 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import skvmdls
+import skvmdls._onnx_file
 import skvmdls.onnx
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
 from skvmdls._onnx_graph import Graph, Precision
@@ -111,11 +113,14 @@ def metadata(path):
     ],
     ids=lambda parameters: "-".join(parameters) or "default",
 )
-@pytest.mark.parametrize("detector", [VMDLSDetector, VMDLSbDetector])
-def test_the_graph_answers_what_the_detector_answers(detector, parameters, table, rows):
-    if detector is VMDLSbDetector and "weighting" in parameters:
-        pytest.skip("it has no autoencoder")
-    fitted = quick(detector, **parameters).fit(*table)
+def test_the_graph_answers_what_the_detector_answers(parameters, table, rows):
+    fitted = quick(**parameters).fit(*table)
+    assert_same(answered_in_torch(fitted, rows), fitted, rows, rtol=1e-9)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"features": ("logit",)}])
+def test_a_graph_without_an_autoencoder_answers_the_same(parameters, table, rows):
+    fitted = quick(VMDLSbDetector, **parameters).fit(*table)
     assert_same(answered_in_torch(fitted, rows), fitted, rows, rtol=1e-9)
 
 
@@ -227,6 +232,8 @@ def test_check_compares_a_file_with_a_detector(exported, table, rows, capsys):
     detector, path, differences = exported
     assert skvmdls.onnx.check(path, rows, detector) == differences
     assert capsys.readouterr().out == f"{differences}\n"
+    dataset = TensorDataset(torch.from_numpy(rows))
+    assert skvmdls.onnx.check(path, dataset, detector, verbose=False) == differences
     X, y = table
     other = quick().fit(X[y < 2], y[y < 2])
     with pytest.raises(
@@ -267,16 +274,35 @@ def test_bytes_go_in_as_bytes(tmp_path):
         skvmdls.onnx.check(path, test / 255, detector)
 
 
+@pytest.mark.filterwarnings("ignore:New classes that are too close")
+@pytest.mark.filterwarnings("ignore:.* too few held-out points")
+def test_added_classes_and_promises_by_class_are_in_the_file(table, rows, tmp_path):
+    X, y = table
+    detector = quick(covariance_type="tied", calibration_fraction=0.4)
+    detector.fit(X[y > 0], y[y > 0]).add_classes(X[y == 0], y[y == 0])
+    detector.set_params(guarantee="class")
+    path = tmp_path / "detector.onnx"
+    assert export_onnx(detector, path, rows, precision="float64").labels == 0
+    assert_same(run(path, rows), detector, rows, rtol=1e-9)
+    assert set(run(path, rows)[0].tolist()) == {-1, 0, 1, 2}
+    assert metadata(path)[0]["threshold"] is None
+
+
 def test_without_rows_it_is_checked_on_drawn_ones_that_say_as_much(
     table, rows, tmp_path
 ):
-    detector = quick(VMDLSbDetector, precision="float32").fit(*table)
+    # In float32 that number is another one, and what scores between passes.
+    detector = quick(VMDLSbDetector, threshold=0.1).fit(*table)
     path = tmp_path / "detector.onnx"
     differences = export_onnx(detector, path, precision="float64")
     assert differences.n > 0
     assert differences.largest < 1e-9
-    assert metadata(path)[0]["check"]["rows"] == "drawn"
+    found, _ = metadata(path)
+    assert found["check"]["rows"] == "drawn"
+    assert found["threshold"] == 0.1
     assert_same(run(path, rows), detector, rows, rtol=1e-9)
+    stored = onnx.load(path).graph.initializer
+    assert any(np.all(onnx.numpy_helper.to_array(array) == 0.1) for array in stored)
 
 
 def test_numbers_that_float32_cannot_hold_go_in_as_float64(table, rows, tmp_path):
@@ -313,7 +339,7 @@ def test_gaussians_that_float32_cannot_hold_are_float64():
 def test_large_models_keep_their_weights_beside_them(
     table, rows, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(skvmdls.onnx, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(skvmdls._onnx_file, "LARGEST_FILE", 10_000)
     detector = quick(VMDLSbDetector).fit(*table)
     path = tmp_path / "detector.onnx"
     export_onnx(detector, path, rows)
