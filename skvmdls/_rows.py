@@ -187,9 +187,11 @@ class ArrayRows(Rows):
 class DatasetRows(Rows):
     """Any map-style dataset as X, read row by row and never held whole.
 
-    The detectors make one of a dataset themselves. It is for scikit-learn's searches
-    and splits, which take parts of X: an array of positions gives the rows there, none
-    of which is read; a single position gives that row.
+    The detectors make one of a dataset themselves: a ``Dataset`` of torch, an
+    ``ImageFolder``, a set in an HDF5 file, a list of names of image files, or whatever
+    else has a length and items. It is for scikit-learn's searches and splits, which
+    take parts of X: an array of positions gives the rows there, none of which is read;
+    a single position gives that row.
 
     Parameters
     ----------
@@ -425,16 +427,29 @@ class _Reader(Dataset):
         return row
 
 
+class _Orders:
+    """What a data loader is to read next.
+
+    Not the pool itself: workers end at once only if no cycle of references, which waits
+    for the garbage collector, leads to them.
+    """
+
+    next: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.next)
+
+
 class _Pool:
     """A data loader whose workers live as long as a fit, whatever is read next."""
 
     def __init__(self, reader: _Reader, num_workers: int) -> None:
-        self.orders: Iterable[Any] = ()
+        self.orders = _Orders()
         self.loader = DataLoader(
             reader,
             # No batch is put together again: each order is one.
             batch_size=None,
-            sampler=self,
+            sampler=self.orders,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             collate_fn=_as_it_is,
@@ -442,11 +457,8 @@ class _Pool:
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.orders)
-
     def read(self, orders: Iterable[Any]) -> Iterator[Tensor]:
-        self.orders = orders
+        self.orders.next = orders
         for batch in self.loader:
             if isinstance(batch, _Unreadable):
                 raise ValueError(batch.message)

@@ -111,7 +111,8 @@ def _refuse_other_things(X: Any) -> None:
     if isinstance(X, str | bytes | os.PathLike):
         raise ValueError(
             f"X is {X!r}, a name; expected the numbers themselves. Read the file "
-            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy()."
+            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy(); of a folder "
+            "of images, X, y = skvmdls.datasets.image_folder(path)."
         )
     if issparse(X):  # scikit-learn says what it thinks of these.
         return

@@ -107,9 +107,8 @@ class BaseDetector(
         ----------
         X : array-like of shape (n, features), (n, height, width) or \
                 (n, channels, height, width), or dataset
-            Floats, or uint8 images (scaled by 255). Or what has a length and items: a
-            ``Dataset`` of torch, an ``ImageFolder``, a set in an HDF5 file, a list of
-            names of image files; read by `num_workers`, and never held whole.
+            Floats, or uint8 images (scaled by 255). Or what has a length and items, as
+            an ``ImageFolder`` (see :class:`skvmdls.datasets.DatasetRows`).
         y : array-like of shape (n,)
             Labels: strings, integers, whole floats or booleans; at least two
             classes, with at least two samples each, none of them ``-1``. One class

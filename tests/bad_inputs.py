@@ -19,7 +19,7 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.covariance import OAS
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -31,6 +31,23 @@ Y_GOOD = np.repeat([0, 1, 2], 4)
 FRAME = pd.DataFrame(X_GOOD, columns=list("abcdef"))
 DATASET = TensorDataset(torch.from_numpy(X_GOOD), torch.from_numpy(Y_GOOD))
 FLAT_IMAGES = np.random.default_rng(0).normal(size=(12, 1, 4, 8))
+
+
+class Stream(IterableDataset):
+    """Rows that come one behind the other."""
+
+    def __iter__(self):
+        return iter(X_GOOD)
+
+
+class Ragged(Dataset):
+    """Rows of which the second half is shorter."""
+
+    def __len__(self):
+        return len(X_GOOD)
+
+    def __getitem__(self, i):
+        return X_GOOD[i] if i < 6 else X_GOOD[i, :3]
 
 
 @dataclass(frozen=True)
@@ -143,8 +160,16 @@ BAD_FITS = [
         r"'pet' \(category\)",
         X=FRAME.assign(pet=pd.Categorical(["cat", "dog"] * 6)),
     ),
-    BadFit("a torch Dataset as X", r"TensorDataset.*np.stack", X=DATASET),
-    BadFit("a DataLoader as X", r"DataLoader.*torch.cat", X=DataLoader(DATASET)),
+    BadFit("a DataLoader as X", r"DataLoader.*X\.dataset", X=DataLoader(DATASET)),
+    BadFit("a stream of rows as X", r"Stream, whose rows cannot.*", X=Stream()),
+    BadFit(
+        "files that are not there", r"Row 0 .*file 'a.png'.*NotFound", X=["a.png"] * 12
+    ),
+    BadFit(
+        "a dataset of rows of two sizes",
+        r"Row 6 of X has shape \(3,\).*first has \(6,\).*Resize",
+        X=Ragged(),
+    ),
     BadFit("the name of a file as X", "a name.*Read the file", X="data.csv"),
     BadFit("a dict as X", "X is a dict", X={"a": X_GOOD}),
     BadFit(
@@ -333,7 +358,8 @@ BAD_ROWS = [
     BadPoints("NaN", "NaN", np.full((2, 6), np.nan)),
     BadPoints("a single row", "Expected 2D array", np.zeros(6)),
     BadPoints("no rows", "0 sample", np.zeros((0, 6))),
-    BadPoints("a torch Dataset", "TensorDataset.*np.stack", DATASET),
+    BadPoints("a DataLoader", "DataLoader.*X.dataset", DataLoader(DATASET)),
+    BadPoints("a dataset of rows of two sizes", "Row 6 of X has shape", Ragged()),
     BadPoints("words", "holds text", np.full((2, 6), "a")),
 ]
 
