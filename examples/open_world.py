@@ -45,14 +45,7 @@ def main() -> None:
     print(f"Training on {len(X)} images of the digits {KNOWN} ...")
     detector = VMDLSDetector(max_epochs=options.epochs, random_state=0).fit(X, y)
 
-    quiet = rng.permutation(np.flatnonzero(y_new != NEW))
-    sevenths = rng.permutation(np.flatnonzero(y_new == NEW))
-    n = len(quiet) // 3
-    before, during, after = quiet[:n], quiet[n : 2 * n], quiet[2 * n :]
-    half = len(sevenths) // 2
-    during = rng.permutation(np.concatenate([during, sevenths[:half]]))
-    after = rng.permutation(np.concatenate([after, sevenths[half:]]))
-
+    before, during, after = stream(y_new, rng)
     monitor = ShiftMonitor(detector, false_alarm=0.01, random_state=0)
     monitor.update(X_new[before])
     print(
@@ -84,13 +77,21 @@ def main() -> None:
         f"Afternoon: learned {NEW} from {len(learned)} points in "
         f"{time.perf_counter() - start:.1f} s."
     )
-    answers = detector.predict(X_new[after])
-    is_new = y_new[after] == NEW
+    answers, y_after = detector.predict(X_new[after]), y_new[after]
+    is_new = y_after == NEW
     for name, part in (("known before", ~is_new), (f"digit {NEW}", is_new)):
         print(
-            f"Evening, {name}: {np.mean(answers[part] == y_new[after][part]):.1%} "
+            f"Evening, {name}: {np.mean(answers[part] == y_after[part]):.1%} "
             f"right, {np.mean(answers[part] == -1):.1%} rejected."
         )
+
+
+def stream(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw the rows of morning, noon and evening, the new digit in the last two."""
+    known = np.array_split(rng.permutation(np.flatnonzero(y != NEW)), 3)
+    new = np.array_split(rng.permutation(np.flatnonzero(y == NEW)), 2)
+    later = zip(known[1:], new, strict=True)
+    return [known[0], *(rng.permutation(np.concatenate(rows)) for rows in later)]
 
 
 def images(

@@ -4,32 +4,26 @@ The Gaussians of the classes that stay are the same arrays as before, and so are
 likelihoods, bit for bit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from skvmdls._labels import as_labels, positions
-from skvmdls.gaussians import (
-    ClassBatches,
-    ClassGaussians,
-    _borrowing_named_once,
-    _class_estimates,
-    _deviations,
-    _moments,
-    _whitenings,
-)
+from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import check_labels
 
-__all__ = [
-    "check_dropped",
-    "check_new_labels",
-    "fit_new_classes",
-    "rearranged",
-]
+__all__ = ["check_dropped", "check_has_gaussians", "check_new_labels", "rearranged"]
 
-# By name of the block, means and precisions of some classes.
-Fitted = dict[str, tuple[np.ndarray, np.ndarray]]
+
+def check_has_gaussians(fitted: Mapping[str, ClassGaussians]) -> None:
+    """Raise a ValueError unless there are Gaussians that new classes may join."""
+    if not fitted:
+        raise ValueError(
+            "The detector has no Gaussians, with features=('logit',) alone, and the "
+            "head knows nothing of new classes. Fit again with all rows, or with more "
+            "parts."
+        )
 
 
 def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -60,80 +54,14 @@ def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]
     return np.unique(y, return_inverse=True)
 
 
-def fit_new_classes(
-    fitted: Mapping[str, ClassGaussians],
-    class_batches: ClassBatches,
-    classes: Sequence[Any],
-    covariance_estimator: Any = None,
-    pooling: float = 0.0,
-) -> Fitted:
-    """Fit Gaussians of new classes, in the units and with the pooled covariance of old.
-
-    `class_batches` yields their features, as for
-    :func:`~skvmdls.gaussians.fit_gaussians`. Of ``"tied"``, which shares its precision,
-    that is an empty array. A class that is too small for a covariance of its own gets
-    the pooled one, with a warning.
-
-    Examples
-    --------
-    >>> from skvmdls.gaussians import fit_gaussians
-    >>> rng = np.random.default_rng(0)
-    >>> def class_batches(label):
-    ...     yield {"t1": rng.normal(label, 1, (50, 3))}
-    >>> old = fit_gaussians(class_batches, "ab", "full")
-    >>> means, precisions = fit_new_classes(old, class_batches, "c")["t1"]
-    >>> means.shape, precisions.shape
-    ((1, 3), (1, 3, 3))
-    """
-    if not fitted:
-        raise ValueError(
-            "The detector has no Gaussians, with features=('logit',) alone, and the "
-            "head knows nothing of new classes. Fit again with all rows, or with more "
-            "parts."
-        )
-    moments = [_moments(class_batches(label)) for label in range(len(classes))]
-    covariance_type = next(iter(fitted.values())).covariance_type
-    means = {
-        name: np.stack([of_class[name].mean_ for of_class in moments])
-        for name in fitted
-    }
-    if covariance_type == "tied":
-        return {name: (means[name], np.empty((0, 0))) for name in fitted}
-    common = {name: gaussians.common() for name, gaussians in fitted.items()}
-    covariances: dict[str, list[np.ndarray]] = {name: [] for name in fitted}
-    if covariance_type == "full":
-        scales = {name: common[name]["scale"] for name in fitted}
-        for label, of_class in enumerate(moments):
-            batches = class_batches(label)
-            estimates = _class_estimates(
-                batches, scales, of_class, covariance_estimator
-            )
-            for name, (_, covariance) in estimates.items():
-                covariances[name].append(covariance)
-    precisions = {}
-    with _borrowing_named_once(classes) as borrowers:
-        for name in fitted:
-            scale = common[name]["scale"]
-            if covariance_type == "diag":
-                own = [of_class[name] for of_class in moments]
-                precisions[name] = 1 / np.stack(
-                    _deviations(own, scale, pooling, borrowers)
-                )
-            else:
-                pooled = common[name]["pooled"]
-                whitenings = _whitenings(
-                    covariances[name], pooled, pooling, borrowers, covariance_estimator
-                )
-                precisions[name] = whitenings / scale[:, None]
-    return {name: (means[name], precisions[name]) for name in fitted}
-
-
 def rearranged(
-    fitted: Mapping[str, ClassGaussians], order: np.ndarray, new: Fitted | None = None
+    fitted: Mapping[str, ClassGaussians],
+    order: np.ndarray,
+    new: Mapping[str, ClassGaussians] | None = None,
 ) -> dict[str, ClassGaussians]:
     """Take Gaussians of some of the classes, old and new, in another order.
 
-    The order gives positions, in the old classes followed by the new ones.
+    The order (k,) gives positions, in the old classes followed by the new ones.
 
     Examples
     --------
@@ -143,16 +71,16 @@ def rearranged(
     """
     changed = {}
     for name, gaussians in fitted.items():
-        means = gaussians.means.cpu().numpy()
-        precisions = gaussians.precisions_cholesky.cpu().numpy()
-        is_tied = gaussians.covariance_type == "tied"
-        if new is not None:
-            means = np.concatenate([means, new[name][0]])
-            if not is_tied:
-                precisions = np.concatenate([precisions, new[name][1]])
+        together = [gaussians] if new is None else [gaussians, new[name]]
+        means, precisions = (
+            [getattr(some, array).cpu().numpy() for some in together]
+            for array in ("means", "precisions_cholesky")
+        )
         changed[name] = ClassGaussians(
-            means[order],
-            precisions if is_tied else precisions[order],
+            np.concatenate(means)[order],
+            precisions[0]
+            if gaussians.covariance_type == "tied"
+            else np.concatenate(precisions)[order],
             gaussians.covariance_type,
             gaussians.common(),
         )

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import numpy as np
 
 from skvmdls.calibration import WeightCalibration
-from skvmdls.evidence import TAIL, Evidence
+from skvmdls.evidence import INPUT, JOINT, LOGIT, Evidence
 
-__all__ = ["ByClass", "KnownClasses", "Measured", "lowest_answered"]
+__all__ = ["ByClass", "KnownClasses", "Measured"]
 
 # How much the parts count beside the head in choosing the class; see docs/recipe.md.
 PARTS_IN_LABEL = 0.5
+# The parts that speak of classes that the net was not trained on: the later ones have
+# drawn together what did not matter to the others. And by how much, in usual ranges,
+# they have to explain a point better under such a class. See docs/recipe.md.
+SPEAKING, MARGIN = (INPUT, "t2", "t3", JOINT), 1 / 6
 
 
 def _nothing() -> np.ndarray:
@@ -61,14 +65,13 @@ class KnownClasses:
 
     The classes of `fit` share a net that tells them apart, and each part of the
     evidence is that of the class that explains it best. A class that was added later is
-    unknown to the net, and to its head: it has to explain all parts alone, the logit
-    aside, which says nothing for or against it and counts as typical. A point is given
-    to whichever scores higher; but one that is far from all stays with the head's
-    class. (Trained classes are narrow, and others wide: far out, these come first.)
+    unknown to the net: of such a one only some parts speak (`speaks`), and the others
+    go along with these, but for the logit, which counts as typical. A point scores as
+    with whichever explains it best; it is given to an added class if the parts that
+    speak say so by a :data:`MARGIN`.
 
     `positions` (n_classes,) are those among the classes of `fit`, -1 if added; the
-    constants that scores need are there as soon as they are fitted; an added class is
-    answered down to its score in `lowest` (n_classes,).
+    constants that scores need are there as soon as they are fitted.
 
     Examples
     --------
@@ -82,7 +85,6 @@ class KnownClasses:
     positions: np.ndarray
     evidence: Evidence | None = None
     product: WeightCalibration | None = None
-    lowest: np.ndarray | None = None
 
     @classmethod
     def of_fit(cls, n_classes: int) -> "KnownClasses":
@@ -104,6 +106,20 @@ class KnownClasses:
         typical = self.evidence.typical_logit if self.evidence else 0.0
         return np.where(self.positions >= 0, logits[:, self.positions], typical)
 
+    @property
+    def speaks(self) -> np.ndarray:
+        """Mask (n_parts,) of the parts that speak of added classes."""
+        assert self.evidence is not None
+        names = np.array(self.evidence.names)
+        some = np.isin(names, SPEAKING)
+        return some if some.any() else names != LOGIT
+
+    def _said_by_some(self, raw: np.ndarray) -> np.ndarray:
+        """Mean (...) of what the parts say that speak of added classes, in its unit."""
+        assert self.evidence is not None
+        weights = self.evidence.weights * self.speaks
+        return self.evidence.standardize(raw) @ weights / weights.sum()
+
     def score(
         self, raw: np.ndarray, log_likelihood: np.ndarray, weight: np.ndarray
     ) -> np.ndarray:
@@ -120,6 +136,7 @@ class KnownClasses:
         """
         label_scores = self._label_scores(found, n_blocks)
         if len(self.added):
+            found = found._replace(raw=self._with_silent_parts(found.raw))
             measured, winners = self._with_added(found, label_scores)
         else:
             measured = Measured(
@@ -146,6 +163,16 @@ class KnownClasses:
         parts = self.evidence.first(n_blocks).total(found.raw[..., :n_blocks])
         return found.logits + PARTS_IN_LABEL * parts
 
+    def _with_silent_parts(self, raw: np.ndarray) -> np.ndarray:
+        """Let the parts of `raw` that are silent of added classes go along there."""
+        assert self.evidence is not None
+        is_logit = np.isin(self.evidence.names, [LOGIT])
+        raw, silent = raw.copy(), np.flatnonzero(~self.speaks & ~is_logit)
+        said = self._said_by_some(raw[:, self.added])[..., None]
+        typical, spread = self.evidence.typical[silent], self.evidence.spread[silent]
+        raw[np.ix_(np.arange(len(raw)), self.added, silent)] = typical + said * spread
+        return raw
+
     def _with_added(
         self, found: ByClass, label_scores: np.ndarray
     ) -> tuple[Measured, np.ndarray]:
@@ -166,34 +193,14 @@ class KnownClasses:
                 [fitted[of_fit.argmax(axis=1)][:, None], winners], axis=1
             )
         scores = self.score(raw, likelihood, found.weight[:, None])
-        best = scores.argmax(axis=1)
-        answered = best.copy()
-        rows = np.arange(n)
-        if len(fitted) and self.lowest is not None:
-            is_far = scores[rows, best] < self.lowest[classes[rows, best]]
-            answered[is_far] = 0
+        best, rows = scores.argmax(axis=1), np.arange(n)
+        if len(fitted) and self.product is None:
+            scores = self._said_by_some(raw)
+            scores[:, 0] += MARGIN
         measured = Measured(
-            found.log_likelihood, raw[rows, best], classes[rows, answered], found.weight
+            found.log_likelihood,
+            raw[rows, best],
+            classes[rows, scores.argmax(axis=1)],
+            found.weight,
         )
         return measured, winners[rows, best]
-
-
-def lowest_answered(
-    fit_positions: np.ndarray,
-    scores: np.ndarray,
-    class_scores: np.ndarray,
-    labels: np.ndarray,
-) -> np.ndarray:
-    """Down to which score each class is answered, (n_classes,), by held-out points.
-
-    For an added class twice the usual range below its median, or as far as twice its
-    own points go; for those of `fit`, which take what is left, down to minus infinity.
-    """
-    lowest = np.full(len(fit_positions), -np.inf)
-    usual = np.median(scores) - np.quantile(scores, TAIL)
-    for label in np.flatnonzero(fit_positions < 0):
-        own = class_scores[labels == label]
-        if len(own):
-            middle = np.median(own)
-            lowest[label] = middle - 2 * max(usual, middle - own.min())
-    return lowest

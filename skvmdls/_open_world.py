@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from skvmdls._class_changes import (
     check_dropped,
+    check_has_gaussians,
     check_new_labels,
-    fit_new_classes,
     rearranged,
 )
-from skvmdls._decisions import Measured, lowest_answered
+from skvmdls._decisions import Measured
 from skvmdls._groups import group_ids
 from skvmdls._rows import InputLike, Rows
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain, warn
 from skvmdls.calibration import (
+    HeldOut,
     class_p_values,
     class_thresholds,
     conformal_p_value,
@@ -31,8 +32,15 @@ from skvmdls.calibration import (
     warn_of_classes_never_excluded,
 )
 from skvmdls.evidence import INPUT
-from skvmdls.explanation import column_contributions, nearest_classes, residual_map
-from skvmdls.gaussians import kept_for_another_pass
+from skvmdls.explanation import (
+    N_IMAGES,
+    ExpectedImages,
+    class_means,
+    column_contributions,
+    in_grid,
+    nearest_classes,
+)
+from skvmdls.gaussians import fit_gaussians, kept_for_another_pass
 from skvmdls.inputs import labels_with_unknown
 from skvmdls.scoring import block_features
 
@@ -62,7 +70,9 @@ class OpenWorld:
     calibration_winners_: np.ndarray
     gaussians_: Any
     evidence_: Any
+    expected_images_: ExpectedImages
     network_: Any
+    split_: HeldOut
     view_: Any
     guarantee: str
     contamination: float
@@ -258,8 +268,10 @@ class OpenWorld:
                 ``evidence_.spread`` (see
                 :func:`skvmdls.explanation.column_contributions`).
             residual_map : ndarray of shape (n, height, width)
-                For images, of detectors with an autoencoder: how far each place is from
-                its reconstruction, in standard deviations of the input.
+                For images: how far each place is from a reconstruction by the mean
+                image and the main variations of the class in `nearest` that comes
+                first, smoothed, in standard deviations of the input (see
+                :class:`skvmdls.explanation.ExpectedImages`).
         """
         rows = self._check_new(X)
         measured = self._measure(rows, by_class=True)
@@ -268,11 +280,10 @@ class OpenWorld:
             evidence=self.evidence_.standardize(measured.raw),
             nearest=labels_with_unknown(self.classes_)[nearest],
         )
-        autoencoder = getattr(self, "autoencoder_", None)
         if INPUT in self.evidence_.names:
             explanation.contributions = self._column_contributions(rows, measured)
-        elif rows.ndim == 4 and autoencoder is not None:
-            explanation.residual_map = self._residual_map(rows, autoencoder)
+        if hasattr(self, "expected_images_"):
+            explanation.residual_map = self._residual_map(rows, measured.most_likely)
         return explanation
 
     @torch.inference_mode()
@@ -290,10 +301,24 @@ class OpenWorld:
             start += len(x)
         return np.concatenate(found)
 
-    @torch.inference_mode()
-    def _residual_map(self, X: Rows, autoencoder: nn.Module) -> np.ndarray:
-        maps = [residual_map(x, autoencoder(x)).cpu() for x in self._batches(X)]
-        return torch.cat(maps).double().numpy()
+    def _residual_map(self, X: Rows, classes: np.ndarray) -> np.ndarray:
+        found, start = [], 0
+        for x in self._batches(X):
+            of_batch = torch.from_numpy(classes[start : start + len(x)])
+            found.append(self.expected_images_.residual_map(x, of_batch))
+            start += len(x)
+        return torch.cat(found).numpy()
+
+    def _expected_images(self, X: Rows, labels: np.ndarray) -> ExpectedImages:
+        """Learn from as many training images as are enough, of each class as many."""
+        n_each = -(-N_IMAGES // len(self.classes_))
+        training = self.split_.training
+        some = [training[labels[training] == c] for c in range(len(self.classes_))]
+        rows = np.concatenate([of_c[:: -(-len(of_c) // n_each)] for of_c in some])
+        return ExpectedImages.fit(self._in_grid(X.take(rows)), labels[rows])
+
+    def _in_grid(self, X: Rows) -> Tensor:
+        return torch.cat([in_grid(x) for x in self._batches(X)])
 
     # ------------------------------------------------------------ new classes
 
@@ -304,10 +329,11 @@ class OpenWorld:
         Each new class gets Gaussians of its own, and a part of its rows
         (`calibration_fraction`) is held out and joins the points that set the
         threshold. The net, the other classes' Gaussians and likelihoods, and the
-        evidence's constants stay as they are. A new class has to explain all parts of a
-        point alone; the head's logits, which know nothing of it, count as typical. A
-        point is given to it where it scores higher under it than with all classes of
-        `fit` together.
+        evidence's constants stay as they are. Of a new class only those parts of the
+        evidence speak that training has not drawn together (``"x"``, ``"t2"``,
+        ``"t3"``); under it the others go along with these, and the logit counts as
+        typical. A point is given to it where the parts that speak are higher under it
+        than with all classes of `fit` together, by a sixth of the usual range.
 
         The promise of `contamination` holds for known points that come in the
         proportions of all rows, those of `fit` and these; with ``guarantee="class"``,
@@ -342,47 +368,51 @@ class OpenWorld:
         rows = self._check_new(X)
         new, labels = check_new_labels(self.classes_, y)
         check_consistent_length(rows, labels)
+        changed = self._with_classes(rows, new, labels)
+        self._warn_of_close_classes(rows, new[labels])
+        changed._warn_of_few_held_out()
+        self.__dict__ = changed.__dict__
+        return self
+
+    def _with_classes(self, X: Rows, new: np.ndarray, labels: np.ndarray) -> Self:
+        """Make a detector that knows new classes (k,) too, of labels in order (n,)."""
+        check_has_gaussians(self.gaussians_)
         rng = check_random_state(self.random_state)
         fraction = plain(self.calibration_fraction)
-        split = hold_out(labels, fraction, 0.0, rng, group_ids(rows, None))
-        trained, y_train = rows.take(split.training), labels[split.training]
-        gaussians = fit_new_classes(
-            self.gaussians_,
+        split = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
+        X_train, y_train = X.take(split.training), labels[split.training]
+        gaussians = fit_gaussians(
             kept_for_another_pass(
                 lambda label: self._block_features(
-                    trained.take(np.flatnonzero(y_train == label))
+                    X_train.take(np.flatnonzero(y_train == label))
                 )
             ),
             new.tolist(),
+            next(iter(self.gaussians_.values())).covariance_type,
             self.covariance_estimator,
             plain(self.covariance_pooling),
+            self.gaussians_,
         )
         all_classes = np.concatenate([self.classes_.astype(new.dtype), new])
         order = np.argsort(all_classes, kind="stable")
         added = np.full(len(new), -1)
         position = np.argsort(order)  # of old and new classes, in the order to come
-        n_old = len(self.classes_)
         changed = self._changed(
             classes_=all_classes[order],
             fit_positions_=np.concatenate([self.fit_positions_, added])[order],
             gaussians_=nn.ModuleDict(rearranged(self.gaussians_, order, gaussians)),
         )
-        before = {
-            name: position[getattr(self, name)]
-            if name in HELD_OUT[2:]
-            else getattr(self, name)
-            for name in HELD_OUT
-        }
-        changed.__dict__.update(before)
-        own = position[n_old + labels[split.threshold]]
-        found = changed._held_out_scores(rows.take(split.threshold), own)
+        if hasattr(self, "expected_images_"):
+            means = class_means(self._in_grid(X_train), y_train)
+            changed.expected_images_ = self.expected_images_.rearranged(order, means)
+        own = position[len(self.classes_) + labels[split.threshold]]
+        found = changed._held_out_scores(X.take(split.threshold), own)
+        before = {name: getattr(self, name) for name in HELD_OUT}
+        before |= {name: position[before[name]] for name in HELD_OUT[2:]}
         changed.__dict__.update(
             {name: np.concatenate([before[name], found[name]]) for name in HELD_OUT}
         )
-        self._warn_of_close_classes(rows, new[labels])
-        changed._warn_of_few_held_out()
-        self.__dict__ = changed.__dict__
-        return self
+        return changed
 
     @under_ordinary_torch
     def drop_classes(self, labels: ArrayLike) -> Self:
@@ -437,6 +467,9 @@ class OpenWorld:
                 np.where(is_touched[:, None], own[:, None], winners)
             ],
         )
+        if hasattr(self, "expected_images_"):
+            kept = self.expected_images_.rearranged(np.flatnonzero(stays))
+            changed.expected_images_ = kept
         changed._warn_of_few_held_out()
         self.__dict__ = changed.__dict__
         return self
@@ -450,12 +483,6 @@ class OpenWorld:
         changed = object.__new__(type(self))
         changed.__dict__.update(vars(self) | attributes)
         return changed
-
-    def _lowest_answered(self) -> np.ndarray | None:
-        if (self.fit_positions_ >= 0).all():
-            return None
-        scores = self.calibration_scores_
-        return lowest_answered(self.fit_positions_, scores, *self._calibration)
 
     def _warn_of_close_classes(self, X: Rows, y: np.ndarray) -> None:
         measured = self._measure(X)

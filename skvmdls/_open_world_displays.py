@@ -109,7 +109,8 @@ class ExplanationDisplay(Display):
         ax.set_axis_off()
         lowest = min(-2.0, float(self.explanation.evidence.min()))
         for i in range(n):
-            left, width = (i + 0.22) / n, 0.72 / n
+            margin = 0.36 if "contributions" in self.explanation else 0.22
+            left, width = (i + margin) / n, (0.96 - margin) / n
             bars = ax.inset_axes((left, 0.56, width, 0.36))
             self._draw_evidence(bars, i, lowest)
             if "contributions" in self.explanation:
@@ -128,8 +129,15 @@ class ExplanationDisplay(Display):
         ax.axvline(0, color="black", lw=0.8)
         ax.set_xscale("symlog", linthresh=2, linscale=1)
         ax.set_xlim(1.5 * lowest, 3)
-        ticks = [-(10**k) for k in range(1, 1 + int(np.log10(-1.5 * lowest)))]
-        ax.set_xticks([*ticks, -1, 0, 1], [f"{t:g}" for t in [*ticks, -1, 0, 1]])
+        largest = int(np.log10(-1.5 * lowest))
+        powers = (
+            range(1, 1 + largest)
+            if largest < 3
+            else range(2, 1 + largest, largest // 3 + 1)
+        )
+        ticks = {-(10.0**k): f"$-10^{k}$" for k in powers}
+        ticks |= {-1.0: "-1", 0.0: "0", 1.0: "1"}
+        ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_xticks([], minor=True)
         ax.set_yticks(places, self.names, fontsize=8)
         ax.invert_yaxis()
@@ -148,9 +156,13 @@ class ExplanationDisplay(Display):
         contributions = self.explanation.contributions[i]
         shown = np.argsort(contributions)[:N_COLUMNS]
         names = self.columns or [f"column {j}" for j in range(len(contributions))]
-        ax.barh(np.arange(len(shown)), contributions[shown], color=ORANGE)
+        colours = np.where(contributions[shown] < 0, ORANGE, BLUE).tolist()
+        ax.barh(np.arange(len(shown)), contributions[shown], color=colours)
         ax.axvline(0, color="black", lw=0.8)
-        ax.set_yticks(np.arange(len(shown)), [names[j] for j in shown], fontsize=8)
+        short = [
+            f"{names[j][:17]}..." if len(names[j]) > 20 else names[j] for j in shown
+        ]
+        ax.set_yticks(np.arange(len(shown)), short, fontsize=7)
         ax.invert_yaxis()
         ax.tick_params(axis="x", labelsize=7)
         if i == 0:
@@ -165,14 +177,16 @@ class ExplanationDisplay(Display):
             pictures.append(("reconstruction", rebuilt, "gray"))
         if "residual_map" in self.explanation:
             residual = self.explanation.residual_map[i][..., None]
-            pictures.append(("residual", residual, "magma"))
+            pictures.append(("unlike its class", residual, "magma"))
         low, high = float(pictures[0][1].min()), float(pictures[0][1].max())
         for place, (name, picture, colours) in enumerate(pictures):
             share = width / len(pictures)
             own = ax.inset_axes((left + place * share, 0.12, 0.95 * share, 0.32))
             shown = picture.squeeze()
-            if name == "residual":
-                own.imshow(shown, cmap=colours, vmin=0)
+            if colours == "magma":
+                # The same for all points, so that they can be compared.
+                largest = float(self.explanation.residual_map.max())
+                own.imshow(shown, cmap=colours, vmin=0, vmax=largest)
             else:
                 scaled = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
                 own.imshow(scaled, cmap=colours, vmin=0, vmax=1)
@@ -271,6 +285,6 @@ class ShiftDisplay(Display):
                 label=f"raised at point {first + 1}",
             )
         ax.set_xlabel("points seen")
-        ax.set_ylabel("evidence of a change (log10 of the martingale)")
+        ax.set_ylabel("evidence of a change (log10)")
         ax.legend()
         return 7, 4

@@ -113,7 +113,7 @@ class DetectorParameters:
     metric_weight : float, default=1
         Weight of triplet + distancing + `kl_weight` x KL; 1: the paper's. Beside a head
         they count less where the margins cannot be met, so that one weight serves
-        digits and photographs (see :func:`skvmdls.training.joint_loss`).
+        digits and photographs (see :func:`skvmdls.training.backbone_share`).
     features : "auto" or sequence of str, default="auto"
         Parts of the evidence: ``"x"`` (the standardised input itself, for tables),
         ``"t1"``, ``"t2"``, ``"t3"`` (the taps of the backbone), ``"g"`` (its output),

@@ -32,7 +32,7 @@ from skvmdls.calibration import (
     conformal_p_value,
     conformal_threshold,
 )
-from skvmdls.evidence import FEW_POINTS, TRAINING_POINTS, Evidence, View
+from skvmdls.evidence import Evidence, View, helping_rows
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import check_inputs, check_training_data, labels_with_unknown
 from skvmdls.metrics import open_set_f1
@@ -70,6 +70,8 @@ class BaseDetector(
         The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
     evidence_ : Evidence
         Constants that standardise the parts' scores, and their weights.
+    expected_images_ : ExpectedImages
+        What images of each class look like, for :meth:`explain`.
     split_ : HeldOut
         Positions of the rows that trained, that set the evidence's constants, and that
         set the threshold.
@@ -165,10 +167,10 @@ class BaseDetector(
     def _calibrate(self, X: Rows, labels: np.ndarray) -> None:
         self.fit_positions_ = np.arange(len(self.classes_))
         measured = self._measure(X.take(self.split_.evidence))
-        raw_of_training = None
-        if len(measured.raw) < FEW_POINTS:
-            some = self.split_.training[:: max(1, len(X) // TRAINING_POINTS)]
-            raw_of_training = self._measure(X.take(some)).raw
+        helping = helping_rows(self.split_, len(X))
+        raw_of_training = (
+            None if helping is None else self._measure(X.take(helping)).raw
+        )
         self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
         if getattr(self, "weighting", None) == "paper":
             self.weight_calibration_ = WeightCalibration.fit(
@@ -176,6 +178,8 @@ class BaseDetector(
             )
         rows = self.split_.threshold
         self.__dict__.update(self._held_out_scores(X.take(rows), labels[rows]))
+        if len(self.input_shape_) == 3:
+            self.expected_images_ = self._expected_images(X, labels)
         # Warns of too few points now, not at the first prediction.
         self._warn_of_few_held_out()
 
@@ -387,7 +391,8 @@ class BaseDetector(
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        parts = ensembles(self.network_, self._batches(self._check_new(X)))
+        rows = self._check_new(X)
+        parts = ensembles(self.network_, self._batches(rows))
         return np.concatenate(
             [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )
@@ -482,7 +487,6 @@ class BaseDetector(
             self.fit_positions_,
             getattr(self, "evidence_", None),
             getattr(self, "weight_calibration_", None),
-            self._lowest_answered(),
         )
 
     def _scores(self, measured: Measured) -> np.ndarray:

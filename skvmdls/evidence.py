@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from skvmdls._states import check_shape, stored_array
+from skvmdls.calibration import HeldOut
 from skvmdls.network import ENSEMBLE_PARTS
 
 __all__ = ["Evidence", "View"]
@@ -31,11 +32,9 @@ TAIL = 0.05
 # classes apart, and mu says again what g says: each counts half. See docs/recipe.md.
 HALF = ("t1", "t2", "mu", RESIDUAL)
 
-# Below as many held-out points, about so many training points help to tell the usual
-# range.
-FEW_POINTS = 200
-TRAINING_POINTS = 1000
-PRIOR_POINTS = 20
+# With fewer held-out points, training points help to tell the usual range, together
+# worth PRIOR_POINTS of them.
+FEW_POINTS, PRIOR_POINTS = 200, 20
 
 SMALLEST_LENGTH = 1e-12
 
@@ -309,6 +308,21 @@ class Evidence:
     def total(self, raw: np.ndarray) -> np.ndarray:
         """Weighted sum (...) of the standardised scores, higher for the known."""
         return self.standardize(raw) @ self.weights
+
+
+def helping_rows(split: HeldOut, n_rows: int) -> np.ndarray | None:
+    """Pick training rows (k,) to help where few held-out rows tell the usual range.
+
+    Examples
+    --------
+    >>> few, many = np.arange(100), np.arange(200)
+    >>> len(helping_rows(HeldOut(np.arange(3000), few, few), 3200))
+    1000
+    >>> helping_rows(HeldOut(np.arange(3000), many, few), 3300)
+    """
+    if len(split.evidence) >= FEW_POINTS:
+        return None
+    return split.training[:: max(1, n_rows // (5 * FEW_POINTS))]
 
 
 def _range_below(raw: np.ndarray) -> np.ndarray:

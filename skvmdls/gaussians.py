@@ -24,6 +24,9 @@ SMALLEST_RELATIVE_SCALE = 1e-3
 # Two points lie on a line, along which no shrinkage can tell noise from spread.
 SMALLEST_CLASS = 3
 
+# For classes that come later, the pooled covariance counts as so many of their points.
+PRIOR_POINTS = 10
+
 # What all classes have in common, by the type of covariance.
 COMMON = {"full": {"scale", "pooled"}, "tied": {"centre"}, "diag": {"scale"}}
 
@@ -252,8 +255,9 @@ def fit_gaussians(
     class_batches: ClassBatches,
     classes: Sequence[Any],
     covariance_type: str,
-    covariance_estimator: Any = None,
+    estimator: Any = None,
     pooling: float = 0.0,
+    known: Mapping[str, ClassGaussians] | None = None,
 ) -> dict[str, ClassGaussians]:
     """Fit each class's Gaussians, one for each block of features, as they stream by.
 
@@ -272,6 +276,11 @@ def fit_gaussians(
     too small for a covariance of its own gets the pooled one, with a warning; where
     that is singular too, a ValueError says what to do.
 
+    Classes that join `known` ones are fitted in these ones' scale, and take their
+    pooled covariance in with `pooling` or as that of :data:`PRIOR_POINTS` points more,
+    whichever is the larger share: the covariance of a few points fits these far too
+    well.
+
     Examples
     --------
     >>> import numpy as np
@@ -284,23 +293,20 @@ def fit_gaussians(
     """
     moments = [_moments(class_batches(label)) for label in range(len(classes))]
     blocks = {
-        name: _Block(name, [of_class[name] for of_class in moments])
+        name: _Block(
+            name,
+            [of_class[name] for of_class in moments],
+            None if known is None else known[name],
+            keeps=covariance_type == "full",
+        )
         for name in moments[0]
     }
-    if covariance_type != "diag":
-        scales = {name: block.scale for name, block in blocks.items()}
+    if covariance_type == "full" or (covariance_type == "tied" and known is None):
         for label, of_class in enumerate(moments):
-            batches = class_batches(label)
-            estimates = _class_estimates(
-                batches, scales, of_class, covariance_estimator
-            )
-            for name, estimate in estimates.items():
-                blocks[name].take(*estimate, keep=covariance_type == "full")
+            _take_class(blocks, label, class_batches(label), of_class, estimator)
     with _borrowing_named_once(classes) as borrowers:
         return {
-            name: block.gaussians(
-                covariance_type, covariance_estimator, pooling, borrowers
-            )
+            name: block.gaussians(covariance_type, estimator, pooling, borrowers)
             for name, block in blocks.items()
         }
 
@@ -348,44 +354,67 @@ def kept_for_another_pass(
 
 
 class _Block:
-    """Moments, means and covariances of one block of features, class by class."""
+    """Moments, means and covariances of one block of features, class by class.
 
-    def __init__(self, name: str, moments: list[StandardScaler]) -> None:
+    Of classes that join known ones, in the scale (D,) and with the pooled covariance
+    (D, D) of these. It keeps each class's own covariance, or the pooled one alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        moments: list[StandardScaler],
+        known: ClassGaussians | None,
+        keeps: bool,
+    ) -> None:
+        self.keeps = keeps
         self.moments = moments
-        self.scale = _within_class_scale(name, moments)
-        self.pooled = np.zeros((len(self.scale), len(self.scale)))
-        self.means: list[np.ndarray] = []
+        self.sizes = [class_moments.n_samples_seen_ for class_moments in moments]
+        self.known = known
+        self.means = [class_moments.mean_ for class_moments in moments]
         self.covariances: list[np.ndarray] = []
+        if known is None:
+            self.scale = _within_class_scale(name, moments)
+            self.pooled = np.zeros((len(self.scale), len(self.scale)))
+            return
+        common = known.common()
+        n_features = known.means.shape[1]
+        self.scale = common.get("scale", np.ones(n_features))
+        self.pooled = common.get("pooled", np.empty((0, 0)))
 
-    def take(self, mean: np.ndarray, covariance: np.ndarray, keep: bool) -> None:
-        """Take the next class's mean and covariance, in units of the scale."""
-        sizes = [class_moments.n_samples_seen_ for class_moments in self.moments]
-        self.pooled += sizes[len(self.means)] / sum(sizes) * covariance
-        self.means.append(mean * self.scale)
-        if keep:
+    def take(self, label: int, mean: np.ndarray, covariance: np.ndarray) -> None:
+        """Take a class's mean and covariance, in units of the scale."""
+        if self.known is None:
+            self.pooled += self.sizes[label] / sum(self.sizes) * covariance
+        self.means[label] = mean * self.scale
+        if self.keeps:
             self.covariances.append(covariance)
 
     def gaussians(
         self, covariance_type: str, estimator: Any, pooling: float, borrowers: Borrowers
     ) -> ClassGaussians:
-        if covariance_type == "diag":
-            means = np.stack([class_moments.mean_ for class_moments in self.moments])
-            deviations = _deviations(self.moments, self.scale, pooling, borrowers)
-            common = {"scale": self.scale}
-            return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
-        whitening = (
-            _whitening_of_pooled(self.pooled, estimator)
-            if covariance_type == "tied"
-            else _whitenings(
-                self.covariances, self.pooled, pooling, borrowers, estimator
-            )
-        )
-        whitening /= self.scale[:, None]
+        """Gaussians of the classes whose moments, and covariances, were taken."""
         means = np.stack(self.means)
         if covariance_type == "tied":
-            return ClassGaussians(means, whitening, "tied")
+            if self.known is not None:
+                precisions = self.known.precisions_cholesky.cpu().numpy()
+                return ClassGaussians(means, precisions, "tied", self.known.common())
+            whitening = _whitening_of_pooled(self.pooled, estimator)
+            return ClassGaussians(means, whitening / self.scale[:, None], "tied")
+        shares = [pooling] * len(means)
+        if self.known is not None:
+            shares = [
+                max(pooling, PRIOR_POINTS / (n + PRIOR_POINTS)) for n in self.sizes
+            ]
+        if covariance_type == "diag":
+            deviations = _deviations(self.moments, self.scale, shares, borrowers)
+            common = {"scale": self.scale}
+            return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
+        whitenings = _whitenings(
+            self.covariances, self.pooled, shares, borrowers, estimator
+        )
         common = {"scale": self.scale, "pooled": self.pooled}
-        return ClassGaussians(means, whitening, "full", common)
+        return ClassGaussians(means, whitenings / self.scale[:, None], "full", common)
 
 
 class _Estimate:
@@ -433,21 +462,23 @@ class _Estimate:
         return self.mean, shrunk_covariance(empirical, shrinkage)
 
 
-def _class_estimates(
+def _take_class(
+    blocks: Mapping[str, _Block],
+    label: int,
     batches: Iterable[Features],
-    scales: Mapping[str, np.ndarray],
     moments: Mapping[str, StandardScaler],
     estimator: Any,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean (D,) and covariance (D, D) of one class in each block, in its scale."""
+) -> None:
+    """Estimate one class's mean (D,) and covariance (D, D) for each block."""
     estimates = {
-        name: _Estimate(scale, moments[name], estimator)
-        for name, scale in scales.items()
+        name: _Estimate(block.scale, moments[name], estimator)
+        for name, block in blocks.items()
     }
     for features in batches:
         for name, estimate in estimates.items():
             estimate.add(features[name])
-    return {name: estimate.finish() for name, estimate in estimates.items()}
+    for name, estimate in estimates.items():
+        blocks[name].take(label, *estimate.finish())
 
 
 def _moments(batches: Iterable[Features]) -> dict[str, StandardScaler]:
@@ -481,7 +512,7 @@ def _within_class_scale(name: str, moments: list[StandardScaler]) -> np.ndarray:
 def _deviations(
     moments: list[StandardScaler],
     pooled: np.ndarray,
-    pooling: float,
+    shares: list[float],
     borrowers: Borrowers,
 ) -> list[np.ndarray]:
     is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
@@ -491,8 +522,8 @@ def _deviations(
     return [
         pooled
         if small
-        else np.maximum(np.sqrt((1 - pooling) * m.var_ + pooling * pooled**2), smallest)
-        for m, small in zip(moments, is_small, strict=True)
+        else np.maximum(np.sqrt((1 - share) * m.var_ + share * pooled**2), smallest)
+        for m, share, small in zip(moments, shares, is_small, strict=True)
     ]
 
 
@@ -551,18 +582,18 @@ def _whitening(lower: np.ndarray) -> np.ndarray:
 def _whitenings(
     covariances: list[np.ndarray],
     pooled: np.ndarray,
-    pooling: float,
+    shares: list[float],
     borrowers: Borrowers,
     estimator: Any,
 ) -> np.ndarray:
-    """Whiten by each class's covariance with a share of the pooled one in it."""
+    """Whiten by each class's covariance with its share of the pooled one in it."""
     whitenings = np.empty((len(covariances), *pooled.shape))
     borrowing = []
     for label, covariance in enumerate(covariances):
         if _regular_cholesky(covariance) is None:
             borrowing.append(label)
         else:
-            mixed = (1 - pooling) * covariance + pooling * pooled
+            mixed = (1 - shares[label]) * covariance + shares[label] * pooled
             whitenings[label] = _whitening(cholesky(mixed, lower=True))
     if borrowing:
         whitenings[borrowing] = _whitening_of_pooled(pooled, estimator)

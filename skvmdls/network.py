@@ -34,12 +34,14 @@ class Outputs(NamedTuple):
     """What the network makes of a batch, for the losses.
 
     `mu` and `log_sigma` (batch, latent_dim) of each point's Gaussian in the latent
-    space; `logits` (batch, n_classes) of the classification head, or None.
+    space; `logits` (batch, n_classes) of the classification head, or None; `g` (batch,
+    backbone_features) as `mu` and `log_sigma` read it, apart from the head.
     """
 
     mu: Tensor
     log_sigma: Tensor
     logits: Tensor | None
+    g: Tensor
 
 
 class VariationalNetwork(nn.Module):
@@ -89,7 +91,9 @@ class VariationalNetwork(nn.Module):
         # In training, some nets answer otherwise than in evaluation.
         g = _checked_output(self.backbone, self.backbone(x), len(x))
         logits = None if self.head is None else self.head(g)
-        return Outputs(self.mu(g), self.log_sigma(g), logits)
+        # A node of its own: only the gradient that comes from the latent space passes.
+        g = g.view_as(g)
+        return Outputs(self.mu(g), self.log_sigma(g), logits, g)
 
     def ensemble(self, x: Tensor) -> dict[str, Tensor]:
         """All parts of the feature ensemble ``t(x)``, in one forward pass.

@@ -33,6 +33,7 @@ from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.calibration import WeightCalibration
 from skvmdls.detector import BaseDetector, VMDLSbDetector, VMDLSDetector
 from skvmdls.evidence import Evidence, View
+from skvmdls.explanation import ExpectedImages
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import Standardizer
 from skvmdls.network import build_autoencoder, build_network
@@ -256,6 +257,9 @@ def _arrays(detector: BaseDetector) -> Arrays:
             for name, tensor in detector.gaussians_.state_dict().items()
         },
     }
+    if hasattr(detector, "expected_images_"):
+        expected = detector.expected_images_.state_dict().items()
+        arrays |= {f"expected.{name}": array.cpu().numpy() for name, array in expected}
     nets: dict[str, nn.Module] = {"network": detector.network_}
     if isinstance(detector, VMDLSDetector):
         nets["autoencoder"] = detector.autoencoder_
@@ -412,14 +416,7 @@ def _rebuilt(
             has_head=detector.classification_weight > 0,
         )
     )
-    for name, history in _expected(head["histories"], dict).items():
-        if name not in HISTORIES:
-            raise ValueError(f"a history {name!r}")
-        kept = {
-            key: [float(value) for value in _expected(row, list)]
-            for key, row in _expected(history, dict).items()
-        }
-        setattr(detector, name, kept)
+    _fill_histories(detector, head["histories"])
     detector.standardizer_ = Standardizer.from_state(
         {
             "mean": arrays["standardizer.mean"],
@@ -438,7 +435,28 @@ def _rebuilt(
     if head["weighting"] is not None:
         detector.weight_calibration_ = _weighting(head["weighting"])
     _fill_held_out(detector, arrays)
+    _fill_expected_images(detector, _of("expected", arrays))
     return detector
+
+
+def _fill_expected_images(detector: BaseDetector, stored: Arrays) -> None:
+    # Not in files that were written before there were any.
+    if len(detector.input_shape_) == 3 and stored:
+        n_classes = len(detector.classes_)
+        detector.expected_images_ = ExpectedImages.from_state(
+            stored, detector.input_shape_, n_classes
+        )
+
+
+def _fill_histories(detector: BaseDetector, stored: Any) -> None:
+    for name, history in _expected(stored, dict).items():
+        if name not in HISTORIES:
+            raise ValueError(f"a history {name!r}")
+        kept = {
+            key: [float(value) for value in _expected(row, list)]
+            for key, row in _expected(history, dict).items()
+        }
+        setattr(detector, name, kept)
 
 
 def _fit_positions(stored: Any, detector: BaseDetector) -> np.ndarray:

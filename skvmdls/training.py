@@ -24,6 +24,7 @@ __all__ = [
     "History",
     "NetworkPlan",
     "Plan",
+    "backbone_share",
     "joint_loss",
     "seeded",
     "train_autoencoder",
@@ -37,8 +38,8 @@ History = dict[str, list[float]]
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
 TABLE_STEPS = 2000
 
-# Squared distance, missed on the mean over triplets, at which the metric losses beside
-# a head count by 1/e. See docs/recipe.md.
+# Squared distance, missed on the mean over triplets, at which the metric losses shape
+# the backbone beside a head by 1/e. See docs/recipe.md.
 MISSED_MARGIN = 0.25
 
 # torch's global generators are one to a process: trainings in threads take turns.
@@ -139,8 +140,8 @@ def train_network(
 ) -> History:
     """Train the network with the triplet, distancing and KL losses, in place.
 
-    Dinari & Freifeld 2022, section 3.2; and, if the network has a head, with its
-    cross-entropy (see :func:`joint_loss`). The prior of a class in one epoch is centred
+    Dinari & Freifeld 2022, section 3.2; and, if the network has a head, with its cross-
+    entropy (see :func:`backbone_share`). The prior of a class in one epoch is centred
     at the mean of its outputs in the epoch before. A class without one, as all are in
     the first epoch, has no KL loss yet, whatever the plan.
 
@@ -250,6 +251,9 @@ def _losses(
         logits = made.logits.float()
         terms["cross_entropy"] = F.cross_entropy(logits, y)
         terms["head_accuracy"] = _share_right(logits, y)
+        if made.g.requires_grad:
+            share = backbone_share(terms)
+            made.g.register_hook(lambda gradient: share * gradient)
     class_means.add(outputs, y)
     return terms | {
         "loss": joint_loss(terms, plan),
@@ -381,32 +385,48 @@ def _set_training(
 
 
 def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
-    """Join the head's loss and the others so that these do not drown it.
+    """Weighted sum of the head's loss and of triplet, distancing and KL loss.
 
-    Without a head, the weighted sum of triplet, distancing and KL loss, as in the
-    paper. On digits the first two soon fall to hundredths, as the head's cross-entropy
-    does; on photographs they stay at 2 and more, and beside a head at full weight they
-    cost accuracy and OOD detection. So beside a head they count by ``exp(-missed /
-    MISSED_MARGIN)``, where ``missed`` is the triplet and distancing loss, by how much
-    the margins are missed: they shape what can be held apart.
+    Without a head, the paper's.
 
     Examples
     --------
     >>> from types import SimpleNamespace
     >>> plan = SimpleNamespace(classification_weight=1.0, metric_weight=0.5)
-    >>> zero = torch.tensor(0.0)
-    >>> terms = {"triplet": zero, "distancing": zero, "kl": torch.tensor(3.0)}
+    >>> one = torch.tensor(1.0)
+    >>> terms = {"triplet": one, "distancing": one, "kl": one}
     >>> joint_loss(terms, plan)
     tensor(1.5000)
     >>> joint_loss(terms | {"cross_entropy": torch.tensor(2.0)}, plan)
     tensor(3.5000)
     """
+    metric = terms["triplet"] + terms["distancing"] + terms["kl"]
+    loss = plan.metric_weight * metric
+    if "cross_entropy" in terms:
+        loss = loss + plan.classification_weight * terms["cross_entropy"]
+    return loss
+
+
+def backbone_share(terms: Mapping[str, Tensor]) -> Tensor:
+    """Share of the metric losses' gradient that shapes the backbone beside a head.
+
+    On digits the triplet and distancing loss soon fall to hundredths, as the head's
+    cross-entropy does; on photographs they stay at 2 and more, and in full they would
+    drown the head: they cost accuracy and OOD detection. So they shape the backbone by
+    ``exp(-missed / MISSED_MARGIN)``, where ``missed`` is their sum, by how much the
+    margins are missed: they shape what can be held apart. The layers of ``mu`` and
+    ``log sigma`` are trained in full.
+
+    Examples
+    --------
+    >>> zero = torch.tensor(0.0)
+    >>> backbone_share({"triplet": zero, "distancing": zero})
+    tensor(1.)
+    >>> backbone_share({"triplet": zero, "distancing": torch.tensor(2.5)})
+    tensor(4.5400e-05)
+    """
     missed = terms["triplet"] + terms["distancing"]
-    metric = plan.metric_weight * (missed + terms["kl"])
-    if "cross_entropy" not in terms:
-        return metric
-    share = (-missed.detach() / MISSED_MARGIN).exp()
-    return plan.classification_weight * terms["cross_entropy"] + share * metric
+    return (-missed.detach() / MISSED_MARGIN).exp()
 
 
 def _share_right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -59,6 +59,24 @@ def test_the_table_of_a_page_is_the_stored_run(page, script):
     assert table.strip() in (ROOT / page).read_text()
 
 
+@pytest.mark.parametrize(
+    ("page", "groups"),
+    [
+        ("choosing_the_threshold", ["guarantee"]),
+        ("learning_new_classes", ["classes"]),
+        ("watching_a_stream", ["stream", "alarm", "selection"]),
+        ("why_was_it_rejected", ["columns", "map"]),
+    ],
+)
+def test_the_open_worlds_figures_are_those_of_the_stored_run(page, groups):
+    stored = ROOT / "docs" / "results" / "open_world_figures.json"
+    script = BENCHMARKS / "open_world_figures.py"
+    found = run(script, "--show", stored, "--only", *groups)
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    assert found.count("\n\n") == len(groups) - 1
+    assert all(table.strip() in text for table in found.split("\n\n"))
+
+
 @pytest.mark.parametrize("run_of", ["osr-mnist-quick", "ood-cifar10-cpu"])
 @pytest.mark.parametrize("method", ["VMDLS", "VMDLS_b"])
 def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):

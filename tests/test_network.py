@@ -41,7 +41,7 @@ class Shaped(nn.Module):
 def test_forward_gives_a_gaussian_and_ensemble_gives_all_parts():
     network = build_network(cnn, (3, 12, 9), latent_dim=5).eval()
     x = torch.randn(4, 3, 12, 9)
-    mu, log_sigma, logits = network(x)
+    mu, log_sigma, logits, g = network(x)
     assert mu.shape == log_sigma.shape == (4, 5)
     assert logits is None
     parts = network.ensemble(x)
@@ -50,6 +50,7 @@ def test_forward_gives_a_gaussian_and_ensemble_gives_all_parts():
         name: (4, size) for name, size in network.ensemble_sizes.items()
     }
     torch.testing.assert_close(parts["mu"], mu)
+    torch.testing.assert_close(parts["g"], g)
 
 
 def test_a_head_gives_logits_of_g():

@@ -194,7 +194,7 @@ def test_without_matplotlib_the_module_imports_and_drawing_says_what_to_install(
 
 def test_an_explanation_shows_parts_pictures_and_the_answer(vmdls, vmdls_b, some):
     X = some[0][:3]
-    for detector, n_pictures in ((vmdls, 3), (vmdls_b, 1)):
+    for detector, n_pictures in ((vmdls, 3), (vmdls_b, 2)):
         display = ExplanationDisplay.from_estimator(detector, X)
         display.figure_.canvas.draw()
         axes = display.ax_.child_axes

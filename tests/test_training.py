@@ -15,6 +15,9 @@ from skvmdls.training import (
     AutoencoderPlan,
     NetworkPlan,
     _ClassMeans,
+    _losses,
+    _metric_terms,
+    backbone_share,
     joint_loss,
     seeded,
     train_autoencoder,
@@ -130,28 +133,53 @@ def test_joint_loss_without_a_head_is_the_weighted_sum():
         assert loss.item() == pytest.approx(3.75 * metric_weight)
 
 
-def test_joint_loss_never_lets_the_margins_drown_the_head():
-    """However far they are missed, the head's gradient is its own, theirs bounded."""
-    for missed in (0.0, 0.1, 1.0, 5.0, 100.0, 1e6):
-        given = terms(missed / 2, missed / 2, 0.1, 0.7)
-        loss = joint_loss(given, weighed(2.0, 0.5))
-        loss.backward()
-        assert given["cross_entropy"].grad == 2.0
-        assert 0 <= given["triplet"].grad <= 0.5
-        assert given["triplet"].grad == given["distancing"].grad
-        assert torch.isfinite(loss)
-        assert loss >= 2 * 0.7 - 1e-6
+def test_the_backbone_hears_less_of_margins_the_further_they_are_missed():
+    shares = [
+        backbone_share(terms(missed, 0.1 * missed, 5.0)).item()
+        for missed in (0.0, 0.01, 0.3, 2.0, 7.0, 1e6)
+    ]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1
+    assert shares[1] > 0.9
+    assert 0 <= shares[-1] < shares[3] < 0.01
 
 
-def test_joint_loss_counts_margins_less_the_further_they_are_missed():
-    gradients = []
-    for missed in (0.01, 0.3, 2.0, 7.0):
-        given = terms(missed, 0.0, 0.0, 0.7)
-        joint_loss(given, weighed()).backward()
-        gradients.append(given["triplet"].grad.item())
-    assert gradients[0] > 0.9
-    assert gradients == sorted(gradients, reverse=True)
-    assert gradients[-1] < 0.2
+@pytest.mark.parametrize("classification_weight", [0.0, 1.0])
+def test_beside_a_head_only_the_backbone_hears_a_share(classification_weight):
+    """Gradients of one batch against those of the losses taken one by one."""
+    torch.manual_seed(0)
+    n_classes = 5 if classification_weight else 0
+    network = build_network(mlp, (6,), latent_dim=4, n_classes=n_classes)
+    plan = dataclasses.replace(PLAN, classification_weight=classification_weight)
+    x, y = torch.randn(80, 6), torch.arange(5).repeat_interleave(16)
+    means = _ClassMeans(5, 4, CPU)
+
+    def gradients(loss):
+        network.zero_grad()
+        loss.backward(retain_graph=True)
+        return {
+            name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for name, weight in network.named_parameters()
+        }
+
+    # A batch norm's running figures are not used in training: both passes are equal.
+    torch.manual_seed(1)
+    together = gradients(_losses(network, x, y, means, plan, 8.0, 0.1)["loss"])
+    torch.manual_seed(1)
+    made = network(x)
+    _, metric = _metric_terms(made.mu, made.log_sigma, y, 8.0, plan)
+    expected = gradients(metric["triplet"] + metric["distancing"])
+    if n_classes:
+        share = backbone_share(metric)
+        assert 0 < share < 0.9
+        of_head = gradients(torch.nn.functional.cross_entropy(made.logits, y))
+        for name, gradient in gradients(
+            metric["triplet"] + metric["distancing"]
+        ).items():
+            heard = share if name.startswith("backbone") else 1
+            expected[name] = heard * gradient + of_head[name]
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name)
 
 
 def test_joint_loss_scales_with_its_weights():

@@ -28,6 +28,8 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from records import surroundings
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -58,7 +60,8 @@ def main() -> None:
     parser.add_argument("--show", type=Path, help="JSON file to print as tables")
     options = parser.parse_args()
     if options.show:
-        print(tables(json.loads(options.show.read_text())))
+        stored = json.loads(options.show.read_text())
+        print(tables({name: stored[name] for name in options.only if name in stored}))
         return
     found: dict[str, Any] = {}
     if options.output and options.output.exists():
@@ -265,36 +268,9 @@ def classes(options: argparse.Namespace) -> list[Row]:
     softmax = detector_for(
         VMDLSbDetector, options, mnist, rows, metric_weight=0, features=("g",)
     )
-    X_test, y_test = mnist.X_test[:3000], mnist.y_test[:3000]
-    omniglot = load_omniglot(options.data_home)[:1000]
-    is_old, rng, found = y_test < 6, np.random.default_rng(1), []
-
-    def figures(name: str, n: int, fitted: Any, seconds: float) -> Row:
-        answers, accepted = fitted.predict_known(X_test), fitted.predict(X_test) != -1
-        is_known = np.arange(len(X_test) + len(omniglot)) < len(X_test)
-        return {
-            "images of each": n,
-            "method": name,
-            "accuracy": np.mean(answers == y_test),
-            "old": np.mean((answers == y_test)[is_old]),
-            "new": np.mean((answers == y_test)[~is_old]),
-            "accepted, old": accepted[is_old].mean(),
-            "accepted, new": accepted[~is_old].mean(),
-            "AUROC Omniglot": auroc(
-                is_known, fitted.score_samples(np.concatenate([X_test, omniglot]))
-            ),
-            "seconds": seconds,
-        }
-
-    answers = detector.predict_known(X_test)
-    found.append(
-        {
-            "images of each": 0,
-            "method": "before",
-            "old": np.mean((answers == y_test)[is_old]),
-            "accepted, old": np.mean(detector.predict(X_test[is_old]) != -1),
-        }
-    )
+    X, y = mnist.X_test[:3000], mnist.y_test[:3000]
+    omniglot, rng = load_omniglot(options.data_home)[:1000], np.random.default_rng(1)
+    found = [{"images of each": 0, "method": "before", **judged(detector, X, y)}]
     for n in (20, 100, 500):
         new = np.concatenate(
             [
@@ -304,24 +280,50 @@ def classes(options: argparse.Namespace) -> list[Row]:
         )
         added, start = deepcopy(detector), time.perf_counter()
         added.add_classes(mnist.X_train[new], mnist.y_train[new])
-        found.append(figures("add_classes", n, added, time.perf_counter() - start))
+        seconds = [time.perf_counter() - start]
         both, start = np.concatenate([rows, new]), time.perf_counter()
         refitted = detector_for(VMDLSDetector, options, mnist, both)
-        found.append(figures("refit", n, refitted, time.perf_counter() - start))
-        centroids = NearestCentroid().fit(
-            softmax.transform(mnist.X_train[both]), mnist.y_train[both]
+        seconds.append(time.perf_counter() - start)
+        centroids = make_pipeline(
+            FunctionTransformer(softmax.transform), NearestCentroid()
         )
-        right = centroids.predict(softmax.transform(X_test)) == y_test
-        found.append(
-            {
-                "images of each": n,
-                "method": "nearest class mean",
-                "accuracy": right.mean(),
-                "old": right[is_old].mean(),
-                "new": right[~is_old].mean(),
-            }
-        )
+        centroids.fit(mnist.X_train[both], mnist.y_train[both])
+        for name, fitted in (("add_classes", added), ("refit", refitted)):
+            found.append(
+                {
+                    "images of each": n,
+                    "method": name,
+                    **judged(fitted, X, y),
+                    "AUROC Omniglot": auroc_against(fitted, X, omniglot),
+                    "seconds": seconds.pop(0),
+                }
+            )
+        method = {"images of each": n, "method": "nearest class mean"}
+        found.append(method | shares(centroids.predict(X) == y, y))
     return found
+
+
+def shares(right: np.ndarray, y: np.ndarray) -> Row:
+    """Share of all points, of the six digits, and of the four others."""
+    return {
+        "accuracy": right.mean(),
+        "old": right[y < 6].mean(),
+        "new": right[y >= 6].mean(),
+    }
+
+
+def judged(fitted: Any, X: np.ndarray, y: np.ndarray) -> Row:
+    accepted = fitted.predict(X) != -1
+    return {
+        **shares(fitted.predict_known(X) == y, y),
+        "accepted, old": accepted[y < 6].mean(),
+        "accepted, new": accepted[y >= 6].mean(),
+    }
+
+
+def auroc_against(fitted: Any, X: np.ndarray, unknown: np.ndarray) -> float:
+    is_known = np.arange(len(X) + len(unknown)) < len(X)
+    return auroc(is_known, fitted.score_samples(np.concatenate([X, unknown])))
 
 
 def alarm(options: argparse.Namespace) -> list[Row]:

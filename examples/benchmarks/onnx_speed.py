@@ -1,0 +1,127 @@
+"""ONNX files of every named net: are their answers the detector's, how large, how fast.
+
+Random images of five patterns; the nets train for one epoch: more changes no cost.
+Microseconds a point are medians, of onnxruntime and of `score_samples`, in turns.
+
+    python examples/benchmarks/onnx_speed.py --output onnx_speed.json
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from records import surroundings
+from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
+from skvmdls.backbones import BACKBONES
+
+N_TRAIN, N_TEST = 300, 1000
+BATCHES = {1: 30, 256: 3}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--nets", nargs="+", default=list(BACKBONES))
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
+    options = parser.parse_args()
+    if options.show:
+        print(table(json.loads(options.show.read_text())))
+        return
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    rows = []
+    for net in options.nets:
+        for detector in (VMDLSDetector, VMDLSbDetector):
+            rows.append(measured(detector, net, options.threads))
+            print(table({"rows": rows[-1:]}), flush=True)
+    found = {
+        "rows": rows,
+        "threads": options.threads,
+        "command": shlex.join(["python", *sys.argv]),
+        "surroundings": surroundings(),
+    }
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(detector: Any, net: str, threads: int) -> dict[str, Any]:
+    shape = (12,) if net == "mlp" else (3, 32, 32)
+    rng = np.random.default_rng(0)
+    patterns = rng.normal(size=(7, *shape))
+    # Five known classes, and two that are not.
+    y = np.arange(N_TRAIN) % 5
+    X = (patterns[y] + 0.5 * rng.normal(size=(N_TRAIN, *shape))).astype(np.float32)
+    which = np.arange(N_TEST) % 7
+    test = patterns[which] + 0.5 * rng.normal(size=(N_TEST, *shape))
+    test = test.astype(np.float32)
+    fitted = detector(backbone=net, max_epochs=1, random_state=0).fit(X, y)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "detector.onnx"
+        differences = export_onnx(fitted, path, test)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, settings)
+        is_double = session.get_inputs()[0].type == "tensor(double)"
+        row: dict[str, Any] = {
+            "net": net,
+            "detector": detector.__name__,
+            "other labels": differences.labels,
+            "at a tie": differences.ties,
+            "score, spreads": differences.score,
+            "p-value": differences.p_value,
+            "file, MiB": size / 2**20,
+        }
+        for n, repeats in BATCHES.items():
+            some = test[:n].astype(np.float64) if is_double else test[:n]
+            theirs, ours = in_turns(
+                partial(session.run, None, {"X": some}),
+                partial(fitted.score_samples, some),
+                repeats,
+            )
+            row[f"onnxruntime, {n}"] = 1e6 * theirs / n
+            row[f"score_samples, {n}"] = 1e6 * ours / n
+    return row
+
+
+def in_turns(
+    one: Callable[[], Any], other: Callable[[], Any], repeats: int
+) -> tuple[float, float]:
+    """Median seconds of each, one after the other, so that noise is shared."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + 1):
+        for run, taken in zip((one, other), seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            if repeat:
+                taken.append(time.perf_counter() - start)
+    return median(seconds[0]), median(seconds[1])
+
+
+def table(found: dict[str, Any]) -> str:
+    names = list(found["rows"][0])
+    lines = [f"| {' | '.join(names)} |", "|---|---|" + "---:|" * (len(names) - 2)]
+    for row in found["rows"]:
+        cells = [v if isinstance(v, str) else f"{v:.3g}" for v in row.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
