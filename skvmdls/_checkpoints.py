@@ -19,6 +19,7 @@ import torch
 
 from skvmdls._files import write_atomically
 from skvmdls._fingerprints import what_decides
+from skvmdls._processes import from_first, rank
 
 __all__ = ["Checkpoint", "Stage", "State"]
 
@@ -64,7 +65,7 @@ class Checkpoint:
         self, path: str | os.PathLike[str] | None, ingredients: dict[str, Any]
     ) -> None:
         self.path = None if path is None else Path(path)
-        self._seed = secrets.randbits(31)
+        self._seed = from_first(lambda: secrets.randbits(31))
         self._stages: dict[str, State] = {}
         # A damaged file must not take the place of the good one before it.
         self._is_good = False
@@ -85,9 +86,11 @@ class Checkpoint:
             # The copy of one write before stands beside the file, not the link.
             self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
-        if self.path.exists():
-            stored, self._is_good = _last_good(self.path)
-            self._continue(self.path, stored)
+        path = self.path
+        found = from_first(lambda: _last_good(path) if path.exists() else None)
+        if found is not None:
+            stored, self._is_good = found
+            self._continue(path, stored)
 
     def seed(self, random_state: Any) -> Any:
         """Give a kept fit without a seed one, so that it can be taken up too."""
@@ -132,6 +135,8 @@ class Checkpoint:
 
     def _keep(self, path: Path, name: str, state: State) -> None:
         self._stages[name] = state
+        if rank() > 0:
+            return
         content = {
             "ingredients": self._ingredients,
             "seed": self._seed,

@@ -13,6 +13,7 @@ from skvmdls._caching import remembered, remembered_training
 from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls._devices import resolve_device
 from skvmdls._parameters import decisive
+from skvmdls._processes import from_first, n_processes
 from skvmdls.training import History, seeded
 
 __all__ = ["Workshop"]
@@ -36,7 +37,13 @@ class Workshop:
         device = resolve_device(detector.device)
         ingredients = decisive(detector) | data | {"device": device.type}
         checkpoint = Checkpoint(detector.checkpoint, ingredients)
-        random_state = check_random_state(checkpoint.seed(detector.random_state))
+        if detector.memory is not None and n_processes() > 1:
+            raise ValueError(
+                f"memory={detector.memory!r} is for fits in one process, but "
+                f"{n_processes()} fit together. Use memory=None, and `checkpoint`."
+            )
+        seed = checkpoint.seed(detector.random_state)
+        random_state = from_first(lambda: check_random_state(seed))
         return cls(detector.memory, checkpoint, random_state, device)
 
     def trained(

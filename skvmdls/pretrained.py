@@ -156,7 +156,9 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
             "'timm/resnet50.a1_in1k'. Use 'DEFAULT', None, or the path of a file."
         )
     try:
-        module = timm.create_model(name, pretrained=weights is not None, num_classes=0)
+        module: Any = timm.create_model(
+            name, pretrained=weights is not None, num_classes=0
+        )
     except RuntimeError as error:
         raise ValueError(f"timm has no model {name!r}: {error}") from error
     stages = [stage["module"] for stage in module.feature_info]
