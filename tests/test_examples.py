@@ -129,6 +129,24 @@ def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
     assert rows[0]["file, MiB"] > 10 * rows[1]["file, MiB"]
 
 
+def test_a_process_without_torch_answers(tmp_path):
+    path = tmp_path / "digits.onnx"
+    told = run(EXAMPLES / "onnx_without_torch.py", "--epochs", 3, "--out", path)
+    assert "0 with another label" in told
+    assert told.count("p-value 0.") + told.count("p-value 1.") >= 6
+    assert path.stat().st_size > 10_000
+
+
+def test_onnx_files_are_compared_and_timed(tmp_path):
+    output, script = tmp_path / "found.json", BENCHMARKS / "onnx_speed.py"
+    run(script, "--nets", "mlp", "--output", output)
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["detector"] for row in rows] == ["VMDLSDetector", "VMDLSbDetector"]
+    assert all(row["other labels"] == 0 and row["p-value"] == 0 for row in rows)
+    assert all(row["score, spreads"] < 1e-4 for row in rows)
+    assert "| mlp | VMDLSbDetector | 0 |" in run(script, "--show", output)
+
+
 def test_figures_of_the_open_world_are_measured_group_by_group(tmp_path):
     output, script = tmp_path / "found.json", BENCHMARKS / "open_world_figures.py"
     run(script, "--only", "guarantee", "--repeats", 5, "--output", output)

@@ -45,19 +45,19 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    rows = []
-    for net in options.nets:
-        for detector in (VMDLSDetector, VMDLSbDetector):
-            rows.append(measured(detector, net, options.threads))
-            print(table({"rows": rows[-1:]}), flush=True)
-    found = {
-        "rows": rows,
+    found: dict[str, Any] = {
+        "rows": [],
         "threads": options.threads,
         "command": shlex.join(["python", *sys.argv]),
         "surroundings": surroundings(),
     }
-    if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    for net in options.nets:
+        for detector in (VMDLSDetector, VMDLSbDetector):
+            row = measured(detector, net, options.threads)
+            found["rows"].append(row)
+            print(table({"rows": [row]}), flush=True)
+            if options.output:
+                options.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measured(detector: Any, net: str, threads: int) -> dict[str, Any]:
