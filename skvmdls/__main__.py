@@ -168,7 +168,7 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--without-autoencoder",
         action="store_true",
-        help="train faster, and see less of what is strange (no maps in reports)",
+        help="train faster, and see less of what is strange",
     )
     fit.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
+
+from skvmdls.datasets import image_folder
 
 __all__ = [
     "Judged",
@@ -38,14 +39,13 @@ def labelled_images(folder: Path) -> tuple[list[Path], list[str]]:
     """
     _check_folder(folder)
     try:
-        listed = ImageFolder(folder)
+        X, labels = image_folder(folder)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} does not hold a sub-folder of images for each class: {error} "
             "Lay the images out as FOLDER/CLASS/IMAGE.png."
         ) from error
-    paths = [Path(path) for path, _ in listed.samples]
-    return paths, [listed.classes[label] for _, label in listed.samples]
+    return [Path(path) for path, _ in X.dataset.samples], labels.tolist()
 
 
 def images_below(places: Iterable[Path]) -> list[Path]:

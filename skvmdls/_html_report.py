@@ -176,11 +176,12 @@ def _rejected(detector: Any, found: Judged, folder: Path, most: int) -> str:
         "what known images usually score, in units of their usual range; orange is "
         f"outside of it. Bars end at {LONGEST_BAR:.0f}."
     )
-    has_maps = getattr(detector, "autoencoder_", None) is not None
-    if has_maps:
+    images = read_images([found.paths[i] for i in shown], detector.input_shape_)
+    maps = detector.explain(images).get("residual_map") if len(shown) else None
+    if maps is not None:
         told += (
-            " The second picture is brighter where the image differs from what an "
-            "autoencoder of the known images makes of it."
+            " The second picture is brighter where the image is unlike those of the "
+            "nearest class."
         )
     if len(shown) < len(rejected):
         told += (
@@ -188,18 +189,17 @@ def _rejected(detector: Any, found: Judged, folder: Path, most: int) -> str:
             "<code>predict</code> lists all."
         )
     cards = []
-    for i in shown:
-        X = read_images([found.paths[i]], detector.input_shape_)
-        pictures = [X[0]]
-        if has_maps:
-            pictures.append(_as_grey(detector.explain(X).residual_map))
+    for place, i in enumerate(shown):
+        pictures = [images[place]]
+        if maps is not None:
+            pictures.append(_as_grey(maps[place], maps.max()))
         cards.append(_card(found, i, pictures, folder))
     return f'{told}</p>\n<div class="cards">{"".join(cards)}</div>'
 
 
-def _as_grey(residual_map: np.ndarray) -> np.ndarray:
-    """Bring a map (1, height, width) of standard deviations to bytes: 4 is white."""
-    return (residual_map * (255 / 4)).clip(0, 255).astype(np.uint8)
+def _as_grey(residual_map: np.ndarray, white: float) -> np.ndarray:
+    """Bring a map (height, width) to bytes, on one scale for all of a page."""
+    return (residual_map[None] * (255 / white)).astype(np.uint8)
 
 
 def _card(found: Judged, i: int, pictures: list[np.ndarray], folder: Path) -> str:
@@ -208,7 +208,7 @@ def _card(found: Judged, i: int, pictures: list[np.ndarray], folder: Path) -> st
     images = "".join(
         f'<img src="{_data_uri(picture)}" alt="{what}" height="{THUMBNAIL}">'
         for picture, what in zip(
-            pictures, ("the image", "what is not reconstructed"), strict=False
+            pictures, ("the image", "where it is unlike its class"), strict=False
         )
     )
     bars = "".join(

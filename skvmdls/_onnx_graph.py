@@ -20,7 +20,7 @@ from skvmdls.evidence import INPUT, LOGIT
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import FARTHEST
 from skvmdls.network import FIRST_MAP
-from skvmdls.scoring import _blocks
+from skvmdls.scoring import blocks_of
 
 __all__ = ["Answers", "Graph", "Precision", "WhiteDistances"]
 
@@ -93,7 +93,7 @@ class Graph(nn.Module):
             parts = {name: part.double() for name, part in parts.items()}
         parts[INPUT] = x.flatten(start_dim=1)
         reconstructed = parts.get(AGAIN)
-        blocks = _blocks(parts, reconstructed, self.view)
+        blocks = blocks_of(parts, reconstructed, self.view)
         likelihoods = {name: self.gaussians[name](t) for name, t in blocks.items()}
         logits = parts[LOGIT].double() if LOGIT in parts else None
         weight = None
@@ -160,7 +160,7 @@ class WhiteDistances(nn.Module):
         if self.covariance_type == "diag":
             whitening = whitening[:, None]
         n_features = gaussians.means.shape[1]
-        constant = gaussians._half_log_precision() - n_features * LOG_2_PI / 2
+        constant = gaussians.half_log_precision() - n_features * LOG_2_PI / 2
         self.register_buffer("centre", centre.to(dtype))
         self.register_buffer("means", means.to(dtype))
         self.register_buffer("whitening", whitening.to(dtype))

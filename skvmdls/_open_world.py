@@ -37,6 +37,7 @@ from skvmdls.explanation import (
     ExpectedImages,
     class_means,
     column_contributions,
+    grid_of,
     in_grid,
     nearest_classes,
 )
@@ -291,22 +292,19 @@ class OpenWorld:
         part = self.evidence_.names.index(INPUT)
         excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
         winners = torch.from_numpy(measured.winners[:, part])
-        found, start = [], 0
-        for x in self._batches(X):
-            rows = slice(start, start + len(x))
+        found = []
+        for rows, x in self._batches_at(X):
             of_batch = column_contributions(
                 self.gaussians_[INPUT], x, winners[rows].to(x.device), excess[rows]
             )
             found.append(of_batch.cpu().numpy())
-            start += len(x)
         return np.concatenate(found)
 
     def _residual_map(self, X: Rows, classes: np.ndarray) -> np.ndarray:
-        found, start = [], 0
-        for x in self._batches(X):
-            of_batch = torch.from_numpy(classes[start : start + len(x)])
-            found.append(self.expected_images_.residual_map(x, of_batch))
-            start += len(x)
+        found = [
+            self.expected_images_.residual_map(x, torch.from_numpy(classes[rows]))
+            for rows, x in self._batches_at(X)
+        ]
         return torch.cat(found).numpy()
 
     def _expected_images(self, X: Rows, labels: np.ndarray) -> ExpectedImages:
@@ -318,7 +316,18 @@ class OpenWorld:
         return ExpectedImages.fit(self._in_grid(X.take(rows)), labels[rows])
 
     def _in_grid(self, X: Rows) -> Tensor:
-        return torch.cat([in_grid(x) for x in self._batches(X)])
+        shape = (len(X), X.input_shape[0], *grid_of(X.input_shape))
+        images = torch.empty(shape, dtype=torch.float64)
+        for rows, x in self._batches_at(X):
+            images[rows] = in_grid(x)
+        return images
+
+    def _batches_at(self, X: Rows) -> Iterator[tuple[slice, Tensor]]:
+        """Standardised batches, each with the rows (k,) that it holds."""
+        end = 0
+        for x in self._batches(X):
+            start, end = end, end + len(x)
+            yield slice(start, end), x
 
     # ------------------------------------------------------------ new classes
 

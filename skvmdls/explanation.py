@@ -113,9 +113,10 @@ class ExpectedImages(nn.Module):
     def fit(cls, images: Tensor, labels: np.ndarray) -> "ExpectedImages":
         """From images (n, channels, h, w) in the grid, of each class one or more."""
         means = class_means(images, labels)
-        deviations = (images - means[labels]).flatten(start_dim=1).numpy()
+        # One array of their size and no more: they may be the peak of a fit's memory.
+        deviations = means[labels].neg_().add_(images).flatten(start_dim=1).numpy()
         n_components = min(N_COMPONENTS, *deviations.shape)
-        found = PCA(n_components, svd_solver="randomized", random_state=0)
+        found = PCA(n_components, copy=False, svd_solver="randomized", random_state=0)
         # In the order of a file, whose matrix products round alike.
         components = np.ascontiguousarray(found.fit(deviations).components_)
         return cls(means.numpy(), components.reshape(-1, *images.shape[1:]))

@@ -155,7 +155,7 @@ class ClassGaussians(nn.Module):
             "diag": self._diag_distances,
         }[self.covariance_type](t)
         constant = t.shape[1] * math.log(2 * math.pi)
-        return self._half_log_precision() - 0.5 * (constant + distances)
+        return self.half_log_precision() - 0.5 * (constant + distances)
 
     def _full_distances(self, t: Tensor) -> Tensor:
         # Class by class: all of them at once would need n x C x D of memory.
@@ -192,7 +192,8 @@ class ClassGaussians(nn.Module):
             dim=1,
         )
 
-    def _half_log_precision(self) -> Tensor:
+    def half_log_precision(self) -> Tensor:
+        """Half of the precisions' log determinants, (n_classes,); of "tied", one."""
         if self.covariance_type == "diag":
             return self.precisions_cholesky.log().sum(dim=-1)
         diagonal = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1)

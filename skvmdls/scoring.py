@@ -25,6 +25,7 @@ from skvmdls.network import FIRST_MAP, VariationalNetwork
 __all__ = [
     "Measured",
     "block_features",
+    "blocks_of",
     "ensembles",
     "map_batches",
     "measure",
@@ -58,7 +59,7 @@ def block_features(
     def features(x: Tensor) -> dict[str, np.ndarray]:
         parts = _parts(network, x)
         reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-        return _numpy(_blocks(parts, reconstructed, view))
+        return _numpy(blocks_of(parts, reconstructed, view))
 
     yield from map_batches(features, batches)
 
@@ -122,7 +123,7 @@ def _measured(
     reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
     scores = {
         name: gaussians[name].log_likelihood(block).cpu().numpy()
-        for name, block in _blocks(parts, reconstructed, view).items()
+        for name, block in blocks_of(parts, reconstructed, view).items()
     }
     logits = None
     if LOGIT in parts:
@@ -151,9 +152,11 @@ def _first_map_of_reconstruction(
     return None if autoencoder is None else network.first_map(autoencoder(x))
 
 
-def _blocks(
+def blocks_of(
     parts: dict[str, Tensor], reconstructed: Tensor | None, view: View
 ) -> dict[str, Tensor]:
+    """Join and normalise parts (n, D) to the blocks (n, D) that have Gaussians."""
+
     def seen(name: str) -> Tensor:
         # The input's columns are the user's: their length means nothing by itself.
         is_as_it_is = name == INPUT or not view.normalize

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from shared import TABLE_SETTINGS, blobs
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
@@ -40,3 +41,9 @@ def table():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 40)
     return rng.normal(size=(120, 6)) + 4 * np.eye(6)[y], y
+
+
+@pytest.fixture(scope="session")
+def of_table():
+    """A fitted VMDLSDetector of three blobs: read it, do not change it."""
+    return VMDLSDetector(**TABLE_SETTINGS, autoencoder_epochs=2).fit(*blobs(3, 80))

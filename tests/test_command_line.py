@@ -114,6 +114,30 @@ def test_the_report_of_a_flat_folder_counts_answers(folders, detector, tmp_path)
     assert "Shown are 2 of" in page
 
 
+@pytest.mark.parametrize("has_maps", [True, False])
+@pytest.mark.parametrize("has_autoencoder", [True, False])
+def test_a_report_shows_maps_where_there_are_any(
+    has_maps, has_autoencoder, folders, tmp_path
+):
+    """Files that were written before there were maps have an autoencoder and none."""
+    path, out = tmp_path / "detector.safetensors", tmp_path / "report.html"
+    command = ["fit", str(folders / "known"), "--out", str(path), "--epochs", "2"]
+    command += [] if has_autoencoder else ["--without-autoencoder"]
+    main([*command, "--quiet"])
+    if not has_maps:
+        older = skvmdls.load(path)
+        del older.expected_images_
+        skvmdls.save(older, path)
+    new = str(folders / "new" / "seven")
+    assert main(["report", str(path), new, "--out", str(out), "--quiet"]) == 0
+    page = out.read_text()
+    n_cards = page.count('<figure class="card">')
+    assert n_cards > 0
+    assert page.count("<img") == (1 + has_maps) * n_cards
+    assert ("The second picture" in page) is has_maps
+    assert "autoencoder" not in page
+
+
 def test_a_report_on_a_thousand_images_stays_below_five_megabytes(detector, tmp_path):
     rng = np.random.default_rng(0)
     folder = tmp_path / "noise"

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from bad_inputs import BAD_FITS, BAD_IMAGES, BAD_ROWS, BAD_TRUTHS, X_GOOD, Y_GOOD
+from shared import SCORING_METHODS
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
@@ -39,16 +40,6 @@ from skvmdls.metrics import auroc
 from skvmdls.model_selection import SCORERS, get_scorer
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
-SCORING_METHODS = (
-    "predict",
-    "predict_known",
-    "score_samples",
-    "decision_function",
-    "class_log_likelihood",
-    "evidence",
-    "p_value",
-    "transform",
-)
 PAPER = {
     "classification_weight": 0,
     "metric_weight": 1,

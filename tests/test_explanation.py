@@ -6,32 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from shared import SETTINGS, TABLE_SETTINGS, blobs
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.explanation import ExpectedImages
-
-SETTINGS = {"max_epochs": 4, "precision": "float32", "random_state": 0}
-# Few rows: of each class a dozen are held out.
-TABLE_SETTINGS = SETTINGS | {"contamination": 0.1, "calibration_fraction": 0.4}
-
-
-def blobs(n_classes, n, seed=0, n_features=6):
-    """Separated classes, as (X, y): the same ones whatever their number."""
-    rng = np.random.default_rng(seed)
-    centres = 5 * np.eye(n_features)[np.arange(n_classes) % n_features]
-    y = np.repeat(np.arange(n_classes), n)
-    return rng.normal(size=(len(y), n_features)) + centres[y], y
-
-
-@pytest.fixture(scope="module")
-def of_table():
-    """A fitted VMDLSDetector of three blobs: read it, do not change it."""
-    return VMDLSDetector(**TABLE_SETTINGS, autoencoder_epochs=2).fit(*blobs(3, 80))
-
-
-def changed(detector, **parameters):
-    return deepcopy(detector).set_params(**parameters)
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])

@@ -2,40 +2,17 @@
 
 import math
 import warnings
-from copy import deepcopy
 
 import joblib
 import numpy as np
 import pytest
+from shared import TABLE_SETTINGS, blobs, changed
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration import class_p_values, class_thresholds, discoveries
-
-SETTINGS = {"max_epochs": 4, "precision": "float32", "random_state": 0}
-# Few rows: of each class a dozen are held out.
-TABLE_SETTINGS = SETTINGS | {"contamination": 0.1, "calibration_fraction": 0.4}
-
-
-def blobs(n_classes, n, seed=0, n_features=6):
-    """Separated classes, as (X, y): the same ones whatever their number."""
-    rng = np.random.default_rng(seed)
-    centres = 5 * np.eye(n_features)[np.arange(n_classes) % n_features]
-    y = np.repeat(np.arange(n_classes), n)
-    return rng.normal(size=(len(y), n_features)) + centres[y], y
-
-
-@pytest.fixture(scope="module")
-def of_table():
-    """A fitted VMDLSDetector of three blobs: read it, do not change it."""
-    return VMDLSDetector(**TABLE_SETTINGS, autoencoder_epochs=2).fit(*blobs(3, 80))
-
-
-def changed(detector, **parameters):
-    return deepcopy(detector).set_params(**parameters)
-
 
 # ------------------------------------------------------------ promises by class
 

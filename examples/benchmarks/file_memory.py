@@ -7,10 +7,6 @@ about as large as its file; what loading takes is with it. Needs Linux.
     python examples/benchmarks/file_memory.py --classes 1000
 """
 
-import argparse
-import json
-import shlex
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -19,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import skvmdls
-from records import surroundings
+from records import circumstances, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.gaussians import ClassGaussians
 from speed import extra_memory
@@ -28,23 +24,14 @@ N_FEATURES = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
-    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
-    options = parser.parse_args()
-    if options.show:
-        print(table(json.loads(options.show.read_text())))
-        return
+    options = parsed_or_shown(parser, table)
     found = {
         "rows": [measured(kind, options.classes) for kind in ("full", "tied")],
-        "command": shlex.join(["python", *sys.argv]),
-        "surroundings": surroundings(),
+        **circumstances(),
     }
-    if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    write(found, options.output)
     print(table(found))
 
 

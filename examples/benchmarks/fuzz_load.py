@@ -10,10 +10,8 @@ compiling, unpickling, starting processes, loading libraries, connecting.
     python examples/benchmarks/fuzz_load.py --mutations 10000
 """
 
-import argparse
 import json
 import resource
-import shlex
 import sys
 import tempfile
 import warnings
@@ -27,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 import skvmdls
-from records import surroundings
+from records import circumstances, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSDetector
 from skvmdls.persistence import CHECKSUM, KEY, _checksum
 
@@ -47,22 +45,13 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
-    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
-    options = parser.parse_args()
-    if options.show:
-        print(table(json.loads(options.show.read_text())))
-        return
+    options = parsed_or_shown(parser, table)
     found = fuzz(options.mutations, np.random.default_rng(options.seed))
-    found["command"] = shlex.join(["python", *sys.argv])
-    found["surroundings"] = surroundings()
-    if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    found |= circumstances()
+    write(found, options.output)
     print(table(found))
     is_clean = not any(count["crashed"] for count in found["outcomes"].values())
     damaged = found["outcomes"]["damaged"]

@@ -8,8 +8,6 @@ the same folds with `memory`: 60 fits, of which 57 recall a net that is there al
 Without --data-home it runs on scikit-learn's 8x8 digits.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
+from records import script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits, load_mnist
 
@@ -25,13 +24,10 @@ FOLDS = StratifiedKFold(3, shuffle=True, random_state=0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--data-home", type=Path, default=None)
     parser.add_argument("--n-train", type=int, default=3000, help="images")
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
     options = parser.parse_args()
     if options.data_home:
         data = load_mnist(options.data_home)
@@ -64,18 +60,17 @@ def main() -> None:
     fit_seconds = search.cv_results_["mean_fit_time"] * FOLDS.get_n_splits()
     print(f"Of that, fits that recalled the net: {fit_seconds[1:].sum():.1f} s")
     print(f"Best threshold by macro F1: {search.best_params_['threshold']:.1f}")
-    if options.output is not None:
-        results = {
-            "n_train": len(X),
-            "epochs": options.epochs,
-            "single fits, seconds": single_seconds,
-            "search, seconds": search_seconds,
-            "ratio": ratio,
-            "recalled fits, seconds": float(fit_seconds[1:].sum()),
-            "macro F1": search.cv_results_["mean_test_score"].tolist(),
-            "thresholds": thresholds.tolist(),
-        }
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+    results = {
+        "n_train": len(X),
+        "epochs": options.epochs,
+        "single fits, seconds": single_seconds,
+        "search, seconds": search_seconds,
+        "ratio": ratio,
+        "recalled fits, seconds": float(fit_seconds[1:].sum()),
+        "macro F1": search.cv_results_["mean_test_score"].tolist(),
+        "thresholds": thresholds.tolist(),
+    }
+    write(results, options.output)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ every weight, Gaussian and calibration score.
     python examples/benchmarks/kill_and_resume.py --trials 20
 """
 
-import argparse
-import json
 import multiprocessing
 import os
 import signal
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from records import script_parser, write
 from skvmdls import VMDLSDetector
 from skvmdls.datasets import load_digits
 
@@ -42,12 +41,9 @@ def numbers(detector: VMDLSDetector) -> list[np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
     options = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp())
@@ -81,9 +77,8 @@ def main() -> None:
         print(trials[-1], flush=True)
     n_same = sum(trial["identical"] for trial in trials)
     print(f"{n_same} of {len(trials)} end where the uninterrupted fit ends.")
-    if options.output is not None:
-        results = {"whole fit, seconds": whole_seconds, "trials": trials}
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+    results = {"whole fit, seconds": whole_seconds, "trials": trials}
+    write(results, options.output)
     if n_same < len(trials):
         raise SystemExit(1)
 

@@ -6,10 +6,6 @@ Microseconds a point are medians, of onnxruntime and of `score_samples`, in turn
     python examples/benchmarks/onnx_speed.py --output onnx_speed.json
 """
 
-import argparse
-import json
-import shlex
-import sys
 import tempfile
 import time
 import warnings
@@ -23,7 +19,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from records import surroundings
+from records import circumstances, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
 from skvmdls.backbones import BACKBONES
 
@@ -32,32 +28,23 @@ BATCHES = {1: 30, 256: 3}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--nets", nargs="+", default=list(BACKBONES))
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
-    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
-    options = parser.parse_args()
-    if options.show:
-        print(table(json.loads(options.show.read_text())))
-        return
+    options = parsed_or_shown(parser, table)
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     found: dict[str, Any] = {
         "rows": [],
         "threads": options.threads,
-        "command": shlex.join(["python", *sys.argv]),
-        "surroundings": surroundings(),
+        **circumstances(),
     }
     for net in options.nets:
         for detector in (VMDLSDetector, VMDLSbDetector):
             row = measured(detector, net, options.threads)
             found["rows"].append(row)
             print(table({"rows": [row]}), flush=True)
-            if options.output:
-                options.output.write_text(json.dumps(found, indent=1) + "\n")
+            write(found, options.output)
 
 
 def measured(detector: Any, net: str, threads: int) -> dict[str, Any]:

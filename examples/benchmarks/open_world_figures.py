@@ -16,8 +16,6 @@ Each group is stored as soon as it is there; the others that the file holds stay
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,7 +29,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from records import surroundings
+from records import circumstances, script_parser, write
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration import (
     class_p_values,
@@ -48,15 +46,12 @@ KNOWN, NEW = np.arange(6), np.arange(6, 10)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--data-home", type=Path, default=None)
     parser.add_argument("--repeats", type=int, default=None, help="of simulations")
     parser.add_argument("--n-train", type=int, default=6000, help="MNIST images")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
     parser.add_argument("--show", type=Path, help="JSON file to print as tables")
     options = parser.parse_args()
     if options.show:
@@ -72,12 +67,10 @@ def main() -> None:
         found[name] = {
             "rows": rows,
             "seconds": time.perf_counter() - start,
-            "command": shlex.join(["python", *sys.argv]),
-            "surroundings": surroundings(),
+            **circumstances(),
         }
         print(tables({name: found[name]}), flush=True)
-        if options.output:
-            options.output.write_text(json.dumps(found, indent=1) + "\n")
+        write(found, options.output)
 
 
 # ------------------------------------------------------------ simulations on scores

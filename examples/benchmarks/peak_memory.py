@@ -7,10 +7,6 @@ own pages count as memory while they are read, and are taken off. Needs Linux.
     python examples/benchmarks/peak_memory.py --rows 1000 10000 100000
 """
 
-import argparse
-import json
-import shlex
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import skvmdls
-from records import surroundings
+from records import circumstances, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSDetector
 from speed import extra_memory
 
@@ -26,23 +22,14 @@ SHAPE = (1, 28, 28)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
-    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
-    options = parser.parse_args()
-    if options.show:
-        print(table(json.loads(options.show.read_text())))
-        return
+    options = parsed_or_shown(parser, table)
     found = {
         "rows": measured(options.rows),
-        "command": shlex.join(["python", *sys.argv]),
-        "surroundings": surroundings(),
+        **circumstances(),
     }
-    if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+    write(found, options.output)
     print(table(found))
 
 

@@ -1,9 +1,13 @@
-"""Results on disk: one JSON file a benchmark, whole after every finished part."""
+"""Results on disk, whole after every finished part, and the scripts that write them."""
 
+import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,15 @@ import torch
 import skvmdls
 from skvmdls._fingerprints import code_of
 
-__all__ = ["Record", "rounded", "surroundings"]
+__all__ = [
+    "Record",
+    "circumstances",
+    "parsed_or_shown",
+    "rounded",
+    "script_parser",
+    "surroundings",
+    "write",
+]
 
 PACKAGES = (
     "skvmdls",
@@ -130,6 +142,91 @@ def surroundings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def script_parser(about: str | None) -> argparse.ArgumentParser:
+    """Make the command line of a script that measures, with ``--output``.
+
+    Parameters
+    ----------
+    about : str
+        The script's docstring, which its help shows as it is.
+
+    Returns
+    -------
+    parser : ArgumentParser
+
+    Examples
+    --------
+    >>> script_parser("Count.").parse_args(["--output", "a.json"]).output.name
+    'a.json'
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
+    return parser
+
+
+def parsed_or_shown(
+    parser: argparse.ArgumentParser, table: Callable[[dict[str, Any]], str]
+) -> argparse.Namespace:
+    """Parse the command line; with ``--show``, print a stored run and end there.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    table : callable
+        From a stored run to the text that shows it.
+
+    Returns
+    -------
+    options : Namespace
+    """
+    parser.add_argument("--show", type=Path, help="JSON file to print as a table")
+    options = parser.parse_args()
+    if options.show:
+        print(table(json.loads(options.show.read_text())))
+        sys.exit()
+    return options
+
+
+def circumstances() -> dict[str, Any]:
+    """Tell what was called, and where: ``command`` and ``surroundings`` of a run.
+
+    Returns
+    -------
+    circumstances : dict
+        See :func:`surroundings`.
+
+    Examples
+    --------
+    >>> sorted(circumstances())
+    ['command', 'surroundings']
+    """
+    command = shlex.join(["python", *sys.argv])
+    return {"command": command, "surroundings": surroundings()}
+
+
+def write(found: dict[str, Any], output: Path | None) -> None:
+    """Write a run to a file, if one is asked for.
+
+    Parameters
+    ----------
+    found : dict
+        Of JSON's types.
+    output : Path or None
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.json"
+    >>> write({"rows": []}, path)
+    >>> json.loads(path.read_text())
+    {'rows': []}
+    """
+    if output is not None:
+        output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _json(content: dict[str, dict[str, Any]]) -> str:

@@ -9,23 +9,20 @@ the rejected ones are counted. On average at most a share `contamination` may be
 Without --data-home it runs on scikit-learn's 8x8 digits.
 """
 
-import argparse
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from records import script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.calibration import conformal_threshold
 from skvmdls.datasets import load_digits, load_mnist
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--data-home", type=Path, default=None)
     parser.add_argument("--n-train", type=int, default=3000, help="MNIST images")
     parser.add_argument("--epochs", type=int, default=10)
@@ -33,7 +30,6 @@ def main() -> None:
     parser.add_argument(
         "--n-calibration", type=int, default=None, help="default: 1000, digits: 300"
     )
-    parser.add_argument("--output", type=Path, default=None, help="JSON file to write")
     options = parser.parse_args()
     if options.data_home is None:
         name, n_calibration = "digits", 300
@@ -67,8 +63,7 @@ def main() -> None:
         "coverage": rows,
     }
     print("\n" + table(rows))
-    if options.output is not None:
-        options.output.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, options.output)
 
 
 def coverage(
