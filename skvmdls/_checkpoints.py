@@ -65,7 +65,7 @@ class Checkpoint:
         self, path: str | os.PathLike[str] | None, ingredients: dict[str, Any]
     ) -> None:
         self.path = None if path is None else Path(path)
-        self._seed = from_first(lambda: secrets.randbits(31))
+        self._seed = secrets.randbits(31)
         self._stages: dict[str, State] = {}
         # A damaged file must not take the place of the good one before it.
         self._is_good = False
@@ -87,10 +87,10 @@ class Checkpoint:
             self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
         path = self.path
-        found = from_first(lambda: _last_good(path) if path.exists() else None)
+        found = from_first(lambda: self._found(path) if path.exists() else None)
         if found is not None:
             stored, self._is_good = found
-            self._continue(path, stored)
+            self._seed, self._stages = stored["seed"], stored["stages"]
 
     def seed(self, random_state: Any) -> Any:
         """Give a kept fit without a seed one, so that it can be taken up too."""
@@ -117,7 +117,8 @@ class Checkpoint:
                 "on."
             ) from interrupt
 
-    def _continue(self, path: Path, stored: dict[str, Any]) -> None:
+    def _found(self, path: Path) -> tuple[dict[str, Any], bool]:
+        stored, is_good = _last_good(path)
         names = stored["ingredients"].keys() | self._ingredients.keys()
         different = sorted(
             name
@@ -130,8 +131,7 @@ class Checkpoint:
                 f"in {', '.join(different)}. Fit with what it was begun with, or give "
                 "another path, or delete the file."
             )
-        self._seed = stored["seed"]
-        self._stages = stored["stages"]
+        return stored, is_good
 
     def _keep(self, path: Path, name: str, state: State) -> None:
         self._stages[name] = state

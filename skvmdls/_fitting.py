@@ -12,7 +12,7 @@ from torch import nn
 
 from skvmdls._checkpoints import Stage
 from skvmdls._devices import place_to_score, resolve_precision
-from skvmdls._processes import by_turns, loss_explained
+from skvmdls._processes import shared_out
 from skvmdls._rows import Rows
 from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
@@ -79,7 +79,7 @@ def learn(
     X, labels = X.take(split.training), labels[split.training]
     check_class_sizes(np.bincount(labels), detector.covariance_type)
     standardizer = Standardizer().fit(X)
-    with workshop.checkpoint.named_if_interrupted(), loss_explained():
+    with workshop.checkpoint.named_if_interrupted():
         nets = _trained(detector, standardizer, X, labels, workshop)
         gaussians = _fitted_gaussians(detector, nets, standardizer, X, labels, workshop)
     return Learned(split, standardizer, *nets, gaussians)
@@ -173,7 +173,7 @@ def _fitted_gaussians(
 
         def features(label: int) -> Any:
             own = X.take(np.flatnonzero(labels == label))
-            return by_turns(features_of, own, detector.batch_size)
+            return shared_out(features_of, own)
 
         classes = detector.classes_.tolist()
         gaussians = fit_gaussians(

@@ -7,19 +7,21 @@ nothing.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from skvmdls._fingerprints import fingerprint
+
 __all__ = [
-    "by_turns",
+    "check_same_data",
     "from_first",
     "joint",
     "joint_batch_norm",
@@ -29,6 +31,8 @@ __all__ = [
     "own_share",
     "rank",
     "same_for_all",
+    "same_weights",
+    "shared_out",
     "sum_gradients",
     "summed",
 ]
@@ -97,6 +101,12 @@ def same_for_all(drawn: Tensor) -> Tensor:
     return drawn
 
 
+def same_weights(net: nn.Module) -> None:
+    """Give the nets of all processes the weights of the first's."""
+    if n_processes() > 1:
+        net.load_state_dict(from_first(net.state_dict))
+
+
 def summed(value: Tensor) -> Tensor:
     """Sum of all processes' values, without gradients."""
     if n_processes() == 1:
@@ -121,7 +131,8 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 def own_draws(seed: int, epoch: int) -> None:
     """Let all processes but the first draw augmentation and dropout of their own."""
     if rank() > 0:
-        torch.manual_seed(hash((seed, epoch, rank())) % 2**63)
+        drawn = np.random.SeedSequence((seed, epoch, rank())).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
 
 
 @contextmanager
@@ -143,6 +154,9 @@ def joint_batch_norm(net: nn.Module) -> Iterator[None]:
 
 
 def _normed(norm: _BatchNorm, x: Tensor) -> Tensor:
+    # Not everywhere is torch built with what it imports.
+    from torch.distributed.nn.functional import all_reduce
+
     if not norm.training:
         return type(norm).forward(norm, x)
     dims = [dim for dim in range(x.ndim) if dim != 1]
@@ -156,7 +170,9 @@ def _normed(norm: _BatchNorm, x: Tensor) -> Tensor:
         with torch.no_grad():
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked += 1
-            momentum = norm.momentum or 1 / float(norm.num_batches_tracked)
+            momentum = norm.momentum
+            if momentum is None:  # The average of all batches.
+                momentum = 1 / float(norm.num_batches_tracked)
             norm.running_mean.lerp_(mean, momentum)
             norm.running_var.lerp_(variance * n / (n - 1), momentum)
     values = centred / (variance + norm.eps).sqrt().view(shape)
@@ -181,26 +197,38 @@ def from_first(make: Callable[[], Result]) -> Result:
     return made[0]
 
 
-def by_turns(
-    compute: Callable[[Any], Iterator[Result]], rows: Any, batch_size: int
-) -> Iterator[Result]:
-    """Compute batches of rows, each in one of the processes; all get all of them.
+def check_same_data(data: Mapping[str, Any]) -> None:
+    """Raise a ValueError in all processes if one was given other data, by its name."""
+    n = n_processes()
+    if n == 1:
+        return
+    of_all: list[Any] = [None] * n
+    own = {name: fingerprint(value) for name, value in data.items()}
+    dist.all_gather_object(of_all, own)
+    different = [k for k in own if any(of_all[0][k] != other[k] for other in of_all)]
+    if different:
+        raise ValueError(
+            f"The {n} processes that fit together were given different "
+            f"{' and '.join(different)}. Give all of them the same rows and labels: "
+            "each reads its share of every batch by itself."
+        )
 
-    `compute` gives one result a batch, in order.
-    """
+
+def shared_out(
+    compute: Callable[[Any], Iterator[Result]], rows: Any
+) -> Iterator[Result]:
+    """Compute rows batch by batch, a share in each process; all get all of them."""
     n = n_processes()
     if n == 1:
         yield from compute(rows)
         return
-    places = torch.arange(len(rows)).split(batch_size)[rank() :: n]
-    own = torch.cat(places) if places else torch.arange(0)
-    computed = compute(rows.take(own.numpy()))
+    computed = compute(rows.take(np.array_split(np.arange(len(rows)), n)[rank()]))
     for _ in itertools.count():
-        round_of_all: list[Any] = [None] * n
-        dist.all_gather_object(round_of_all, next(computed, None))
-        if all(result is None for result in round_of_all):
+        of_all: list[Any] = [None] * n
+        dist.all_gather_object(of_all, next(computed, None))
+        if all(result is None for result in of_all):
             return
-        yield from (result for result in round_of_all if result is not None)
+        yield from (result for result in of_all if result is not None)
 
 
 @contextmanager
