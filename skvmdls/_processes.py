@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import joblib
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from skvmdls._fingerprints import fingerprint
 
 __all__ = [
     "check_same_data",
@@ -203,7 +202,7 @@ def check_same_data(data: Mapping[str, Any]) -> None:
     if n == 1:
         return
     of_all: list[Any] = [None] * n
-    own = {name: fingerprint(value) for name, value in data.items()}
+    own = {name: joblib.hash(value) for name, value in data.items()}
     dist.all_gather_object(of_all, own)
     different = [k for k in own if any(of_all[0][k] != other[k] for other in of_all)]
     if different:
