@@ -115,6 +115,18 @@ def summed(value: Tensor) -> Tensor:
     return total
 
 
+class _Sum(torch.autograd.Function):
+    """Sum of all processes' values; backwards, of all their gradients."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return summed(value)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return summed(gradient)
+
+
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
     """Make each gradient that of the joint batch."""
     if n_processes() == 1:
@@ -153,18 +165,15 @@ def joint_batch_norm(net: nn.Module) -> Iterator[None]:
 
 
 def _normed(norm: _BatchNorm, x: Tensor) -> Tensor:
-    # Not everywhere is torch built with what it imports.
-    from torch.distributed.nn.functional import all_reduce
-
     if not norm.training:
         return type(norm).forward(norm, x)
     dims = [dim for dim in range(x.ndim) if dim != 1]
     shape = [1, -1] + [1] * (x.ndim - 2)
     values = x.float()
     n = summed(values.new_tensor(values.numel() / values.shape[1]))
-    mean = all_reduce(values.sum(dims)) / n
+    mean = _Sum.apply(values.sum(dims)) / n
     centred = values - mean.view(shape)
-    variance = all_reduce(centred.square().sum(dims)) / n
+    variance = _Sum.apply(centred.square().sum(dims)) / n
     if norm.running_mean is not None and norm.running_var is not None:
         with torch.no_grad():
             assert norm.num_batches_tracked is not None

@@ -93,7 +93,7 @@ def memory(place: Path, n: int, make: Callable) -> dict[str, float]:
     X.flush()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak, seconds = pool.apply(_fitted, (path, make))
-    return {"images": n, "X, MiB": X.nbytes / 2**20, "own, MiB": peak, "s": seconds}
+    return {"images": n, "X, MiB": X.nbytes / 2**20, "own, MiB": peak, "CPU s": seconds}
 
 
 def _fitted(path: Path, make: Callable) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def _fitted(path: Path, make: Callable) -> tuple[float, float]:
 
 
 def watched(function: Callable[[], Any]) -> tuple[float, float]:
-    """Peak of what a call takes of the process's own memory, in MiB, and its seconds.
+    """Measure what a call takes of the process's own memory at its peak, and its time.
 
     Parameters
     ----------
@@ -113,6 +113,7 @@ def watched(function: Callable[[], Any]) -> tuple[float, float]:
     Returns
     -------
     peak, seconds : float
+        In MiB; of the CPU.
 
     Examples
     --------
@@ -128,11 +129,11 @@ def watched(function: Callable[[], Any]) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         function()
     finally:
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         is_over.set()
         watcher.join()
     return peak - before, seconds
@@ -170,12 +171,12 @@ def folder(place: Path, n: int, make: Callable) -> list[dict[str, Any]]:
 
 def table(found: dict) -> str:
     lines = [
-        "| images | net | X, MiB | beyond X, MiB | seconds |",
+        "| images | net | X, MiB | beyond X, MiB | CPU s |",
         "|---:|---|---:|---:|---:|",
     ]
     lines += [
         f"| {row['images']:,} | {row['net']} | {row['X, MiB']:,.0f} "
-        f"| {row['own, MiB']:.0f} | {row['s']:.0f} |"
+        f"| {row['own, MiB']:.0f} | {row['CPU s']:.0f} |"
         for row in found["memory"]
     ]
     lines += [
