@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 import skvmdls
 from records import circumstances, parsed_or_shown, script_parser, write
@@ -136,6 +135,8 @@ def script_of(way: str) -> Path:
 
 
 def memory(pid: int) -> float:
+    import psutil  # Dask needs it.
+
     try:
         process = psutil.Process(pid)
         members = [process, *process.children(recursive=True)]
