@@ -19,6 +19,7 @@ import torch
 
 from skvmdls._files import write_atomically
 from skvmdls._fingerprints import what_decides
+from skvmdls._processes import from_first, rank
 
 __all__ = ["Checkpoint", "Stage", "State"]
 
@@ -85,9 +86,11 @@ class Checkpoint:
             # The copy of one write before stands beside the file, not the link.
             self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
-        if self.path.exists():
-            stored, self._is_good = _last_good(self.path)
-            self._continue(self.path, stored)
+        path = self.path
+        found = from_first(lambda: self._found(path) if path.exists() else None)
+        if found is not None:
+            stored, self._is_good = found
+            self._seed, self._stages = stored["seed"], stored["stages"]
 
     def seed(self, random_state: Any) -> Any:
         """Give a kept fit without a seed one, so that it can be taken up too."""
@@ -114,7 +117,8 @@ class Checkpoint:
                 "on."
             ) from interrupt
 
-    def _continue(self, path: Path, stored: dict[str, Any]) -> None:
+    def _found(self, path: Path) -> tuple[dict[str, Any], bool]:
+        stored, is_good = _last_good(path)
         names = stored["ingredients"].keys() | self._ingredients.keys()
         different = sorted(
             name
@@ -127,11 +131,12 @@ class Checkpoint:
                 f"in {', '.join(different)}. Fit with what it was begun with, or give "
                 "another path, or delete the file."
             )
-        self._seed = stored["seed"]
-        self._stages = stored["stages"]
+        return stored, is_good
 
     def _keep(self, path: Path, name: str, state: State) -> None:
         self._stages[name] = state
+        if rank() > 0:
+            return
         content = {
             "ingredients": self._ingredients,
             "seed": self._seed,

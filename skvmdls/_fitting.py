@@ -12,6 +12,7 @@ from torch import nn
 
 from skvmdls._checkpoints import Stage
 from skvmdls._devices import place_to_score, resolve_precision
+from skvmdls._processes import shared_out
 from skvmdls._rows import Rows
 from skvmdls._workshop import Workshop
 from skvmdls.augmentation import resolve_augmentation
@@ -166,10 +167,13 @@ def _fitted_gaussians(
         scoring = (nets.network, nets.autoencoder)
         place = place_to_score(workshop.device, is_table, *scoring)
 
+        def features_of(rows: Rows) -> Any:
+            batches = standardizer.batches(rows, detector.batch_size, *place)
+            return block_features(*scoring, batches, detector.view_)
+
         def features(label: int) -> Any:
             own = X.take(np.flatnonzero(labels == label))
-            batches = standardizer.batches(own, detector.batch_size, *place)
-            return block_features(*scoring, batches, detector.view_)
+            return shared_out(features_of, own)
 
         classes = detector.classes_.tolist()
         gaussians = fit_gaussians(

@@ -13,6 +13,12 @@ from skvmdls._caching import remembered, remembered_training
 from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls._devices import resolve_device
 from skvmdls._parameters import decisive
+from skvmdls._processes import (
+    check_same_data,
+    from_first,
+    n_processes,
+    same_weights,
+)
 from skvmdls.training import History, seeded
 
 __all__ = ["Workshop"]
@@ -33,10 +39,17 @@ class Workshop:
     @classmethod
     def of(cls, detector: Any, **data: Any) -> Self:
         """Open what a detector's parameters name, for a fit of this data."""
+        if detector.memory is not None and n_processes() > 1:
+            raise ValueError(
+                f"memory={detector.memory!r} is for fits in one process, but "
+                f"{n_processes()} fit together. Use memory=None, and `checkpoint`."
+            )
+        check_same_data(data)
         device = resolve_device(detector.device)
         ingredients = decisive(detector) | data | {"device": device.type}
         checkpoint = Checkpoint(detector.checkpoint, ingredients)
-        random_state = check_random_state(checkpoint.seed(detector.random_state))
+        seed = checkpoint.seed(detector.random_state)
+        random_state = from_first(lambda: check_random_state(seed))
         return cls(detector.memory, checkpoint, random_state, device)
 
     def trained(
@@ -54,7 +67,7 @@ class Workshop:
         stage = self.checkpoint.stage(step)
         with seeded(seed, self.device):
             net = build()
-
+            same_weights(net)
             history = remembered_training(
                 self.memory,
                 step,

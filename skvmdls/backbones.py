@@ -299,6 +299,11 @@ class ModuleFactory:
     module : nn.Module
         With its taps named.
 
+    Attributes
+    ----------
+    transform : callable or None
+        Of :func:`skvmdls.pretrained.pretrained`: from a picture to the module's input.
+
     Examples
     --------
     >>> factory = from_module(mlp((20,)), ("stage1", "stage2", "stage3"))
@@ -308,6 +313,7 @@ class ModuleFactory:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.transform: Any = None
 
     def __call__(self, input_shape: tuple[int, ...]) -> nn.Module:
         """Give the module, whatever the input shape."""

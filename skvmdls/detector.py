@@ -17,6 +17,7 @@ from skvmdls._groups import group_ids
 from skvmdls._misuse import warn_of_misuse
 from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
+from skvmdls._processes import loss_explained
 from skvmdls._rows import InputLike, Rows
 from skvmdls._sklearn import Interval, StrOptions
 from skvmdls._torch_state import under_ordinary_torch
@@ -150,8 +151,9 @@ class BaseDetector(
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
         together = group_ids(rows, groups)
         y = self.classes_[labels]
-        workshop = Workshop.of(self, X=rows.content, y=y, groups=together)
-        learned_by_name = learn(self, rows, labels, together, workshop)._asdict()
+        with loss_explained():
+            workshop = Workshop.of(self, X=rows.content, y=y, groups=together)
+            learned_by_name = learn(self, rows, labels, together, workshop)._asdict()
         for name, learned in learned_by_name.items():
             if learned is not None:
                 setattr(self, name, learned)

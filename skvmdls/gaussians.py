@@ -313,7 +313,7 @@ def fit_gaussians(
 
 
 def kept_for_another_pass(
-    class_batches: ClassBatches, largest: int = 2**28
+    class_batches: ClassBatches, largest: int = 2**26
 ) -> ClassBatches:
     """Keep classes' features as they stream by, instead of computing them again.
 
@@ -331,25 +331,33 @@ def kept_for_another_pass(
     ([1, 1, 1, 1], [0, 1])
     """
     kept: dict[int, list[Features]] = {}
-    room = largest
+    # One place for all: small arrays, each kept between the large ones that a batch
+    # needs for a moment, would keep the allocator from using their memory again. Pages
+    # that nothing is written to take none.
+    room, used = np.empty(largest, np.uint8), 0
 
     def batches(label: int) -> Iterator[Features]:
-        nonlocal room
+        nonlocal used
         if label in kept:
             yield from kept[label]
             return
-        own: list[Features] = []
-        size = 0
+        own: list[Features] | None = []
+        start = used
         for features in class_batches(label):
             yield features
-            size += sum(block.nbytes for block in features.values())
-            if size <= room:
-                own.append(features)
-            else:
-                own.clear()
-        if size <= room:
+            if own is None:
+                continue
+            if used + sum(block.nbytes for block in features.values()) > largest:
+                own, used = None, start
+                continue
+            own.append({})
+            for name, block in features.items():
+                place = room[used : used + block.nbytes].view(block.dtype)
+                own[-1][name] = place.reshape(block.shape)
+                own[-1][name][...] = block
+                used += block.nbytes
+        if own is not None:
             kept[label] = own
-            room -= size
 
     return batches
 

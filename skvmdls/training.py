@@ -15,6 +15,15 @@ from tqdm.auto import tqdm
 
 from skvmdls._checkpoints import Stage, State
 from skvmdls._devices import autocast, out_of_memory_explained, to_device
+from skvmdls._processes import (
+    joint,
+    joint_batch_norm,
+    own_draws,
+    own_share,
+    same_for_all,
+    sum_gradients,
+    summed,
+)
 from skvmdls.losses import distancing_loss, kl_loss, squared_distances, triplet_loss
 from skvmdls.network import VariationalNetwork
 from skvmdls.sampling import BalancedBatchSampler
@@ -163,14 +172,19 @@ def train_network(
     run = _Run(parts, generator, device, stage or Stage())
     smaller_batches = _advice_of_smaller_batches(sampler)
     bar = _progress("network", plan, run)
-    with out_of_memory_explained(smaller_batches), bar as progress:
+    with (
+        out_of_memory_explained(smaller_batches),
+        joint_batch_norm(network),
+        bar as progress,
+    ):
         for epoch in progress:
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
             kl_weight = plan.kl_weight if kl_is_on else 0.0
             averages = _Averages()
             order = sampler.epoch()
-            read = inputs.batches(order, (seed, 1, epoch))
+            own_draws(seed, epoch)
+            read = inputs.batches(map(own_share, order), (seed, 1, epoch))
             for batch, x in zip(order, read, strict=True):
                 y = to_device(labels[batch.to(labels.device)], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
@@ -207,14 +221,21 @@ def train_autoencoder(
     autoencoder.train()
     advice = "Take a smaller autoencoder."
     bar = _progress("autoencoder", plan, run)
-    with out_of_memory_explained(advice), bar as progress:
+    with (
+        out_of_memory_explained(advice),
+        joint_batch_norm(autoencoder),
+        bar as progress,
+    ):
         for epoch in progress:
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
-            for x in inputs.batches(order.tensor_split(n_batches), (seed, 2, epoch)):
-                loss = F.mse_loss(autoencoder(x), x)
+            own_draws(seed, epoch)
+            batches = order.tensor_split(n_batches)
+            read = inputs.batches(map(own_share, batches), (seed, 2, epoch))
+            for batch, x in zip(batches, read, strict=True):
+                loss = F.mse_loss(autoencoder(x), x) * (len(x) / len(batch))
                 _descend(loss, optimizer, schedule)
-                averages.add({"loss": loss})
+                averages.add({"loss": summed(loss)})
             run.finish_epoch(averages.finish(), progress)
     autoencoder.eval()
     return run.history
@@ -237,10 +258,14 @@ def _losses(
     margin: float,
     kl_weight: float,
 ) -> dict[str, Tensor]:
-    """Loss of a batch, the terms that it is made of, and what else is told of it."""
+    """Loss of a batch, the terms that it is made of, and what else is told of it.
+
+    Where several processes train together, `x` is this one's share of the batch.
+    """
     with autocast(x.device, plan.dtype):
         made = network(_augmented(x, plan))
-    mu, log_sigma = made.mu.float(), made.log_sigma.float()
+    mu = joint(made.mu.float(), len(y))
+    log_sigma = joint(made.log_sigma.float(), len(y))
     outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
     divergence = class_means.was_drawn[y] * kl_loss(
         mu, log_sigma, class_means.means[y], plan.prior_variance
@@ -248,7 +273,7 @@ def _losses(
     divergence = divergence.mean()
     terms["kl"] = kl_weight * divergence
     if made.logits is not None:
-        logits = made.logits.float()
+        logits = joint(made.logits.float(), len(y))
         terms["cross_entropy"] = F.cross_entropy(logits, y)
         terms["head_accuracy"] = _share_right(logits, y)
         if made.g.requires_grad:
@@ -268,7 +293,7 @@ def _metric_terms(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     # With sigma attached, growing it satisfies the margins (any two points are about
     # 2 d sigma^2 apart) and the classes never separate; KL alone shapes sigma.
-    outputs = mu + log_sigma.detach().exp() * torch.randn_like(mu)
+    outputs = mu + log_sigma.detach().exp() * same_for_all(torch.randn_like(mu))
     distances = squared_distances(outputs)
     return outputs.detach(), {
         "triplet": triplet_loss(
@@ -354,6 +379,7 @@ def _descend(
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    sum_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()
     schedule.step()
 

@@ -73,6 +73,10 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         ("docs/robustness.md", BENCHMARKS / "file_memory.py"),
         ("docs/outside_python.md", BENCHMARKS / "onnx_answers.py"),
         ("docs/outside_python.md", BENCHMARKS / "onnx_speed.py"),
+        ("docs/bigger_than_memory.md", BENCHMARKS / "fit_memory.py"),
+        ("docs/several_processes.md", BENCHMARKS / "processes.py"),
+        ("docs/scoring_on_engines.md", BENCHMARKS / "engines.py"),
+        ("docs/scale.md", BENCHMARKS / "scale.py"),
     ],
 )
 def test_the_table_of_a_page_is_the_stored_run(page, script):
@@ -130,6 +134,14 @@ def test_peak_memory_is_measured(tmp_path):
     run(BENCHMARKS / "peak_memory.py", "--rows", 300, "--output", output)
     [row] = json.loads(output.read_text())["rows"]
     assert row["input, MiB"] == pytest.approx(300 * 28 * 28 * 4 / 2**20)
+
+
+def test_fits_from_files_are_measured(tmp_path):
+    output, script = tmp_path / "found.json", BENCHMARKS / "fit_memory.py"
+    run(script, "--memory", 300, "--folder", 200, "--output", output)
+    found = json.loads(output.read_text())
+    assert found["memory"][0]["X, MiB"] == pytest.approx(300 * 3 * 64 * 64 / 2**20)
+    assert [row["difference"] for row in found["folder"]] == [0, 0, 0]
 
 
 def test_the_folder_of_the_benchmarks_is_a_command():

@@ -1,0 +1,64 @@
+"""Score on Spark: every Python worker loads the detector once.
+
+Rows come as a Parquet table with a column `x`, an array of a row's numbers (images:
+flattened), and whatever else names a row; the table that is written has the column
+`score` beside them. Here Spark runs in processes on this machine; `--master ADDRESS`
+takes a cluster, whose workers see the same files. Needs Java 17.
+
+    pip install "skvmdls[engines]" pyspark
+    python examples/score_with_spark.py detector.safetensors rows.parquet scores.parquet
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pyspark.ml.functions import predict_batch_udf
+from pyspark.sql import SparkSession
+from pyspark.sql.types import DoubleType
+
+import skvmdls
+
+BATCH = 4096
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("detector", type=Path)
+    parser.add_argument("rows", type=Path, help="Parquet table with the column x")
+    parser.add_argument("scores", type=Path, help="Parquet table to write")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--master", help="of a cluster that is there")
+    options = parser.parse_args()
+    path = options.detector.absolute()
+    n_features = skvmdls.load(path).n_features_in_
+
+    def scorer() -> Callable[[np.ndarray], np.ndarray]:
+        """Spark calls it once in a worker, and what it gives batch by batch."""
+        detector = skvmdls.load(path)
+        shape = (-1, *detector.input_shape_)
+        return lambda x: detector.score_samples(x.reshape(shape))
+
+    score = predict_batch_udf(
+        scorer,
+        return_type=DoubleType(),
+        batch_size=BATCH,
+        input_tensor_shapes=[[n_features]],
+    )
+    master = options.master or f"local[{options.workers}]"
+    spark = SparkSession.builder.master(master).appName("score").getOrCreate()
+    rows = spark.read.parquet(str(options.rows.absolute()))
+    start = time.perf_counter()
+    scored = rows.withColumn("score", score("x")).drop("x")
+    scored.write.mode("overwrite").parquet(str(options.scores.absolute()))
+    seconds = time.perf_counter() - start
+    print(f"{rows.count()} rows in {seconds:.2f} s")
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
