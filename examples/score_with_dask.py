@@ -1,4 +1,7 @@
-"""Score on a Dask cluster: every worker loads the detector once.
+"""Scoring on Dask
+===============
+
+Score on a Dask cluster: every worker loads the detector once.
 
 Rows come as a folder of numpy files, `0.npy`, `1.npy` and so on, which the workers
 read themselves. Here the cluster is of processes on this machine; `--scheduler ADDRESS`

@@ -1,4 +1,7 @@
-"""Score on a Ray cluster: every worker loads the detector once.
+"""Scoring on Ray
+==============
+
+Score on a Ray cluster: every worker loads the detector once.
 
 Rows come as a folder of numpy files, `0.npy`, `1.npy` and so on, which the workers
 read themselves. Here the cluster is of processes on this machine; `--address auto`

@@ -1,4 +1,7 @@
-"""Score on Spark: every Python worker loads the detector once.
+"""Scoring on Spark
+================
+
+Score on Spark: every Python worker loads the detector once.
 
 Rows come as a Parquet table with a column `x`, an array of a row's numbers (images:
 flattened), and whatever else names a row; the table that is written has the column
