@@ -78,10 +78,9 @@ def measured(n_seeds: int) -> list[dict]:
                 }
             )
         means = {k: float(np.mean([row[k] for row in figures])) for k in figures[0]}
-        means["difference, spreads"] = max(
-            row["difference, spreads"] for row in figures
-        )
-        rows.append({"losses": name, "way": way, "seeds": n_seeds, **means})
+        largest = max(row["largest difference"] for row in figures)
+        means["largest difference"] = largest
+        rows.append({"training": name, "way": way, "seeds": n_seeds, **means})
     return rows
 
 
