@@ -44,7 +44,11 @@ def main() -> None:
         """Spark calls it once in a worker, and what it gives batch by batch."""
         detector = skvmdls.load(path)
         shape = (-1, *detector.input_shape_)
-        return lambda x: detector.score_samples(x.reshape(shape))
+        # Spark has no unsigned bytes: those of images come as wider numbers.
+        were_bytes = detector.standardizer_.were_bytes_
+        return lambda x: detector.score_samples(
+            (x.astype(np.uint8) if were_bytes else x).reshape(shape)
+        )
 
     score = predict_batch_udf(
         scorer,
