@@ -249,25 +249,24 @@ class OpenWorld(Measuring):
         n_classes, contamination = len(self.classes_), plain(self.contamination)
         return class_thresholds(*self._calibration, n_classes, contamination)
 
-    def _margins(self, measured: Measured) -> np.ndarray:
-        """By how much each point's score, or best class, is accepted, shape (n,)."""
-        if not self._promises_by_class():
-            return self._scores(measured) - self.offset_
-        return (measured.class_scores - self._class_thresholds()).max(axis=1)
+    def _judged(self, measured: Measured) -> tuple[np.ndarray, np.ndarray]:
+        """Label each point, or call it unknown, and say by how much, each (n,).
 
-    def _answers(self, measured: Measured) -> np.ndarray:
-        """Label each point with the class it is given, or as unknown, shape (n,)."""
+        With a promise by class the margin is that of the class that is excluded least.
+        """
         if self._promises_by_class():
-            positions = self._least_excluded(measured.class_scores)
+            scores, thresholds = measured.class_scores, self._class_thresholds()
+            margins = (scores - thresholds).max(axis=1)
+            positions = self._least_excluded(scores, thresholds)
         else:
-            is_accepted = self._scores(measured) >= self.offset_
-            unknown = len(self.classes_)
-            positions = np.where(is_accepted, measured.most_likely, unknown)
-        return labels_with_unknown(self.classes_)[positions]
+            total, threshold = self._scores(measured), self.offset_
+            margins, unknown = total - threshold, len(self.classes_)
+            positions = np.where(total >= threshold, measured.most_likely, unknown)
+        return labels_with_unknown(self.classes_)[positions], margins
 
-    def _least_excluded(self, scores: np.ndarray) -> np.ndarray:
+    def _least_excluded(self, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
         """Position of the largest p-value that is not excluded; else ``n_classes``."""
-        is_possible = scores >= self._class_thresholds()
+        is_possible = scores >= thresholds
         p_values = np.where(is_possible, class_p_values(*self._calibration, scores), -1)
         # p-values are coarse: of equal ones, the higher score decides.
         is_largest = p_values == p_values.max(axis=1, keepdims=True)
@@ -333,9 +332,10 @@ class OpenWorld(Measuring):
         rows = self._check_new(X)
         measured = self._measure(rows, by_class=True)
         nearest = nearest_classes(measured.class_scores, measured.most_likely)
+        labels, margins = self._judged(measured)
         explanation = Bunch(
-            label=self._answers(measured),
-            margin=self._margins(measured),
+            label=labels,
+            margin=margins,
             p_value=conformal_p_value(self.calibration_scores_, self._scores(measured)),
             evidence=self.evidence_.standardize(measured.raw),
             nearest=labels_with_unknown(self.classes_)[nearest],

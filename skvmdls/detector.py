@@ -24,9 +24,7 @@ from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
-from skvmdls.calibration import (
-    WeightCalibration,
-)
+from skvmdls.calibration import WeightCalibration
 from skvmdls.evidence import Evidence, View, helping_rows
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import check_training_data
@@ -225,7 +223,7 @@ class BaseDetector(
         """
         by_class = self._promises_by_class()
         measured = self._measure(self._check_new(X), by_class=by_class)
-        return self._answers(measured)
+        return self._judged(measured)[0]
 
     @under_ordinary_torch
     def predict_known(self, X: InputLike) -> np.ndarray:
@@ -308,7 +306,7 @@ class BaseDetector(
         warn_of_misuse("decision_function")
         by_class = self._promises_by_class()
         measured = self._measure(self._check_new(X), by_class=by_class)
-        return self._margins(measured)
+        return self._judged(measured)[1]
 
     @under_ordinary_torch
     def class_log_likelihood(self, X: InputLike) -> np.ndarray:

@@ -129,6 +129,13 @@ def test_classes_with_too_few_held_out_points_are_named(of_table):
         )
 
 
+def test_an_explanation_warns_of_too_few_points_once(of_table):
+    detector = changed(of_table, guarantee="class", contamination=0.01)
+    with pytest.warns(UserWarning, match="held-out points") as caught:
+        detector.explain(blobs(3, 2)[0])
+    assert len(caught) == 1
+
+
 @pytest.mark.parametrize("method", ["predict", "decision_function", "prediction_set"])
 def test_a_guarantee_that_is_none_is_refused(of_table, method):
     detector = changed(of_table, guarantee="everyone")
