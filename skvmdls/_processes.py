@@ -6,7 +6,6 @@ process with the joint batch, up to rounding. Without torch.distributed all this
 nothing.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -231,7 +230,7 @@ def shared_out(
         yield from compute(rows)
         return
     computed = compute(rows.take(np.array_split(np.arange(len(rows)), n)[rank()]))
-    for _ in itertools.count():
+    while True:
         of_all: list[Any] = [None] * n
         dist.all_gather_object(of_all, next(computed, None))
         if all(result is None for result in of_all):
