@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import skvmdls
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 
 EXAMPLES = Path(__file__).parents[1]
@@ -181,17 +181,16 @@ def scores_of(place: Path, way: str) -> np.ndarray:
 
 
 def table(found: dict) -> str:
-    lines = [
-        "| X | rows | way | rows a second | with start, s | peak, MiB | differ by |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['X']} | {row['rows']:,} | {row['way']} | {row['rows a second']:,.0f} "
-        f"| {row['with start, s']:.0f} | {row['peak, MiB']:,.0f} "
-        f"| {row['difference, spreads']:.1g} |"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    columns = {
+        "X": "",
+        "rows": ",",
+        "way": "",
+        "rows a second": ",.0f",
+        "with start, s": ".0f",
+        "peak, MiB": ",.0f",
+        "difference, spreads": ".1g",
+    }
+    return laid_out(found["rows"], columns, {"difference, spreads": "differ by"})
 
 
 if __name__ == "__main__":

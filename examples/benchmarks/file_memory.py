@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import skvmdls
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.gaussians import ClassGaussians
 from speed import extra_memory
@@ -89,18 +89,9 @@ def save_and_load(path: Path) -> None:
 
 
 def table(found: dict) -> str:
-    columns = ("file, MiB", "saving, MiB", "loading, MiB")
-    lines = [
-        f"| classes | covariances | {' | '.join(columns)} |",
-        "|---:|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['classes']:,} | {row['covariances']} | "
-        + " | ".join(f"{row[column]:,.0f}" for column in columns)
-        + " |"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    columns = {"classes": ",", "covariances": ""}
+    columns |= dict.fromkeys(("file, MiB", "saving, MiB", "loading, MiB"), ",.0f")
+    return laid_out(found["rows"], columns)
 
 
 if __name__ == "__main__":

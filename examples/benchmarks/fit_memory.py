@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.datasets import image_folder
 
@@ -170,26 +170,27 @@ def folder(place: Path, n: int, make: Callable) -> list[dict[str, Any]]:
 
 
 def table(found: dict) -> str:
-    lines = [
-        "| images | net | X, MiB | beyond X, MiB | CPU s |",
-        "|---:|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['images']:,} | {row['net']} | {row['X, MiB']:,.0f} "
-        f"| {row['own, MiB']:.0f} | {row['CPU s']:.0f} |"
-        for row in found["memory"]
-    ]
-    lines += [
-        "",
-        "| X | images | net | seconds | scores differ by |",
-        "|---|---:|---|---:|---:|",
-    ]
-    lines += [
-        f"| {row['X']} | {row['images']:,} | {row['net']} | {row['s']:.1f} "
-        f"| {row['difference']:.2g} |"
-        for row in found["folder"]
-    ]
-    return "\n".join(lines)
+    memory_columns = {
+        "images": ",",
+        "net": "",
+        "X, MiB": ",.0f",
+        "own, MiB": ".0f",
+        "CPU s": ".0f",
+    }
+    folder_columns = {
+        "X": "",
+        "images": ",",
+        "net": "",
+        "s": ".1f",
+        "difference": ".2g",
+    }
+    titles = {
+        "own, MiB": "beyond X, MiB",
+        "s": "seconds",
+        "difference": "scores differ by",
+    }
+    of_memory = laid_out(found["memory"], memory_columns, titles)
+    return f"{of_memory}\n\n{laid_out(found['folder'], folder_columns, titles)}"
 
 
 if __name__ == "__main__":

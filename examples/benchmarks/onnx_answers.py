@@ -21,7 +21,14 @@ import numpy as np
 import onnxruntime
 import torch
 
-from records import circumstances, parsed_or_shown, rounded, script_parser, write
+from records import (
+    circumstances,
+    laid_out,
+    parsed_or_shown,
+    rounded,
+    script_parser,
+    write,
+)
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
 from skvmdls._onnx_comparison import Expected
 from skvmdls._onnx_file import run, session_of
@@ -120,12 +127,7 @@ def digits(net: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Lay the rows out as a table of Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * 6 + "---|"]
-    for row in found["rows"]:
-        cells = [format(row[name], form) for name, form in COLUMNS.items()]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return laid_out(found["rows"], COLUMNS)
 
 
 if __name__ == "__main__":

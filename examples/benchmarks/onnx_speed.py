@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
 from skvmdls.backbones import BACKBONES
 
@@ -108,12 +108,12 @@ def in_turns(
 
 def table(found: dict[str, Any]) -> str:
     """Lay the costs out as a table of Markdown; the answers are another script's."""
-    names = [name for name in found["rows"][0] if name not in ANSWERS]
-    lines = [f"| {' | '.join(names)} |", "|---|---|" + "---:|" * (len(names) - 2)]
-    for row in found["rows"]:
-        cells = [row[n] if isinstance(row[n], str) else f"{row[n]:.3g}" for n in names]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    columns = {
+        name: "" if isinstance(value, str) else ".3g"
+        for name, value in found["rows"][0].items()
+        if name not in ANSWERS
+    }
+    return laid_out(found["rows"], columns)
 
 
 if __name__ == "__main__":

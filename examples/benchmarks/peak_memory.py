@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import skvmdls
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSDetector
 from speed import extra_memory
 
@@ -68,13 +68,8 @@ def score(folder: Path, n: int) -> None:
 
 
 def table(found: dict) -> str:
-    lines = ["| rows | input, MiB | beyond the input, MiB |", "|---:|---:|---:|"]
-    lines += [
-        f"| {row['rows']:,} | {row['input, MiB']:.0f} "
-        f"| {row['beyond the input, MiB']:.0f} |"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    columns = {"rows": ",", "input, MiB": ".0f", "beyond the input, MiB": ".0f"}
+    return laid_out(found["rows"], columns)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from sklearn.metrics import roc_auc_score
 
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector, training
 from skvmdls._processes import own_share, sum_gradients, summed
 from skvmdls.datasets import load_digits
@@ -161,23 +161,15 @@ def take_own_losses() -> None:
 
 def table(found: dict) -> str:
     columns = {
+        "training": "",
+        "way": "",
         "median difference": ".1g",
         "largest difference": ".1g",
         "AUROC": ".4f",
         "accuracy": ".4f",
         "CPU s": ".1f",
     }
-    lines = [
-        f"| training | fitted in | {' | '.join(columns)} |",
-        f"|---|---|{'---:|' * len(columns)}",
-    ]
-    lines += [
-        f"| {row['training']} | {row['way']} | "
-        + " | ".join(f"{row[name]:{form}}" for name, form in columns.items())
-        + " |"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    return laid_out(found["rows"], columns, {"way": "fitted in"})
 
 
 if __name__ == "__main__":

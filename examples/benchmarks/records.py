@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from skvmdls._fingerprints import code_of
 __all__ = [
     "Record",
     "circumstances",
+    "laid_out",
     "parsed_or_shown",
     "rounded",
     "script_parser",
@@ -227,6 +228,39 @@ def write(found: dict[str, Any], output: Path | None) -> None:
     """
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def laid_out(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    titles: Mapping[str, str] | None = None,
+) -> str:
+    """Lay rows out as a table of Markdown, words to the left and numbers to the right.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+    columns : dict of str to str
+        The format of each column, by its name in the rows; empty for words.
+    titles : dict of str to str, optional
+        What stands above a column, where that is not its name.
+
+    Returns
+    -------
+    table : str
+
+    Examples
+    --------
+    >>> print(laid_out([{"net": "mlp", "s": 0.25}], {"net": "", "s": ".1f"}))
+    | net | s |
+    |---|---:|
+    | mlp | 0.2 |
+    """
+    heads = [(titles or {}).get(name, name) for name in columns]
+    sides = ["---:" if form else "---" for form in columns.values()]
+    cells = [[format(row[n], form) for n, form in columns.items()] for row in rows]
+    lines = [f"| {' | '.join(line)} |" for line in (heads, *cells)]
+    return "\n".join([lines[0], f"|{'|'.join(sides)}|", *lines[1:]])
 
 
 def _json(content: dict[str, dict[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from torch import nn
 
 import skvmdls
 from fit_memory import watched
-from records import circumstances, parsed_or_shown, script_parser, write
+from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 
 N_FEATURES = 32
@@ -87,6 +87,9 @@ def mebibytes(net: nn.Module) -> float:
 
 def table(found: dict) -> str:
     columns = {
+        "classes": ",",
+        "rows": ",",
+        "covariances": "",
         "fit, CPU s": ".0f",
         "beyond X, MiB": ",.0f",
         "net, MiB": ".2f",
@@ -94,17 +97,7 @@ def table(found: dict) -> str:
         "file, MiB": ",.1f",
         "rows scored a second": ",.0f",
     }
-    lines = [
-        f"| classes | rows | covariances | {' | '.join(columns)} |",
-        f"|---:|---:|---|{'---:|' * len(columns)}",
-    ]
-    lines += [
-        f"| {row['classes']:,} | {row['rows']:,} | {row['covariances']} | "
-        + " | ".join(f"{row[name]:{form}}" for name, form in columns.items())
-        + " |"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    return laid_out(found["rows"], columns)
 
 
 if __name__ == "__main__":

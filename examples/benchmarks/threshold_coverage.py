@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from records import script_parser, write
+from records import laid_out, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.calibration import conformal_threshold
 from skvmdls.datasets import load_digits, load_mnist
@@ -90,14 +90,8 @@ def coverage(
 def table(rows: list[dict[str, float]]) -> str:
     """Set out the rows in Markdown."""
     names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---:|" * len(names)]
-    for row in rows:
-        cells = [
-            f"{row[name]:g}" if name in names[:2] else f"{row[name]:.4f}"
-            for name in names
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns = {name: "g" if name in names[:2] else ".4f" for name in names}
+    return laid_out(rows, columns)
 
 
 if __name__ == "__main__":
