@@ -65,6 +65,13 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         assert all(0 <= r[name] <= 1 for r in runs)
 
 
+def test_what_the_gallery_asks_about_was_rejected():
+    printed = run_here(EXAMPLES / "why_rejected.py")
+    answers = [line for line in printed.splitlines() if line.startswith("answers:")]
+    assert answers == ["answers: [ 0 -1]", "answers: [ 1 -1]"]
+    assert printed.splitlines()[1].startswith("magnesium")
+
+
 @pytest.mark.parametrize(
     ("page", "script"),
     [
