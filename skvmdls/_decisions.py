@@ -12,10 +12,11 @@ __all__ = ["ByClass", "KnownClasses", "Measured"]
 
 # How much the parts count beside the head in choosing the class; see docs/recipe.md.
 PARTS_IN_LABEL = 0.5
-# The parts that speak of classes that the net was not trained on: the later ones have
-# drawn together what did not matter to the others. And by how much, in usual ranges,
-# they have to explain a point better under such a class. See docs/recipe.md.
-SPEAKING, MARGIN = (INPUT, "t2", "t3", JOINT), 1 / 6
+# The parts that speak of classes that the net was not trained on, and how much each
+# counts: the later ones have drawn together what did not matter to the others. And by
+# how much, in usual ranges, they have to explain a point better under such a class. See
+# docs/recipe.md.
+SPEAKING, MARGIN = {INPUT: 1.0, "t2": 0.5, "t3": 1.0, JOINT: 1.0}, 1 / 6
 
 
 def _nothing() -> np.ndarray:
@@ -65,7 +66,7 @@ class KnownClasses:
 
     The classes of `fit` share a net that tells them apart, and each part of the
     evidence is that of the class that explains it best. A class that was added later is
-    unknown to the net: of such a one only some parts speak (`speaks`), and the others
+    unknown to the net: of such a one only some parts speak (`shares`), and the others
     go along with these, but for the logit, which counts as typical. A point scores as
     with whichever explains it best; it is given to an added class if the parts that
     speak say so by a :data:`MARGIN`.
@@ -107,18 +108,19 @@ class KnownClasses:
         return np.where(self.positions >= 0, logits[:, self.positions], typical)
 
     @property
-    def speaks(self) -> np.ndarray:
-        """Mask (n_parts,) of the parts that speak of added classes."""
+    def shares(self) -> np.ndarray:
+        """Shares (n_parts,) of the parts in what is said of added classes, sum one."""
         assert self.evidence is not None
-        names = np.array(self.evidence.names)
-        some = np.isin(names, SPEAKING)
-        return some if some.any() else names != LOGIT
+        names = self.evidence.names
+        shares = np.array([SPEAKING.get(name, 0.0) for name in names])
+        if not shares.any():
+            shares = self.evidence.weights * (np.array(names) != LOGIT)
+        return shares / shares.sum()
 
     def _said_by_some(self, raw: np.ndarray) -> np.ndarray:
-        """Mean (...) of what the parts say that speak of added classes, in its unit."""
+        """Mean (...) of what the parts say that speak of added classes, in spreads."""
         assert self.evidence is not None
-        weights = self.evidence.weights * self.speaks
-        return self.evidence.standardize(raw) @ weights / weights.sum()
+        return self.evidence.in_spreads(raw) @ self.shares
 
     def score(
         self, raw: np.ndarray, log_likelihood: np.ndarray, weight: np.ndarray
@@ -167,7 +169,7 @@ class KnownClasses:
         """Let the parts of `raw` that are silent of added classes go along there."""
         assert self.evidence is not None
         is_logit = np.isin(self.evidence.names, [LOGIT])
-        raw, silent = raw.copy(), np.flatnonzero(~self.speaks & ~is_logit)
+        raw, silent = raw.copy(), np.flatnonzero((self.shares == 0) & ~is_logit)
         said = self._said_by_some(raw[:, self.added])[..., None]
         typical, spread = self.evidence.typical[silent], self.evidence.spread[silent]
         raw[np.ix_(np.arange(len(raw)), self.added, silent)] = typical + said * spread

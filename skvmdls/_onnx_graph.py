@@ -186,6 +186,7 @@ class _Decision(nn.Module):
     typical: Tensor
     spread: Tensor
     weights: Tensor
+    bend: Tensor
     typical_logit: Tensor
     threshold: Tensor
     shift: Tensor
@@ -198,6 +199,7 @@ class _Decision(nn.Module):
         view, known, evidence = detector.view_, detector._known, detector.evidence_
         self.names, self.blocks = view.names, tuple(view.blocks)
         self.is_product = known.product is not None
+        self.has_bend = "bend" in evidence.state_dict()
         numbers = {
             "typical_logit": evidence.typical_logit,
             "threshold": detector.offset_,
@@ -244,7 +246,7 @@ class _Decision(nn.Module):
         else:
             by_column = None if weight is None else weight[:, None]
             label = self.by_class(self.score(raw, likelihood, by_column))
-        evidence = (best - self.typical) / self.spread
+        evidence = self.standardized(best)
         return Answers(label, score, self.p_value(score), evidence, likelihood)
 
     def score(
@@ -252,7 +254,7 @@ class _Decision(nn.Module):
     ) -> Tensor:
         """Score raw evidence (n, ..., n_parts) and what goes along with it."""
         if not self.is_product:
-            return ((raw - self.typical) / self.spread) @ self.weights
+            return self.standardized(raw) @ self.weights
         assert weight is not None
         relative = weight / self.largest_weight
         shortfall = log_likelihood - self.shift
@@ -267,8 +269,17 @@ class _Decision(nn.Module):
         n = len(self.blocks)
         if not n:
             return logits
-        standardized = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
-        return logits + PARTS_IN_LABEL * (standardized @ self.weights[:n])
+        parts = self.standardized(raw)[..., :n] @ self.weights[:n]
+        return logits + PARTS_IN_LABEL * parts
+
+    def standardized(self, raw: Tensor) -> Tensor:
+        """Bring raw evidence (..., n_parts) to the common unit."""
+        scores = (raw - self.typical) / self.spread
+        if not self.has_bend:
+            return scores
+        beyond = (self.bend - scores).clamp_min(0)
+        logarithm = (1 - beyond / self.bend).log()
+        return torch.maximum(scores, self.bend) + self.bend * logarithm
 
 
 class _Added(nn.Module):
@@ -290,15 +301,14 @@ class _Added(nn.Module):
         super().__init__()
         assert known.evidence is not None
         names = np.array(known.evidence.names)
-        silent = ~known.speaks & (names != LOGIT)
-        weights = known.evidence.weights * known.speaks
+        silent = (known.shares == 0) & (names != LOGIT)
         constants = {
             "fitted": known.fitted,
             "added": known.added,
             "is_silent": (known.positions < 0)[:, None] & silent,
             "typical": known.evidence.typical,
             "spread": known.evidence.spread,
-            "shares": weights / weights.sum(),
+            "shares": known.shares,
             "margin": np.array(MARGIN),
         }
         for name, array in constants.items():

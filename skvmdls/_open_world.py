@@ -319,9 +319,10 @@ class OpenWorld(Measuring):
                 are no more classes.
             contributions : ndarray of shape (n, n_features)
                 For tables with the part ``"x"``: which columns made the row strange, in
-                nats, the most negative ones most. They sum to the part's raw score less
-                its typical value, which is that column of `evidence` times
-                ``evidence_.spread`` (see
+                nats, the most negative ones most. They sum to the part's score less its
+                typical value, which is that column of `evidence` times
+                ``evidence_.spread``; far out, where the scale of `evidence` is
+                logarithmic, they shrink alike (see
                 :func:`skvmdls.explanation.column_contributions`).
             residual_map : ndarray of shape (n, height, width)
                 For images: how far each place is from a reconstruction by the mean
@@ -350,6 +351,11 @@ class OpenWorld(Measuring):
     def _column_contributions(self, X: Rows, measured: Measured) -> np.ndarray:
         part = self.evidence_.names.index(INPUT)
         excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
+        in_spreads = self.evidence_.in_spreads(measured.raw)[:, part]
+        scores = self.evidence_.standardize(measured.raw)[:, part]
+        kept = np.divide(
+            scores, in_spreads, out=np.ones_like(scores), where=in_spreads < 0
+        )
         winners = torch.from_numpy(measured.winners[:, part])
         found = []
         for rows, x in self._batches_at(X):
@@ -357,7 +363,7 @@ class OpenWorld(Measuring):
                 self.gaussians_[INPUT], x, winners[rows].to(x.device), excess[rows]
             )
             found.append(of_batch.cpu().numpy())
-        return np.concatenate(found)
+        return np.concatenate(found) * kept[:, None]
 
     def _residual_map(self, X: Rows, classes: np.ndarray) -> np.ndarray:
         found = [

@@ -25,7 +25,7 @@ from skvmdls._validation import plain
 from skvmdls._workshop import Workshop
 from skvmdls.backbones import BackboneFactory
 from skvmdls.calibration import WeightCalibration
-from skvmdls.evidence import Evidence, View, helping_rows
+from skvmdls.evidence import Evidence, View, helping_rows, part_weights
 from skvmdls.gaussians import check_covariance_estimator
 from skvmdls.inputs import check_training_data
 from skvmdls.metrics import open_set_f1
@@ -168,7 +168,9 @@ class BaseDetector(
         raw_of_training = (
             None if helping is None else self._measure(X.take(helping)).raw
         )
-        self.evidence_ = Evidence.fit(self.view_.names, measured.raw, raw_of_training)
+        names = self.view_.names
+        weights = part_weights(names, is_table=len(self.input_shape_) == 1)
+        self.evidence_ = Evidence.fit(names, measured.raw, weights, raw_of_training)
         if getattr(self, "weighting", None) == "paper":
             self.weight_calibration_ = WeightCalibration.fit(
                 measured.log_likelihood, measured.weight
@@ -280,9 +282,10 @@ class BaseDetector(
         -------
         evidence : ndarray of shape (n, n_parts), float64
             Columns as in ``evidence_names_``: 0 at the median of held-out known points,
-            -1 at the end of their usual range (exceeded downwards by 5 % of them).
-            Their sum, weighted by ``evidence_.weights``, is :meth:`score_samples`
-            (but for ``weighting="paper"``).
+            -1 at the end of their usual range (exceeded downwards by 5 % of them); from
+            -4 down the scale is logarithmic. Their sum, weighted by
+            ``evidence_.weights``, is :meth:`score_samples` (but for
+            ``weighting="paper"``).
         """
         measured = self._measure(self._check_new(X))
         return self.evidence_.standardize(measured.raw)

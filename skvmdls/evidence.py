@@ -5,7 +5,8 @@ it; the classification head's largest logit; or what the autoencoder could not
 reconstruct. Their raw scores differ in unit and spread by orders of magnitude, so that
 in one joint Gaussian the largest and sharpest decide. Held-out known points that do not
 set the threshold bring them to one unit: 0 is a known point's median, -1 the end of the
-usual range below it. Then they can be added.
+usual range below it. Far below, the unit becomes a logarithm, so that no part outvotes
+all others. Then they can be added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,13 @@ JOINT = "ensemble"
 
 # Share of known points that lies below a part's usual range.
 TAIL = 0.05
+# From here down, standardised scores grow as logarithms do.
+BEND = -4.0
 # The first stages, and what is reconstructed there, see little of what tells similar
-# classes apart, and mu says again what g says: each counts half. See docs/recipe.md.
-HALF = ("t1", "t2", "mu", RESIDUAL)
+# classes apart, and mu says again what g says; of images the head sees most of it. What
+# is not named here counts once. See docs/recipe.md.
+TABLE_WEIGHTS = {"t1": 0.5, "t2": 0.5, "mu": 0.5, RESIDUAL: 0.5}
+IMAGE_WEIGHTS = {"t1": 0.25, "t2": 0.25, "mu": 0.25, RESIDUAL: 0.25, LOGIT: 2.0}
 
 # With fewer held-out points, training points help to tell the usual range, together
 # worth PRIOR_POINTS of them.
@@ -182,9 +187,16 @@ class View:
         return view
 
 
-def part_weights(names: Sequence[str]) -> np.ndarray:
-    """How much each part counts in the sum, shape (n_parts,)."""
-    return np.array([0.5 if name in HALF else 1.0 for name in names])
+def part_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
+    """How much each part counts in the sum, shape (n_parts,).
+
+    Examples
+    --------
+    >>> part_weights(("t1", "g", "logit"), is_table=False).tolist()
+    [0.25, 1.0, 2.0]
+    """
+    weights = TABLE_WEIGHTS if is_table else IMAGE_WEIGHTS
+    return np.array([weights.get(name, 1.0) for name in names])
 
 
 def unit_and_length(features: Tensor) -> Tensor:
@@ -220,6 +232,26 @@ def residual_features(first_map: Tensor, reconstructed: Tensor) -> Tensor:
     return torch.cat([mean, size.clamp_min(SMALLEST_LENGTH).log()], dim=1)
 
 
+def bent(scores: np.ndarray, bend: float) -> np.ndarray:
+    """Let scores below `bend` (negative) grow as logarithms do, without a step or kink.
+
+    Known points in the tail of one part, a column of a table that is all but constant,
+    would outvote all other parts; what is so far out is unusual, however far.
+
+    Examples
+    --------
+    >>> bent(np.array([1.0, -4.0, -5.0, -50_000.0]), -4.0).round(2)
+    array([  1.  ,  -4.  ,  -4.89, -41.73])
+    """
+    if not np.isfinite(bend):
+        return scores
+    beyond = np.maximum(bend - scores, 0)
+    return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
+
+
+BY_PART = ("typical", "spread", "weights")
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Constants that bring the parts' raw scores to one unit, and their weights.
@@ -234,25 +266,31 @@ class Evidence:
         From there down to the end of the usual range; positive.
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
+    bend : float, default=-4.0
+        Standardised score below which a part's shortfall counts as its logarithm;
+        minus infinity in files of versions that had no such bend.
 
     Examples
     --------
     >>> raw = np.arange(21.0)[:, None] * [1.0, 100.0]
-    >>> evidence = Evidence.fit(("g", "logit"), raw)
-    >>> evidence.standardize(np.array([[10.0, 100.0]])).round(2)
-    array([[ 0., -1.]])
+    >>> evidence = Evidence.fit(("g", "logit"), raw, np.array([1.0, 2.0]))
+    >>> evidence.standardize(np.array([[10.0, 100.0], [-80.0, -80.0]])).round(2)
+    array([[ 0.  , -1.  ],
+           [-7.24, -1.2 ]])
     """
 
     names: tuple[str, ...]
     typical: np.ndarray
     spread: np.ndarray
     weights: np.ndarray
+    bend: float = BEND
 
     @classmethod
     def fit(
         cls,
         names: Sequence[str],
         raw: np.ndarray,
+        weights: np.ndarray,
         raw_of_training: np.ndarray | None = None,
     ) -> "Evidence":
         """Take the constants from raw scores (n, n_parts) of held-out known points.
@@ -265,38 +303,48 @@ class Evidence:
         if raw_of_training is not None:
             share = len(raw) / (len(raw) + PRIOR_POINTS)
             spread = spread**share * _range_below(raw_of_training) ** (1 - share)
-        return cls(tuple(names), np.median(raw, axis=0), spread, part_weights(names))
+        return cls(tuple(names), np.median(raw, axis=0), spread, weights)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Hand out the constants, each (n_parts,), for :meth:`from_state`."""
-        return {name: getattr(self, name) for name in ("typical", "spread", "weights")}
+        """Hand out the constants, (n_parts,) but for the bend, for `from_state`."""
+        arrays = {name: getattr(self, name) for name in BY_PART}
+        has_bend = np.isfinite(self.bend)
+        return arrays | ({"bend": np.array([self.bend])} if has_bend else {})
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> "Evidence":
         """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
-        arrays = {
-            name: stored_array(state, name, 1, of="evidence")
-            for name in ("typical", "spread", "weights")
-        }
+        arrays = {name: stored_array(state, name, 1, of="evidence") for name in BY_PART}
         for name, array in arrays.items():
             check_shape(f"evidence.{name}", array.shape, (len(names),))
         if arrays["spread"].min() <= 0:
             raise ValueError("evidence.spread must be positive")
-        return cls(tuple(names), **arrays)
+        if "bend" not in state:
+            return cls(tuple(names), **arrays, bend=-np.inf)
+        bend = stored_array(state, "bend", 1, of="evidence")
+        check_shape("evidence.bend", bend.shape, (1,))
+        if bend[0] >= 0:
+            raise ValueError("evidence.bend must be negative")
+        return cls(tuple(names), **arrays, bend=float(bend[0]))
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores (..., n_parts) to the common unit.
 
-        0 is at the known points' median, -1 at the end of their usual range.
+        0 is at the known points' median, -1 at the end of their usual range; below
+        `bend`, by ``b``, what is beyond it counts ``b * log(1 + beyond / b)``.
         """
+        return bent(self.in_spreads(raw), self.bend)
+
+    def in_spreads(self, raw: np.ndarray) -> np.ndarray:
+        """Raw scores (..., n_parts) as multiples of the spread, however far."""
         return (raw - self.typical) / self.spread
 
     def first(self, n: int) -> "Evidence":
         """Of the first `n` parts alone."""
         constants = (self.typical[:n], self.spread[:n], self.weights[:n])
-        return Evidence(self.names[:n], *constants)
+        return Evidence(self.names[:n], *constants, self.bend)
 
     @property
     def typical_logit(self) -> float:

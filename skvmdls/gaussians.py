@@ -19,8 +19,9 @@ from skvmdls._states import check_shape, stored_array
 
 __all__ = ["ClassGaussians"]
 
-# Below this share of what is usual, a feature's spread is taken to be rounding.
-SMALLEST_RELATIVE_SCALE = 1e-3
+# A feature that hardly ever moves within its class would outvote all others as soon as
+# a known point moves it: spreads are taken to be no less than this share of the usual.
+SMALLEST_RELATIVE_SCALE = 0.1
 # Two points lie on a line, along which no shrinkage can tell noise from spread.
 SMALLEST_CLASS = 3
 
@@ -527,7 +528,8 @@ def _deviations(
     is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
     borrowers["too few points"] |= set(np.flatnonzero(is_small))
     # A channel that is dead within a class must not make the density infinite.
-    smallest = SMALLEST_RELATIVE_SCALE * pooled
+    usual = np.sqrt(np.square(pooled).mean())
+    smallest = SMALLEST_RELATIVE_SCALE * np.maximum(pooled, usual)
     return [
         pooled
         if small

@@ -12,6 +12,7 @@ from skvmdls.evidence import (
     RESIDUAL,
     Evidence,
     View,
+    bent,
     part_weights,
     residual_features,
     resolve_features,
@@ -213,6 +214,7 @@ def test_what_cancels_out_over_the_places_is_seen_and_perfection_is_finite():
 
 
 NAMES = ("t1", "g", "logit")
+WEIGHTS = np.array([0.5, 1.0, 2.0])
 
 
 def raw_scores(n, seed=0):
@@ -222,7 +224,7 @@ def raw_scores(n, seed=0):
 
 def fitted(n=400, n_training=None, change=lambda raw: raw):
     training = None if n_training is None else change(raw_scores(n_training, 1) * 0.9)
-    return Evidence.fit(NAMES, change(raw_scores(n)), training)
+    return Evidence.fit(NAMES, change(raw_scores(n)), WEIGHTS, training)
 
 
 @pytest.mark.parametrize("n", [1, 2, 20, 401])
@@ -247,10 +249,10 @@ def test_minus_one_is_what_a_twentieth_falls_below():
 
 def test_few_points_lean_on_training_points_and_many_do_not():
     training = raw_scores(3000, 1) * 0.5 + 0.5 * np.median(raw_scores(3000), axis=0)
-    there = Evidence.fit(NAMES, training).spread
+    there = Evidence.fit(NAMES, training, WEIGHTS).spread
     for n, weight in ((5, 0.2), (20, 0.5), (2000, 0.99)):
         held_out = fitted(n).spread
-        mixed = Evidence.fit(NAMES, raw_scores(n), training)
+        mixed = Evidence.fit(NAMES, raw_scores(n), WEIGHTS, training)
         expected = held_out**weight * there ** (1 - weight)
         np.testing.assert_allclose(mixed.spread, expected, rtol=0.01)
         np.testing.assert_array_equal(mixed.typical, fitted(n).typical)
@@ -273,7 +275,6 @@ def test_the_unit_of_a_raw_score_does_not_matter(n_training):
 
 def test_the_total_is_the_weighted_sum():
     evidence, points = fitted(), raw_scores(9, 3)
-    assert evidence.weights.tolist() == [0.5, 1, 1]
     expected = [
         sum(
             weight * (score - typical) / spread
@@ -296,12 +297,44 @@ def test_parts_that_are_always_the_same_stay_finite(level, n_training):
     assert level == 1e30 or np.all(standard[1] < -0.99)
 
 
-def test_each_part_counts_and_early_ones_by_half():
-    weights = dict(zip(ALL, part_weights(ALL), strict=True))
-    half = {name for name, weight in weights.items() if weight == 0.5}
-    assert half == {"t1", "t2", "mu"}
-    assert set(weights.values()) == {0.5, 1.0}
-    assert part_weights([RESIDUAL, JOINT]).tolist() == [0.5, 1.0]
+@pytest.mark.parametrize(
+    ("is_table", "early", "logit"), [(True, 0.5, 1.0), (False, 0.25, 2.0)]
+)
+def test_each_part_counts_and_early_ones_for_less(is_table, early, logit):
+    weights = dict(zip(ALL, part_weights(ALL, is_table=is_table), strict=True))
+    expected = dict.fromkeys(ALL, 1.0) | dict.fromkeys(("t1", "t2", "mu"), early)
+    assert weights == expected | {"logit": logit}
+    rest = part_weights([RESIDUAL, JOINT], is_table=is_table)
+    assert rest.tolist() == [early, 1.0]
+
+
+@pytest.mark.parametrize("bend", [-1.0, -4.0, -9.5])
+def test_far_below_a_score_grows_as_its_logarithm_does(bend):
+    scores = np.array([3.0, 0.0, bend, 2 * bend, 11 * bend, -1e300])
+    found = bent(scores, bend)
+    by_hand = [
+        score
+        if score >= bend
+        else bend - abs(bend) * math.log(1 + (bend - score) / abs(bend))
+        for score in scores
+    ]
+    np.testing.assert_allclose(found, by_hand)
+    assert np.all(np.diff(found) < 0)
+    close = bent(np.array([bend + 1e-6, bend - 1e-6]), bend)
+    np.testing.assert_allclose(close, [bend + 1e-6, bend - 1e-6], atol=1e-9)
+
+
+def test_without_a_bend_the_scale_is_even():
+    scores = np.array([3.0, -5.0, -1e300])
+    np.testing.assert_array_equal(bent(scores, -np.inf), scores)
+
+
+def test_one_part_does_not_outvote_all_others():
+    evidence = fitted()
+    one, all_parts = np.full((2, 3), evidence.typical)
+    one[0] -= 1e5 * evidence.spread[0]
+    all_parts -= 40 * evidence.spread
+    assert evidence.total(all_parts) < evidence.total(one) < -10
 
 
 def test_evidence_comes_back_from_its_state():
@@ -312,6 +345,14 @@ def test_evidence_comes_back_from_its_state():
     assert again.names == NAMES
 
 
+def test_evidence_of_files_without_a_bend_has_an_even_scale():
+    state = fitted().state_dict()
+    del state["bend"]
+    old, far = Evidence.from_state(state, NAMES), np.full((1, 3), -1e6)
+    np.testing.assert_array_equal(old.standardize(far), fitted().in_spreads(far))
+    assert old.state_dict().keys() == state.keys()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -320,6 +361,8 @@ def test_evidence_comes_back_from_its_state():
         ({"weights": np.ones((3, 1))}, "evidence.weights is an array of float64 and s"),
         ({"weights": np.ones(3, np.float32)}, "an array of float32"),
         ({"typical": np.full(3, np.nan)}, "typical holds numbers that are not finite"),
+        ({"bend": np.array([0.0])}, "evidence.bend must be negative"),
+        ({"bend": np.full(3, -4.0)}, r"evidence.bend has shape \(3,\), expected \(1,"),
     ],
     ids=str,
 )

@@ -165,11 +165,22 @@ def test_float32_features_are_scored_in_float64_and_batches_do_not_matter(
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
 def test_the_units_of_a_feature_do_not_matter(covariance_type):
-    units = np.array([1e-3, 1.0, 7.0, 100.0, 1e3]) ** 0.5
+    units = np.array([0.3, 1.0, 1.5, 2.0, 0.7])
     plain = fitted(CLASSES, covariance_type).log_likelihood(torch.from_numpy(POINTS))
     scaled = fitted([units * X for X in CLASSES], covariance_type)
     found = scaled.log_likelihood(torch.from_numpy(units * POINTS))
     torch.testing.assert_close(found + np.log(units).sum(), plain)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
+def test_a_feature_that_hardly_moves_does_not_outvote_the_others(covariance_type):
+    """A known point that moved it once scored -51,333 in one part."""
+    still = [X * np.array([1, 1, 1, 1, 1e-6]) for X in CLASSES]
+    gaussians = fitted(still, covariance_type)
+    moved = still[0].mean(axis=0) + np.array([0, 0, 0, 0, still[0][:, 0].std()])
+    points = torch.from_numpy(np.stack([still[0].mean(axis=0), moved]))
+    usual, other = gaussians.log_likelihood(points)[:, 0]
+    assert 0 < usual - other < 500
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])

@@ -261,7 +261,7 @@ def test_a_larger_weight_never_raises_a_held_out_score(
 def test_evidence_of_any_raw_scores_is_finite_and_keeps_their_order(
     raw, training, points
 ):
-    evidence = Evidence.fit(("x", "g"), raw, training)
+    evidence = Evidence.fit(("x", "g"), raw, np.ones(2), training)
     standard = evidence.standardize(points)
     assert np.isfinite(standard).all()
     assert np.isfinite(evidence.total(points)).all()

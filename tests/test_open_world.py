@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 import skvmdls
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration import class_p_values, class_thresholds, discoveries
+from skvmdls.evidence import bent
 
 # ------------------------------------------------------------ promises by class
 
@@ -97,7 +98,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
         else:
             block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
-        expected += weight * (raw - typical) / spread
+        expected += weight * bent((raw - typical) / spread, evidence.bend)
     np.testing.assert_allclose(measured.class_scores, expected, rtol=1e-9)
 
 
@@ -266,15 +267,15 @@ def test_evidence_still_sums_to_the_score(of_table):
     # The net's late parts know nothing of a new class, and go along with the others.
     is_new = detector._measure(X, by_class=True).winners[:, 0] > 2
     speaks = np.isin(detector.evidence_names_, ["x", "t2", "t3"])
-    said = np.average(
-        evidence[:, speaks], axis=1, weights=detector.evidence_.weights[speaks]
-    )
+    in_spreads = detector.evidence_.in_spreads(detector._measure(X).raw)
+    said = np.average(in_spreads[:, speaks], axis=1, weights=[1, 0.5, 1])
     assert 35 <= is_new.sum() <= 45
     logit = detector.evidence_names_.index("logit")
     assert (evidence[is_new, logit] == 0).all()
     speaks[logit] = True
     np.testing.assert_allclose(
-        evidence[is_new][:, ~speaks], np.repeat(said[is_new, None], 4, axis=1)
+        evidence[is_new][:, ~speaks],
+        bent(np.repeat(said[is_new, None], 4, axis=1), detector.evidence_.bend),
     )
     explanation = detector.explain(X)
     part = detector.evidence_names_.index("x")
