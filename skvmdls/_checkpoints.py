@@ -10,12 +10,13 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from skvmdls._files import write_atomically
 from skvmdls._fingerprints import what_decides
@@ -32,10 +33,12 @@ CONTENT = {"ingredients", "seed", "stages"}
 class Stage:
     """One stage of a fit, not kept: it starts anew, and `keep` does nothing.
 
-    Attribute `state` is what an interrupted fit kept last, or None.
+    Attribute `state` is what an interrupted fit kept last, or None; `epochs` goes
+    through the epochs of a bar, and may tell others of them.
     """
 
     state: State | None = None
+    epochs: Callable[[tqdm], Iterable[int]] = staticmethod(iter)
 
     def keep(self, state: State) -> None:
         """Replace what is kept: tensors, numbers, strings, and containers of these."""

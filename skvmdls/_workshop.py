@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skvmdls._caching import remembered, remembered_training
+from skvmdls._callbacks import Telling
 from skvmdls._checkpoints import Checkpoint, Stage
 from skvmdls._devices import resolve_device
 from skvmdls._parameters import decisive
@@ -35,9 +37,10 @@ class Workshop:
     checkpoint: Checkpoint
     random_state: np.random.RandomState
     device: torch.device
+    telling: Telling
 
     @classmethod
-    def of(cls, detector: Any, **data: Any) -> Self:
+    def of(cls, detector: Any, telling: Telling, **data: Any) -> Self:
         """Open what a detector's parameters name, for a fit of this data."""
         if detector.memory is not None and n_processes() > 1:
             raise ValueError(
@@ -50,7 +53,7 @@ class Workshop:
         checkpoint = Checkpoint(detector.checkpoint, ingredients)
         seed = checkpoint.seed(detector.random_state)
         random_state = from_first(lambda: check_random_state(seed))
-        return cls(detector.memory, checkpoint, random_state, device)
+        return cls(detector.memory, checkpoint, random_state, device, telling)
 
     def trained(
         self,
@@ -65,6 +68,7 @@ class Workshop:
         """
         seed = self.random_state.randint(np.iinfo(np.int32).max)
         stage = self.checkpoint.stage(step)
+        stage.epochs = partial(self.telling.epochs, step)
         with seeded(seed, self.device):
             net = build()
             same_weights(net)

@@ -12,6 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skvmdls._callbacks import Telling
 from skvmdls._fitting import learn
 from skvmdls._groups import group_ids
 from skvmdls._misuse import warn_of_misuse
@@ -19,7 +20,12 @@ from skvmdls._open_world import OpenWorld
 from skvmdls._parameters import DetectorParameters, parameter, with_parameters
 from skvmdls._processes import loss_explained
 from skvmdls._rows import InputLike, Rows
-from skvmdls._sklearn import Interval, StrOptions
+from skvmdls._sklearn import (
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    with_callbacks,
+)
 from skvmdls._torch_state import under_ordinary_torch
 from skvmdls._validation import plain
 from skvmdls._workshop import Workshop
@@ -36,7 +42,12 @@ DOCUMENTATION = "https://skvmdls.readthedocs.io/en/stable/"
 
 
 class BaseDetector(
-    OpenWorld, DetectorParameters, TransformerMixin, OutlierMixin, BaseEstimator
+    CallbackSupportMixin,
+    OpenWorld,
+    DetectorParameters,
+    TransformerMixin,
+    OutlierMixin,
+    BaseEstimator,
 ):
     """What both detectors are: all but the autoencoder.
 
@@ -95,6 +106,7 @@ class BaseDetector(
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
 
+    @with_callbacks
     @under_ordinary_torch
     def fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
@@ -134,14 +146,22 @@ class BaseDetector(
             If a batch is too large for the device.
         """
         warn_of_misuse("fit")
+        telling = Telling.of_fit(self)
         attempt = object.__new__(type(self))
         given = {n: value for n, value in vars(self).items() if not _is_fitted(n)}
         attempt.__dict__.update({name: plain(value) for name, value in given.items()})
-        attempt._fit(X, y, groups)
+        attempt._fit(X, y, groups, telling)
         self.__dict__ = attempt.__dict__ | given
+        telling.end(X=X, y=y, reconstruction_attributes=lambda: _learned(self))
         return self
 
-    def _fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None) -> None:
+    def _fit(
+        self,
+        X: InputLike,
+        y: ArrayLike,
+        groups: ArrayLike | None,
+        telling: Telling,
+    ) -> None:
         self._validate_params()
         check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         rows, self.classes_, labels = check_training_data(self, X, y)
@@ -150,7 +170,8 @@ class BaseDetector(
         together = group_ids(rows, groups)
         y = self.classes_[labels]
         with loss_explained():
-            workshop = Workshop.of(self, X=rows.content, y=y, groups=together)
+            data = {"X": rows.content, "y": y, "groups": together}
+            workshop = Workshop.of(self, telling, **data)
             learned_by_name = learn(self, rows, labels, together, workshop)._asdict()
         for name, learned in learned_by_name.items():
             if learned is not None:
@@ -535,6 +556,10 @@ width), float64
             autoencoder has not learned to reconstruct.
         """
         return self._measure(self._check_new(X)).weight
+
+
+def _learned(detector: BaseDetector) -> dict[str, Any]:
+    return {n: value for n, value in vars(detector).items() if _is_fitted(n)}
 
 
 def _is_fitted(attribute: str) -> bool:

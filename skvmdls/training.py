@@ -177,7 +177,7 @@ def train_network(
         joint_batch_norm(network),
         bar as progress,
     ):
-        for epoch in progress:
+        for epoch in run.stage.epochs(progress):
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
             kl_weight = plan.kl_weight if kl_is_on else 0.0
@@ -226,7 +226,7 @@ def train_autoencoder(
         joint_batch_norm(autoencoder),
         bar as progress,
     ):
-        for epoch in progress:
+        for epoch in run.stage.epochs(progress):
             order = torch.randperm(len(inputs), generator=generator)
             averages = _Averages()
             own_draws(seed, epoch)
