@@ -162,8 +162,9 @@ class KnownClasses:
             return found.log_likelihood
         if self.evidence is None or not n_blocks:
             return found.logits
-        parts = self.evidence.first(n_blocks).total(found.raw[..., :n_blocks])
-        return found.logits + PARTS_IN_LABEL * parts
+        parts = self.evidence.in_spreads(found.raw[..., :n_blocks])
+        weights = self.evidence.weights[:n_blocks]
+        return found.logits + PARTS_IN_LABEL * (parts @ weights)
 
     def _with_silent_parts(self, raw: np.ndarray) -> np.ndarray:
         """Let the parts of `raw` that are silent of added classes go along there."""

@@ -186,6 +186,7 @@ class _Decision(nn.Module):
     typical: Tensor
     spread: Tensor
     weights: Tensor
+    highest: Tensor
     bend: Tensor
     typical_logit: Tensor
     threshold: Tensor
@@ -199,15 +200,20 @@ class _Decision(nn.Module):
         view, known, evidence = detector.view_, detector._known, detector.evidence_
         self.names, self.blocks = view.names, tuple(view.blocks)
         self.is_product = known.product is not None
-        self.has_bend = "bend" in evidence.state_dict()
+        self.is_bent = evidence.is_bent
         numbers = {
+            "typical": evidence.typical,
+            "spread": evidence.spread,
+            "weights": evidence.weights,
+            "highest": evidence.highest,
+            "bend": evidence.bend,
             "typical_logit": evidence.typical_logit,
             "threshold": detector.offset_,
             "shift": known.product.shift if known.product else 0.0,
             "largest_weight": known.product.scale if known.product else 1.0,
         }
         # As tensors: the exporter rounds a number of Python's to float32.
-        for name, number in {**evidence.state_dict(), **numbers}.items():
+        for name, number in numbers.items():
             self.register_buffer(name, torch.as_tensor(number, dtype=torch.float64))
         self.register_buffer("positions", torch.from_numpy(known.positions.clip(0)))
         self.register_buffer("is_of_fit", torch.from_numpy(known.positions >= 0))
@@ -269,14 +275,15 @@ class _Decision(nn.Module):
         n = len(self.blocks)
         if not n:
             return logits
-        parts = self.standardized(raw)[..., :n] @ self.weights[:n]
-        return logits + PARTS_IN_LABEL * parts
+        in_spreads = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
+        return logits + PARTS_IN_LABEL * (in_spreads @ self.weights[:n])
 
     def standardized(self, raw: Tensor) -> Tensor:
         """Bring raw evidence (..., n_parts) to the common unit."""
         scores = (raw - self.typical) / self.spread
-        if not self.has_bend:
+        if not self.is_bent:
             return scores
+        scores = torch.minimum(scores, self.highest)
         beyond = (self.bend - scores).clamp_min(0)
         logarithm = (1 - beyond / self.bend).log()
         return torch.maximum(scores, self.bend) + self.bend * logarithm

@@ -6,7 +6,7 @@ reconstruct. Their raw scores differ in unit and spread by orders of magnitude, 
 in one joint Gaussian the largest and sharpest decide. Held-out known points that do not
 set the threshold bring them to one unit: 0 is a known point's median, -1 the end of the
 usual range below it. Far below, the unit becomes a logarithm, so that no part outvotes
-all others. Then they can be added.
+all others; and some parts speak only against a point. Then they can be added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,10 +32,10 @@ TAIL = 0.05
 # From here down, standardised scores grow as logarithms do.
 BEND = -4.0
 # The first stages, and what is reconstructed there, see little of what tells similar
-# classes apart, and mu says again what g says; of images the head sees most of it. What
-# is not named here counts once. See docs/recipe.md.
-TABLE_WEIGHTS = {"t1": 0.5, "t2": 0.5, "mu": 0.5, RESIDUAL: 0.5}
-IMAGE_WEIGHTS = {"t1": 0.25, "t2": 0.25, "mu": 0.25, RESIDUAL: 0.25, LOGIT: 2.0}
+# classes apart, and mu says again what g says: each counts half, and only against a
+# point. Of images the head sees most of it. See docs/recipe.md.
+WITNESSES_AGAINST = ("t1", "t2", "mu", RESIDUAL)
+WEIGHT_AGAINST, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
 
 # With fewer held-out points, training points help to tell the usual range, together
 # worth PRIOR_POINTS of them.
@@ -193,9 +193,11 @@ def part_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
     Examples
     --------
     >>> part_weights(("t1", "g", "logit"), is_table=False).tolist()
-    [0.25, 1.0, 2.0]
+    [0.5, 1.0, 2.0]
     """
-    weights = TABLE_WEIGHTS if is_table else IMAGE_WEIGHTS
+    weights = dict.fromkeys(WITNESSES_AGAINST, WEIGHT_AGAINST)
+    if not is_table:
+        weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
     return np.array([weights.get(name, 1.0) for name in names])
 
 
@@ -249,7 +251,7 @@ def bent(scores: np.ndarray, bend: float) -> np.ndarray:
     return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
 
 
-BY_PART = ("typical", "spread", "weights")
+CONSTANTS = ("typical", "spread", "weights")
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,9 @@ class Evidence:
         From there down to the end of the usual range; positive.
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
+    highest : ndarray of shape (n_parts,), float64
+        Standardised scores are at most this: 0 of parts that only speak against a
+        point, else infinity.
     bend : float, default=-4.0
         Standardised score below which a part's shortfall counts as its logarithm;
         minus infinity in files of versions that had no such bend.
@@ -283,6 +288,7 @@ class Evidence:
     typical: np.ndarray
     spread: np.ndarray
     weights: np.ndarray
+    highest: np.ndarray
     bend: float = BEND
 
     @classmethod
@@ -303,48 +309,55 @@ class Evidence:
         if raw_of_training is not None:
             share = len(raw) / (len(raw) + PRIOR_POINTS)
             spread = spread**share * _range_below(raw_of_training) ** (1 - share)
-        return cls(tuple(names), np.median(raw, axis=0), spread, weights)
+        highest = np.where(np.isin(names, WITNESSES_AGAINST), 0.0, np.inf)
+        return cls(tuple(names), np.median(raw, axis=0), spread, weights, highest)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Hand out the constants, (n_parts,) but for the bend, for `from_state`."""
-        arrays = {name: getattr(self, name) for name in BY_PART}
-        has_bend = np.isfinite(self.bend)
-        return arrays | ({"bend": np.array([self.bend])} if has_bend else {})
+        arrays = {name: getattr(self, name) for name in CONSTANTS}
+        if not self.is_bent:
+            return arrays
+        only_against = np.isfinite(self.highest).astype(np.float64)
+        return arrays | {"only_against": only_against, "bend": np.array([self.bend])}
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether scores are bent and cut, as all are but those of older files."""
+        return bool(np.isfinite(self.bend))
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> "Evidence":
         """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
-        arrays = {name: stored_array(state, name, 1, of="evidence") for name in BY_PART}
+        stored = [*CONSTANTS, *(("only_against",) if "bend" in state else ())]
+        arrays = {name: stored_array(state, name, 1, of="evidence") for name in stored}
         for name, array in arrays.items():
             check_shape(f"evidence.{name}", array.shape, (len(names),))
         if arrays["spread"].min() <= 0:
             raise ValueError("evidence.spread must be positive")
+        only_against = arrays.pop("only_against", np.zeros(len(names)))
+        highest = np.where(only_against > 0, 0.0, np.inf)
         if "bend" not in state:
-            return cls(tuple(names), **arrays, bend=-np.inf)
+            return cls(tuple(names), **arrays, highest=highest, bend=-np.inf)
         bend = stored_array(state, "bend", 1, of="evidence")
         check_shape("evidence.bend", bend.shape, (1,))
         if bend[0] >= 0:
             raise ValueError("evidence.bend must be negative")
-        return cls(tuple(names), **arrays, bend=float(bend[0]))
+        return cls(tuple(names), **arrays, highest=highest, bend=float(bend[0]))
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores (..., n_parts) to the common unit.
 
-        0 is at the known points' median, -1 at the end of their usual range; below
-        `bend`, by ``b``, what is beyond it counts ``b * log(1 + beyond / b)``.
+        0 is at the known points' median, and the most of parts that only speak against
+        a point; -1 is at the end of their usual range; see :func:`bent` for the rest.
         """
-        return bent(self.in_spreads(raw), self.bend)
+        return bent(np.minimum(self.in_spreads(raw), self.highest), self.bend)
 
     def in_spreads(self, raw: np.ndarray) -> np.ndarray:
-        """Raw scores (..., n_parts) as multiples of the spread, however far."""
-        return (raw - self.typical) / self.spread
-
-    def first(self, n: int) -> "Evidence":
-        """Of the first `n` parts alone."""
-        constants = (self.typical[:n], self.spread[:n], self.weights[:n])
-        return Evidence(self.names[:n], *constants, self.bend)
+        """Raw scores (..., k) of the first k parts in spreads, however far."""
+        k = raw.shape[-1]
+        return (raw - self.typical[:k]) / self.spread[:k]
 
     @property
     def typical_logit(self) -> float:

@@ -231,12 +231,15 @@ def fitted(n=400, n_training=None, change=lambda raw: raw):
 @pytest.mark.parametrize("n_training", [None, 300])
 def test_the_median_is_nought_and_more_is_more(n, n_training):
     evidence = fitted(n, n_training)
+    in_spreads = evidence.in_spreads(raw_scores(n))
+    np.testing.assert_allclose(np.median(in_spreads, axis=0), 0, atol=1e-9)
     standard = evidence.standardize(raw_scores(n))
-    np.testing.assert_allclose(np.median(standard, axis=0), 0, atol=1e-9)
     assert np.isfinite(standard).all()
     assert (evidence.spread > 0).all()
     order = np.argsort(raw_scores(n), axis=0)
-    np.testing.assert_array_equal(np.argsort(standard, axis=0), order)
+    ordered = np.take_along_axis(standard, order, axis=0)
+    assert np.all(np.diff(ordered, axis=0)[:, 1:] > 0)
+    assert np.all(np.diff(ordered[:, 0]) >= 0)
     higher = raw_scores(n) + np.array([0.0, 1.0, 0.0])
     assert np.all(evidence.total(higher) > evidence.total(raw_scores(n)))
 
@@ -277,9 +280,14 @@ def test_the_total_is_the_weighted_sum():
     evidence, points = fitted(), raw_scores(9, 3)
     expected = [
         sum(
-            weight * (score - typical) / spread
-            for score, typical, spread, weight in zip(
-                row, evidence.typical, evidence.spread, evidence.weights, strict=True
+            weight * min((score - typical) / spread, highest)
+            for score, typical, spread, weight, highest in zip(
+                row,
+                evidence.typical,
+                evidence.spread,
+                [0.5, 1.0, 2.0],
+                [0.0, math.inf, math.inf],
+                strict=True,
             )
         )
         for row in points
@@ -297,15 +305,21 @@ def test_parts_that_are_always_the_same_stay_finite(level, n_training):
     assert level == 1e30 or np.all(standard[1] < -0.99)
 
 
-@pytest.mark.parametrize(
-    ("is_table", "early", "logit"), [(True, 0.5, 1.0), (False, 0.25, 2.0)]
-)
-def test_each_part_counts_and_early_ones_for_less(is_table, early, logit):
+@pytest.mark.parametrize(("is_table", "logit"), [(True, 1.0), (False, 2.0)])
+def test_each_part_counts_and_early_ones_by_half(is_table, logit):
     weights = dict(zip(ALL, part_weights(ALL, is_table=is_table), strict=True))
-    expected = dict.fromkeys(ALL, 1.0) | dict.fromkeys(("t1", "t2", "mu"), early)
-    assert weights == expected | {"logit": logit}
+    half = dict.fromkeys(("t1", "t2", "mu"), 0.5)
+    assert weights == dict.fromkeys(ALL, 1.0) | half | {"logit": logit}
     rest = part_weights([RESIDUAL, JOINT], is_table=is_table)
-    assert rest.tolist() == [early, 1.0]
+    assert rest.tolist() == [0.5, 1.0]
+
+
+def test_early_parts_speak_only_against_a_point():
+    evidence, points = fitted(), raw_scores(400)
+    standard, in_spreads = evidence.standardize(points), evidence.in_spreads(points)
+    np.testing.assert_array_equal(standard[:, 0], np.minimum(in_spreads[:, 0], 0))
+    assert np.mean(standard[:, 0] == 0) == 0.5
+    assert np.all(np.mean(standard[:, 1:] > 0, axis=0) == 0.5)
 
 
 @pytest.mark.parametrize("bend", [-1.0, -4.0, -9.5])
@@ -347,7 +361,7 @@ def test_evidence_comes_back_from_its_state():
 
 def test_evidence_of_files_without_a_bend_has_an_even_scale():
     state = fitted().state_dict()
-    del state["bend"]
+    del state["bend"], state["only_against"]
     old, far = Evidence.from_state(state, NAMES), np.full((1, 3), -1e6)
     np.testing.assert_array_equal(old.standardize(far), fitted().in_spreads(far))
     assert old.state_dict().keys() == state.keys()
@@ -362,6 +376,7 @@ def test_evidence_of_files_without_a_bend_has_an_even_scale():
         ({"weights": np.ones(3, np.float32)}, "an array of float32"),
         ({"typical": np.full(3, np.nan)}, "typical holds numbers that are not finite"),
         ({"bend": np.array([0.0])}, "evidence.bend must be negative"),
+        ({"only_against": np.ones(2)}, r"only_against has shape \(2,\), expected \(3,"),
         ({"bend": np.full(3, -4.0)}, r"evidence.bend has shape \(3,\), expected \(1,"),
     ],
     ids=str,

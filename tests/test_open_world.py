@@ -90,15 +90,21 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
         ]
     )
     expected = np.zeros((len(X), 3))
-    for name, typical, spread, weight in zip(
-        evidence.names, evidence.typical, evidence.spread, evidence.weights, strict=True
+    for name, typical, spread, weight, highest in zip(
+        evidence.names,
+        evidence.typical,
+        evidence.spread,
+        evidence.weights,
+        evidence.highest,
+        strict=True,
     ):
         if name == "logit":
             raw = logits
         else:
             block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
-        expected += weight * bent((raw - typical) / spread, evidence.bend)
+        standard = np.minimum((raw - typical) / spread, highest)
+        expected += weight * bent(standard, evidence.bend)
     np.testing.assert_allclose(measured.class_scores, expected, rtol=1e-9)
 
 
@@ -273,9 +279,10 @@ def test_evidence_still_sums_to_the_score(of_table):
     logit = detector.evidence_names_.index("logit")
     assert (evidence[is_new, logit] == 0).all()
     speaks[logit] = True
+    silent = np.minimum(said[is_new, None], detector.evidence_.highest[~speaks])
     np.testing.assert_allclose(
         evidence[is_new][:, ~speaks],
-        bent(np.repeat(said[is_new, None], 4, axis=1), detector.evidence_.bend),
+        bent(silent, detector.evidence_.bend),
     )
     explanation = detector.explain(X)
     part = detector.evidence_names_.index("x")
