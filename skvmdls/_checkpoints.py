@@ -9,7 +9,6 @@ import io
 import os
 import secrets
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 from skvmdls._files import write_atomically
 from skvmdls._fingerprints import what_decides
 from skvmdls._processes import from_first, rank
+from skvmdls._validation import warn
 
 __all__ = ["Checkpoint", "Stage", "State"]
 
@@ -198,10 +198,9 @@ def _last_good(path: Path) -> tuple[dict[str, Any], bool]:
                 f"checkpoint={os.fspath(path)!r} cannot be used: {error}. There is no "
                 "earlier one. Delete it to start anew, or give another path."
             ) from error
-        warnings.warn(
+        warn(
             f"checkpoint={os.fspath(path)!r} cannot be used: {error}. The fit goes on "
-            f"from the one before, {os.fspath(_previous(path))!r}.",
-            stacklevel=2,
+            f"from the one before, {os.fspath(_previous(path))!r}."
         )
         return stored, False
 

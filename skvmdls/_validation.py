@@ -38,8 +38,9 @@ def warn(message: str) -> None:
 
 
 def _is_ours(module: str) -> bool:
-    # Decorated methods have frames of contextlib's between ours.
-    return module.split(".")[0] in ("skvmdls", "contextlib") and module != "__main__"
+    # Decorated methods have frames of others between ours.
+    packages = ("skvmdls", "contextlib", "sklearn.callback")
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
 def as_numpy(tensor: Tensor, name: str = "X") -> np.ndarray:

@@ -304,7 +304,8 @@ class BaseDetector(
         evidence : ndarray of shape (n, n_parts), float64
             Columns as in ``evidence_names_``: 0 at the median of held-out known points,
             -1 at the end of their usual range (exceeded downwards by 5 % of them); from
-            -4 down the scale is logarithmic. Their sum, weighted by
+            -4 down the scale is logarithmic. ``t1``, ``t2``, ``mu`` and the residual
+            are at most 0: they speak only against a point. The sum, weighted by
             ``evidence_.weights``, is :meth:`score_samples` (but for
             ``weighting="paper"``).
         """

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from skvmdls._states import check_shape, stored_array
+from skvmdls._validation import warn
 
 __all__ = ["ClassGaussians"]
 
@@ -546,13 +547,11 @@ def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
     for reason, labels in borrowers.items():
         if labels:
             names = [classes[label] for label in sorted(labels)]
-            warnings.warn(
+            warn(
                 f"{len(names)} of {len(classes)} classes ({names[:5]}"
                 f"{'...' * (len(names) > 5)}) have no covariance of their own: "
                 f"{reason}. They take the one pooled over all classes. "
-                "covariance_type='tied' does so for every class.",
-                UserWarning,
-                stacklevel=4,
+                "covariance_type='tied' does so for every class."
             )
 
 

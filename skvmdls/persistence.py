@@ -41,7 +41,8 @@ from skvmdls.training import seeded
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = 2
+# In files of format 2 the evidence is neither bent nor cut: they score as they did.
+FORMAT, READABLE = 3, (2, 3)
 
 KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
@@ -339,11 +340,11 @@ def _read(path: Path) -> tuple[Head, Arrays]:
         raise ValueError(
             f"{path} is damaged, or was not written by skvmdls.save: {error}"
         ) from error
-    if not isinstance(version, int) or version != FORMAT:
+    if not isinstance(version, int) or version not in READABLE:
         raise ValueError(
             f"{path} has format {version!r}, written by skvmdls "
             f"{str(head.get('written_by', '0.1.0'))[:20]}; this is skvmdls "
-            f"{skvmdls.__version__}, which reads format {FORMAT}. Load it with the "
+            f"{skvmdls.__version__}, which reads formats {READABLE}. Load it with the "
             "version that wrote it, or fit and save again with this one."
         )
     return head, arrays

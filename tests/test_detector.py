@@ -1077,7 +1077,12 @@ def test_warnings_point_at_the_line_of_the_user(table):
         detector = quick(contamination=0.01).fit(*table)
     with pytest.warns(UserWarning, match="calibration points are too few") as later:
         detector.predict(table[0])
-    assert {warning.filename for warning in [*caught, *later]} == {__file__}
+    X, y = table
+    few = np.r_[np.flatnonzero(y != y[0]), np.flatnonzero(y == y[0])[:2]]
+    with pytest.warns(UserWarning, match="no covariance of their own") as borrowing:
+        quick(max_epochs=1).fit(X[few], y[few])
+    warned = [*caught, *later, *borrowing]
+    assert {warning.filename for warning in warned} == {__file__}
 
 
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")

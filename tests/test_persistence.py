@@ -267,7 +267,7 @@ def array(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format", value=0), "has format 0, written by skvmdls .* reads format"),
+        (put("format", value=0), "has format 0, written by skvmdls .* reads formats"),
         (put("class", value="os.system"), "cannot be loaded: 'os.system'"),
         (put("parameters", "memory", value="/tmp"), r"not a file's: \['memory'\]"),
         (put("parameters", "evil", value=1), r"not a file's: \['evil'\]"),
@@ -536,6 +536,20 @@ def test_a_file_of_an_older_version_loads_or_says_which_version_wrote_it(detecto
     # Other processors round float32 otherwise.
     np.testing.assert_allclose(loaded.score_samples(X), expected["scores"], rtol=1e-4)
     np.testing.assert_array_equal(loaded.predict(X), expected["answers"])
+
+
+def test_a_file_of_format_2_scores_as_it_did():
+    """Its evidence had no bend, and early parts had a say for a point as well."""
+    stored = Path(__file__).parent / "data" / "VMDLSDetector-format2.safetensors"
+    factories = {"backbone": tiny_backbone, "autoencoder": tiny_autoencoder}
+    loaded = skvmdls.load(stored, **factories)
+    expected = np.load(stored.with_suffix(".npz"))
+    X = expected["X"].astype(float)
+    np.testing.assert_allclose(loaded.score_samples(X), expected["scores"], rtol=1e-4)
+    np.testing.assert_array_equal(loaded.predict(X), expected["answers"])
+    evidence = loaded.evidence(X)
+    assert evidence.min() < -5.3
+    assert np.all(evidence[:, :2].max(axis=0) > 0)
 
 
 def test_a_file_says_which_version_wrote_it(saved):
