@@ -29,7 +29,8 @@ JOINT = "ensemble"
 
 # Share of known points that lies below a part's usual range.
 TAIL = 0.05
-# From here down, standardised scores grow as logarithms do.
+# From here down, standardised scores grow as logarithms do; and none is above its
+# mirror image, for a logit without bounds is how a net answers numbers without bounds.
 BEND = -4.0
 # The first stages, and what is reconstructed there, see little of what tells similar
 # classes apart, and mu says again what g says: each counts half, and only against a
@@ -270,10 +271,11 @@ class Evidence:
         Of the parts in the sum.
     highest : ndarray of shape (n_parts,), float64
         Standardised scores are at most this: 0 of parts that only speak against a
-        point, else infinity.
+        point, else 4; infinity where nothing is bent.
     bend : float, default=-4.0
-        Standardised score below which a part's shortfall counts as its logarithm;
-        minus infinity in files of versions that had no such bend.
+        Standardised score below which a part's shortfall counts as its logarithm.
+        Minus infinity of a single part, which cannot outvote others, and in files of
+        versions that had no such bend.
 
     Examples
     --------
@@ -309,20 +311,25 @@ class Evidence:
         if raw_of_training is not None:
             share = len(raw) / (len(raw) + PRIOR_POINTS)
             spread = spread**share * _range_below(raw_of_training) ** (1 - share)
-        highest = np.where(np.isin(names, WITNESSES_AGAINST), 0.0, np.inf)
-        return cls(tuple(names), np.median(raw, axis=0), spread, weights, highest)
+        constants = (np.median(raw, axis=0), spread, weights)
+        if len(names) == 1:
+            return cls(tuple(names), *constants, np.array([np.inf]), -np.inf)
+        only_against = np.isin(names, WITNESSES_AGAINST)
+        # Somebody has to speak for a point.
+        only_against &= not only_against.all()
+        return cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Hand out the constants, (n_parts,) but for the bend, for `from_state`."""
         arrays = {name: getattr(self, name) for name in CONSTANTS}
         if not self.is_bent:
             return arrays
-        only_against = np.isfinite(self.highest).astype(np.float64)
+        only_against = (self.highest == 0).astype(np.float64)
         return arrays | {"only_against": only_against, "bend": np.array([self.bend])}
 
     @property
     def is_bent(self) -> bool:
-        """Whether scores are bent and cut, as all are but those of older files."""
+        """Whether scores are bent and cut, so that no part outvotes the others."""
         return bool(np.isfinite(self.bend))
 
     @classmethod
@@ -336,14 +343,14 @@ class Evidence:
             check_shape(f"evidence.{name}", array.shape, (len(names),))
         if arrays["spread"].min() <= 0:
             raise ValueError("evidence.spread must be positive")
-        only_against = arrays.pop("only_against", np.zeros(len(names)))
-        highest = np.where(only_against > 0, 0.0, np.inf)
         if "bend" not in state:
+            highest = np.full(len(names), np.inf)
             return cls(tuple(names), **arrays, highest=highest, bend=-np.inf)
         bend = stored_array(state, "bend", 1, of="evidence")
         check_shape("evidence.bend", bend.shape, (1,))
         if bend[0] >= 0:
             raise ValueError("evidence.bend must be negative")
+        highest = np.where(arrays.pop("only_against") > 0, 0.0, -bend)
         return cls(tuple(names), **arrays, highest=highest, bend=float(bend[0]))
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
