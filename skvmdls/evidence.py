@@ -283,7 +283,7 @@ class Evidence:
     >>> evidence = Evidence.fit(("g", "logit"), raw, np.array([1.0, 2.0]))
     >>> evidence.standardize(np.array([[10.0, 100.0], [-80.0, -80.0]])).round(2)
     array([[ 0.  , -1.  ],
-           [-7.24, -1.2 ]])
+           [-7.67, -1.2 ]])
     """
 
     names: tuple[str, ...]
