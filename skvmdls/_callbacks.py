@@ -13,10 +13,10 @@ class Telling:
 
     Told are the fit, within it each net that is trained, and within that each epoch;
     a net that `memory` recalls has none. What a callback answers stops nothing: the
-    learning rate is scheduled for all epochs. ``Telling()`` tells nobody.
+    learning rate is scheduled for all epochs. Without a context nobody is told.
     """
 
-    def __init__(self, detector: Any = None, context: Any = None) -> None:
+    def __init__(self, detector: Any, context: Any) -> None:
         self._detector = detector
         self._context = context
 

@@ -354,7 +354,7 @@ class OpenWorld(Measuring):
         in_spreads = self.evidence_.in_spreads(measured.raw)[:, part]
         scores = self.evidence_.standardize(measured.raw)[:, part]
         kept = np.divide(
-            scores, in_spreads, out=np.ones_like(scores), where=in_spreads < 0
+            scores, in_spreads, out=np.ones_like(scores), where=in_spreads != 0
         )
         winners = torch.from_numpy(measured.winners[:, part])
         found = []

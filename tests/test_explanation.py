@@ -1,6 +1,7 @@
 """Why a point scores as it does: columns, places of an image, near classes."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,21 @@ def test_columns_contribute_what_they_sum_to(detector, covariance_type):
     )
     np.testing.assert_array_equal(explanation.evidence, fitted.evidence(new))
     assert "residual_map" not in explanation
+
+
+def test_columns_contribute_what_they_sum_to_where_the_evidence_is_cut(of_table):
+    cut, X = deepcopy(of_table), blobs(3, 20, seed=4)[0]
+    cut.evidence_ = replace(
+        cut.evidence_, highest=np.full_like(cut.evidence_.spread, 0.1)
+    )
+    explanation = cut.explain(X)
+    part = cut.evidence_names_.index("x")
+    assert np.any(explanation.evidence[:, part] == 0.1)
+    np.testing.assert_allclose(
+        explanation.contributions.sum(axis=1),
+        explanation.evidence[:, part] * cut.evidence_.spread[part],
+        atol=1e-9,
+    )
 
 
 def test_a_disturbed_column_contributes_most(of_table):
