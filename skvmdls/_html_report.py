@@ -173,8 +173,9 @@ def _rejected(detector: Any, found: Judged, folder: Path, most: int) -> str:
     shown = rejected[:most]
     told = (
         "<p>The strangest first. Each bar is a part of the evidence: how far below "
-        "what known images usually score, in units of their usual range; orange is "
-        f"outside of it. Bars end at {LONGEST_BAR:.0f}."
+        "what known images usually score, in units of their usual range (beyond 4 of "
+        "them, of a logarithm); orange is outside of it. Bars end at "
+        f"{LONGEST_BAR:.0f}."
     )
     images = read_images([found.paths[i] for i in shown], detector.input_shape_)
     maps = detector.explain(images).get("residual_map") if len(shown) else None
