@@ -57,9 +57,10 @@ how well the image fits the known ones: 0.5 is ordinary; images of known classes
 one of at most 0.05 with a chance of at most 5 %."""
 EXPLAIN = """\
 Say of a few images why they were accepted or rejected: a number for each part of the
-evidence. 0 is what known images usually get, -1 the end of their usual range, -10 ten
-times as far out. t1 to t3 are what early to late stages of the net see, g and mu what
-it makes of them, logit how sure it is of a class, and residual what an autoencoder of
+evidence. 0 is what known images usually get, -1 the end of their usual range, -4 four
+times as far out; beyond, the scale is logarithmic: -10 is 18 times as far out, -20 is 216
+times. t1 to t3 are what early to late stages of the net see, g and mu what it makes of
+them (t1, t2, mu and residual, at most 0, speak only against an image), logit how sure it is of a class, and residual what an autoencoder of
 the known images cannot reconstruct."""
 REPORT = """\
 Write one HTML page: how many images were accepted, of which class, and each rejected
