@@ -58,10 +58,11 @@ one of at most 0.05 with a chance of at most 5 %."""
 EXPLAIN = """\
 Say of a few images why they were accepted or rejected: a number for each part of the
 evidence. 0 is what known images usually get, -1 the end of their usual range, -4 four
-times as far out; beyond, the scale is logarithmic: -10 is 18 times as far out, -20 is 216
-times. t1 to t3 are what early to late stages of the net see, g and mu what it makes of
-them (t1, t2, mu and residual, at most 0, speak only against an image), logit how sure it is of a class, and residual what an autoencoder of
-the known images cannot reconstruct."""
+times as far out; beyond, the scale is logarithmic: -10 is 18 times as far out, -20 is
+216 times. t1 to t3 are what early to late stages of the net see, g and mu what it makes
+of them, logit how sure it is of a class, and residual what an autoencoder of the known
+images cannot reconstruct. t1, t2, mu and residual are at most 0: they speak only
+against an image."""
 REPORT = """\
 Write one HTML page: how many images were accepted, of which class, and each rejected
 image with what is strange about it. The page needs no network, so it can be mailed.
