@@ -117,6 +117,12 @@ class KnownClasses:
             shares = self.evidence.weights * (np.array(names) != LOGIT)
         return shares / shares.sum()
 
+    @property
+    def silent(self) -> np.ndarray:
+        """Mask (n_parts,) of the parts that go along there; the logit does not."""
+        assert self.evidence is not None
+        return (self.shares == 0) & (np.array(self.evidence.names) != LOGIT)
+
     def _said_by_some(self, raw: np.ndarray) -> np.ndarray:
         """Mean (...) of what the parts say that speak of added classes, in spreads."""
         assert self.evidence is not None
@@ -169,8 +175,7 @@ class KnownClasses:
     def _with_silent_parts(self, raw: np.ndarray) -> np.ndarray:
         """Let the parts of `raw` that are silent of added classes go along there."""
         assert self.evidence is not None
-        is_logit = np.isin(self.evidence.names, [LOGIT])
-        raw, silent = raw.copy(), np.flatnonzero((self.shares == 0) & ~is_logit)
+        raw, silent = raw.copy(), np.flatnonzero(self.silent)
         said = self._said_by_some(raw[:, self.added])[..., None]
         typical, spread = self.evidence.typical[silent], self.evidence.spread[silent]
         raw[np.ix_(np.arange(len(raw)), self.added, silent)] = typical + said * spread

@@ -307,12 +307,10 @@ class _Added(nn.Module):
     def __init__(self, known: KnownClasses) -> None:
         super().__init__()
         assert known.evidence is not None
-        names = np.array(known.evidence.names)
-        silent = (known.shares == 0) & (names != LOGIT)
         constants = {
             "fitted": known.fitted,
             "added": known.added,
-            "is_silent": (known.positions < 0)[:, None] & silent,
+            "is_silent": (known.positions < 0)[:, None] & known.silent,
             "typical": known.evidence.typical,
             "spread": known.evidence.spread,
             "shares": known.shares,

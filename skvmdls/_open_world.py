@@ -342,19 +342,25 @@ class OpenWorld(Measuring):
             nearest=labels_with_unknown(self.classes_)[nearest],
         )
         if INPUT in self.evidence_.names:
-            explanation.contributions = self._column_contributions(rows, measured)
+            explanation.contributions = self._column_contributions(
+                rows, measured, explanation.evidence
+            )
         if hasattr(self, "expected_images_"):
             explanation.residual_map = self._residual_map(rows, measured.most_likely)
         return explanation
 
     @torch.inference_mode()
-    def _column_contributions(self, X: Rows, measured: Measured) -> np.ndarray:
+    def _column_contributions(
+        self, X: Rows, measured: Measured, evidence: np.ndarray
+    ) -> np.ndarray:
         part = self.evidence_.names.index(INPUT)
         excess = torch.from_numpy(measured.raw[:, part] - self.evidence_.typical[part])
         in_spreads = self.evidence_.in_spreads(measured.raw)[:, part]
-        scores = self.evidence_.standardize(measured.raw)[:, part]
         kept = np.divide(
-            scores, in_spreads, out=np.ones_like(scores), where=in_spreads != 0
+            evidence[:, part],
+            in_spreads,
+            out=np.ones_like(in_spreads),
+            where=in_spreads != 0,
         )
         winners = torch.from_numpy(measured.winners[:, part])
         found = []

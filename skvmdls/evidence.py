@@ -44,6 +44,9 @@ FEW_POINTS, PRIOR_POINTS = 200, 20
 
 SMALLEST_LENGTH = 1e-12
 
+# What every file holds of the evidence, for each part.
+CONSTANTS = ("typical", "spread", "weights")
+
 
 def resolve_features(
     features: Any, *, fusion: str, is_table: bool, has_head: bool
@@ -252,9 +255,6 @@ def bent(scores: np.ndarray, bend: float) -> np.ndarray:
     return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
 
 
-CONSTANTS = ("typical", "spread", "weights")
-
-
 @dataclass(frozen=True)
 class Evidence:
     """Constants that bring the parts' raw scores to one unit, and their weights.
@@ -337,13 +337,14 @@ class Evidence:
         cls, state: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> "Evidence":
         """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
-        stored = [*CONSTANTS, *(("only_against",) if "bend" in state else ())]
+        is_bent = "bend" in state
+        stored = (*CONSTANTS, "only_against") if is_bent else CONSTANTS
         arrays = {name: stored_array(state, name, 1, of="evidence") for name in stored}
         for name, array in arrays.items():
             check_shape(f"evidence.{name}", array.shape, (len(names),))
         if arrays["spread"].min() <= 0:
             raise ValueError("evidence.spread must be positive")
-        if "bend" not in state:
+        if not is_bent:
             highest = np.full(len(names), np.inf)
             return cls(tuple(names), **arrays, highest=highest, bend=-np.inf)
         bend = stored_array(state, "bend", 1, of="evidence")

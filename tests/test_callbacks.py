@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from shared import blobs
+from shared import TABLE_SETTINGS, blobs
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -15,8 +15,7 @@ callback = pytest.importorskip("sklearn.callback", reason="scikit-learn before 1
 
 
 def quick(detector, **parameters):
-    settings = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
-    return detector(**settings | parameters)
+    return detector(**TABLE_SETTINGS | parameters)
 
 
 class Notebook:
