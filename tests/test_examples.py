@@ -110,6 +110,19 @@ def test_the_open_worlds_figures_are_those_of_the_stored_run(page, groups):
     assert all(table.strip() in text for table in found.split("\n\n"))
 
 
+def test_the_rules_of_the_evidence_are_those_of_the_stored_trials():
+    stored = (ROOT / "docs" / "results" / "evidence_trials.json").read_text()
+    page = (ROOT / "docs" / "recipe.md").read_text()
+    for trial in json.loads(stored)["trials"]:
+        pairs = {
+            data: f"{auroc:.4f} / {trial['mean TNR at TPR 95'][data]:.3f}"
+            for data, auroc in trial["mean AUROC"].items()
+        }
+        changed = f"{trial['changed pictures, mean AUROC']['CIFAR-10']:.3f}"
+        cells = (pairs["CIFAR-10"], changed, pairs["MNIST"], pairs["tables"])
+        assert f"| {trial['rule']} | {' | '.join(cells)} |" in page
+
+
 @pytest.mark.parametrize("run_of", ["osr-mnist-quick", "ood-cifar10-cpu"])
 @pytest.mark.parametrize("method", ["VMDLS", "VMDLS_b"])
 def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):
