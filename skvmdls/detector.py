@@ -367,7 +367,7 @@ class BaseDetector(
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
         rows = self._check_new(X)
-        parts = ensembles(self.network_, self._batches(rows))
+        parts = ensembles(self.network_, self._batches(rows), self.view_)
         return np.concatenate(
             [np.hstack([batch[name] for name in self.features_]) for batch in parts]
         )

@@ -102,6 +102,8 @@ class View:
         Whether each part is L2-normalised (see :func:`unit_and_length`).
     residual : bool
         Whether the reconstruction's residual is one more part.
+    average_flips : bool, default=False
+        Whether each part is the mean of an image's and of its mirror image's.
 
     Examples
     --------
@@ -115,11 +117,17 @@ class View:
     fusion: str
     normalize: bool
     residual: bool
+    average_flips: bool = False
 
     @classmethod
     def of(cls, parameters: Any, *, is_table: bool) -> "View":
         """Decide what a detector looks at, by its parameters."""
         late, normalize = parameters.fusion == "late", parameters.normalize
+        if parameters.average_flips and is_table:
+            raise ValueError(
+                "average_flips=True mirrors images, but X is a table, (n, features). "
+                "Use average_flips=False."
+            )
         return cls(
             features=resolve_features(
                 parameters.features,
@@ -132,6 +140,7 @@ class View:
             normalize=late and not is_table if normalize == "auto" else bool(normalize),
             # VMDLSbDetector has no autoencoder, and so no weighting.
             residual=getattr(parameters, "weighting", None) == "evidence",
+            average_flips=bool(parameters.average_flips),
         )
 
     @property
@@ -175,15 +184,21 @@ class View:
     @classmethod
     def from_state(cls, state: Any, *, is_table: bool, has_head: bool) -> "View":
         """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
-        if not isinstance(state, dict) or set(state) != {f.name for f in fields(cls)}:
+        if not isinstance(state, dict):
             raise ValueError(f"a view of {str(state)[:80]}")
-        flags = (state["normalize"], state["residual"])
+        # Files from before there were flips do not speak of them.
+        state = {"average_flips": False} | state
+        if set(state) != {f.name for f in fields(cls)}:
+            raise ValueError(f"a view of {str(state)[:80]}")
+        flags = [state[name] for name in ("normalize", "residual", "average_flips")]
         if (
             not isinstance(state["features"], list)
             or state["fusion"] not in ("late", "early")
             or not all(isinstance(flag, bool) for flag in flags)
         ):
             raise ValueError(f"a view of {str(state)[:80]}")
+        if is_table and state["average_flips"]:
+            raise ValueError("a view of mirrored images, of a table")
         view = cls(**{**state, "features": tuple(state["features"])})
         resolve_features(
             view.features, fusion=view.fusion, is_table=is_table, has_head=has_head

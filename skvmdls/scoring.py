@@ -29,6 +29,7 @@ __all__ = [
     "ensembles",
     "map_batches",
     "measure",
+    "parts_of",
     "reconstructions",
 ]
 
@@ -37,12 +38,12 @@ Result = TypeVar("Result")
 
 @torch.inference_mode()
 def ensembles(
-    network: VariationalNetwork, batches: Iterable[Tensor]
+    network: VariationalNetwork, batches: Iterable[Tensor], view: View
 ) -> Iterator[dict[str, np.ndarray]]:
     """Feature ensemble of each batch, by part, and the input itself as ``x``."""
 
     def ensemble(x: Tensor) -> dict[str, np.ndarray]:
-        return _numpy(_parts(network, x))
+        return _numpy(_parts(network, x, view))
 
     yield from map_batches(ensemble, batches)
 
@@ -57,7 +58,7 @@ def block_features(
     """Features (batch, D of the block) that the Gaussians are fitted to, by block."""
 
     def features(x: Tensor) -> dict[str, np.ndarray]:
-        parts = _parts(network, x)
+        parts = _parts(network, x, view)
         reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
         return _numpy(blocks_of(parts, reconstructed, view))
 
@@ -119,7 +120,7 @@ def _measured(
     known: KnownClasses,
     by_class: bool,
 ) -> Measured:
-    parts = _parts(network, x)
+    parts = _parts(network, x, view)
     reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
     scores = {
         name: gaussians[name].log_likelihood(block).cpu().numpy()
@@ -135,14 +136,25 @@ def _measured(
     likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
     weight = torch.zeros(len(x))
     if reconstructed is not None:
-        difference = parts["t1"] - reconstructed.mean(dim=2)
+        difference = parts[FIRST_MAP].mean(dim=2) - reconstructed.mean(dim=2)
         weight = difference.square().sum(dim=1)
     found = ByClass(likelihood, raw, logits, weight.cpu().double().numpy())
     return known.decide(found, len(view.blocks), by_class=by_class)
 
 
-def _parts(network: VariationalNetwork, x: Tensor) -> dict[str, Tensor]:
-    return {INPUT: x.flatten(start_dim=1), **network.ensemble(x)}
+def _parts(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tensor]:
+    return {INPUT: x.flatten(start_dim=1), **parts_of(network, x, view)}
+
+
+def parts_of(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tensor]:
+    """Parts (n, length of the part) of a batch, as the view looks at them."""
+    parts = network.ensemble(x)
+    if not view.average_flips:
+        return parts
+    mirrored = network.ensemble(x.flip(dims=[-1]))
+    # The first map is compared, place by place, with that of the reconstruction.
+    averaged = parts.keys() - {FIRST_MAP}
+    return parts | {name: (parts[name] + mirrored[name]) / 2 for name in averaged}
 
 
 def _first_map_of_reconstruction(

@@ -314,6 +314,9 @@ BAD_FITS = [
     ),
     parameter("'fusion' parameter", fusion="middle"),
     parameter("'normalize' parameter", normalize="L2"),
+    parameter(
+        "average_flips=True mirrors images, but X is a table", average_flips=True
+    ),
     parameter("'classification_weight' parameter.*Got -1", classification_weight=-1),
     parameter("'metric_weight' parameter.*Got -0.1", metric_weight=-0.1),
     parameter("augmentation='mixup'", augmentation="mixup"),

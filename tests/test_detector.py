@@ -534,6 +534,20 @@ def test_auto_normalises_late_parts_of_images_alone(is_image, table, digits):
         assert gaussians.means.shape == (len(detector.classes_), n_columns)
 
 
+def test_with_average_flips_a_mirror_image_is_seen_as_the_image_is(digits):
+    X, y, new = digits.X_train, digits.y_train, digits.X_test[:100]
+    detector = VMDLSbDetector(max_epochs=3, average_flips=True, random_state=0)
+    scores = detector.fit(X, y).score_samples(new)
+    mirrored = detector.score_samples(new[..., ::-1])
+    np.testing.assert_allclose(mirrored, scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        detector.transform(new[..., ::-1]), detector.transform(new), atol=1e-4
+    )
+    alone = VMDLSbDetector(max_epochs=3, random_state=0).fit(X, y)
+    assert np.abs(alone.score_samples(new[..., ::-1]) - scores).max() > 1
+    assert detector.history_ == alone.history_
+
+
 def test_fitting_leaves_parameters_that_are_modules_alone(digits):
     """Regression: fit replaced them by copies."""
     augmentation = nn.Identity()

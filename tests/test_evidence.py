@@ -138,6 +138,7 @@ def test_a_view_comes_back_from_its_state(kept):
         ({"fusion": ["late"]}, "a view of"),
         ({"normalize": 1}, "a view of"),
         ({"residual": "yes"}, "a view of"),
+        ({"average_flips": 1}, "a view of"),
         ({"more": 1}, "a view of"),
         ({"features": None}, "a view of"),
         ({"features": "auto"}, "a view of"),
@@ -153,6 +154,19 @@ def test_a_state_of_no_view_is_refused(change, message):
     state = view(("g", "mu")).state_dict()
     with pytest.raises(ValueError, match=message):
         View.from_state(state | change, is_table=False, has_head=False)
+
+
+def test_a_state_from_before_there_were_flips_has_none():
+    state = view().state_dict()
+    del state["average_flips"]
+    assert View.from_state(state, is_table=True, has_head=True) == view()
+
+
+def test_flips_of_tables_are_refused():
+    state = view(("g", "mu")).state_dict() | {"average_flips": True}
+    assert View.from_state(state, is_table=False, has_head=True).average_flips
+    with pytest.raises(ValueError, match="mirrored images, of a table"):
+        View.from_state(state, is_table=True, has_head=True)
 
 
 def test_a_state_that_is_none_or_lacks_something_is_refused():

@@ -257,11 +257,13 @@ def test_a_damaged_file_is_refused_by_the_run_time(exported, rows, tmp_path):
         skvmdls.onnx.check(tmp_path / "none.onnx", rows, detector)
 
 
-def test_bytes_go_in_as_bytes(tmp_path):
+@pytest.mark.parametrize("average_flips", [False, True])
+def test_bytes_go_in_as_bytes(average_flips, tmp_path):
     digits = load_digits(known=(0, 1, 2), random_state=0)
     X = np.round(digits.X_train * 255 / digits.X_train.max()).astype(np.uint8)
     test = np.round(digits.X_test * 255 / digits.X_test.max()).astype(np.uint8)
-    detector = quick(max_epochs=1).fit(X, digits.y_train)
+    detector = quick(max_epochs=1, average_flips=average_flips)
+    detector.fit(X, digits.y_train)
     path = tmp_path / "detector.onnx"
     differences = export_onnx(detector, path, test[:300], batch=3)
     assert differences.labels == 0

@@ -85,7 +85,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
         [
             parts["logit"]
             for parts in skvmdls.scoring.ensembles(
-                of_table.network_, of_table._batches(X)
+                of_table.network_, of_table._batches(X), of_table.view_
             )
         ]
     )

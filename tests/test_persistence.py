@@ -132,6 +132,13 @@ def test_images_come_back_bit_for_bit(fixture, digits, tmp_path, request):
     assert_same(skvmdls.load(tmp_path / "a"), detector, digits.X_test[:50])
 
 
+def test_flips_are_averaged_by_what_comes_back(digits, tmp_path):
+    X, y, new = digits.X_train, digits.y_train, digits.X_test[:50]
+    detector = quick(VMDLSbDetector, average_flips=True, max_epochs=1).fit(X, y)
+    skvmdls.save(detector, tmp_path / "a")
+    assert_same(skvmdls.load(tmp_path / "a"), detector, new)
+
+
 @pytest.mark.parametrize(
     "labels",
     [

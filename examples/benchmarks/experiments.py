@@ -99,6 +99,15 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     },
 }
 
+# Two choices for photographs, each alone and together; the first two share their nets.
+_LONGER_STEPS = {"learning_rate": 4e-3, "weight_decay": 0.3}
+PHOTOGRAPH_CHOICES: dict[str, dict[str, Any]] = {
+    "as in the other experiments": {},
+    "flips averaged": {"average_flips": True},
+    "learning rate 0.004, weight decay 0.3": _LONGER_STEPS,
+    "the same, flips averaged": {**_LONGER_STEPS, "average_flips": True},
+}
+
 _ANY_MARGIN = {"triplet_margin": [Real]}
 
 
@@ -487,6 +496,20 @@ EXPERIMENTS = {
             _preset(12_000, 3_000, _photograph_settings(12)), 15_000, "resnet18"
         ),
         measure=alone,
+    ),
+    "choices-cifar10": Experiment(
+        "Two choices for photographs: six classes of CIFAR-10 against the four others, "
+        "on training images",
+        partial(
+            _variants,
+            partial(_left_out, "CIFAR-10", TUNING_SPLITS, from_training=True),
+            PHOTOGRAPH_CHOICES,
+        ),
+        _photograph_presets(
+            _preset(6_000, 3_000, _photograph_settings(10)), 15_000, "resnet18"
+        ),
+        measure=alone,
+        layout="parts",
     ),
     "leave-classes-out-tables": Experiment(
         "The tables that recipes may be chosen on, a third of their classes left out",
