@@ -211,7 +211,7 @@ class Experiment:
         From the parts and a path, writes the PNG.
     layout : {"methods", "parts", "tables"}
         What a row of its page is: a method, averaged over all parts; a kind of part,
-        averaged over its seeds; or a table, averaged over its splits.
+        averaged over its seeds and splits; or a table, averaged over its splits.
 
     Examples
     --------

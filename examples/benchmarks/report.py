@@ -323,10 +323,12 @@ def _by_method(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> lis
 
 
 def _by_part(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[str]:
-    """Table of each unknown set with a row a kind of part, its seeds together."""
+    """Table of each unknown set with a row a kind of part, its runs together."""
     lines = []
+    measures = (*MEASURES, "closed-set accuracy")
     for name in _sets(list(parts.values())):
-        lines += ["", f"### {name}", "", *_table(_part_rows(parts, name))]
+        rows = _table(_part_rows(parts, name), measures)
+        lines += ["", f"### {name}", "", *rows]
     return lines[1:]
 
 
@@ -419,26 +421,25 @@ def _method_rows(
 def _part_rows(
     parts: dict[str, dict[str, Any]], name: str
 ) -> dict[str, list[dict[str, float]]]:
-    """Figures of each kind of part, its seeds together."""
+    """Figures of each kind of part, its seeds and splits together."""
     rows: dict[str, list[dict[str, float]]] = {}
     for method in OURS:
         for part, content in parts.items():
-            kind, _, _ = part.rpartition("; seed")
-            figures = content["methods"][method]["sets"][name]
-            rows.setdefault(f"{method}: {kind or part}", []).append(figures)
+            kind, _, _ = part.partition("; ")
+            entry = content["methods"][method]
+            figures = {**entry, **entry["sets"][name]}
+            rows.setdefault(f"{method}: {kind}", []).append(figures)
     return rows
 
 
-def _table(rows: dict[str, list[dict[str, float]]]) -> list[str]:
-    return [
-        *_head(["", *MEASURES]),
-        *[
-            _row(
-                [title, *[_cell([e[measure] for e in entries]) for measure in MEASURES]]
-            )
-            for title, entries in rows.items()
-        ],
-    ]
+def _table(
+    rows: dict[str, list[dict[str, Any]]], measures: Sequence[str] = MEASURES
+) -> list[str]:
+    lines = _head(["", *measures])
+    for title, entries in rows.items():
+        cells = [_cell([entry[measure] for entry in entries]) for measure in measures]
+        lines.append(_row([title, *cells]))
+    return lines
 
 
 def _cell(values: Sequence[Any], measure: str = "", spread: bool = True) -> str:
