@@ -52,7 +52,7 @@ LIMITS = {
         "Gaussians, and over the held-out data"
     ),
     "whole fit of VMDLSDetector": (
-        "the same, and the ten epochs of the autoencoder in float32"
+        "the same, and the five epochs of the autoencoder in float32"
     ),
     "score_samples of VMDLSbDetector": (
         "the forward pass, and the Gaussians' matrix products in float64 (ten classes "
