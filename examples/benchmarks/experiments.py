@@ -446,7 +446,13 @@ EXPERIMENTS = {
         _cifar10,
         {
             "quick": _preset(2_000, 1_000, _photograph_settings(2)),
-            "cpu": _preset(50_000, 10_000, _photograph_settings(16)),
+            "cpu": _preset(
+                50_000,
+                10_000,
+                _photograph_settings(27)
+                | PHOTOGRAPH_CHOICES["the same, flips averaged"]
+                | {"calibration_fraction": 0.05},
+            ),
             "paper": _preset(50_000, 10_000, _photograph_settings(100)),
         },
         measure=alone,
