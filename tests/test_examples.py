@@ -123,6 +123,27 @@ def test_the_rules_of_the_evidence_are_those_of_the_stored_trials():
         assert f"| {trial['rule']} | {' | '.join(cells)} |" in page
 
 
+def test_the_choices_for_photographs_are_those_of_the_stored_run():
+    stored = (ROOT / "docs" / "results" / "choices-cifar10-cpu.json").read_text()
+    page = (ROOT / "docs" / "recipe.md").read_text()
+    of_choices = {}
+    for part, content in json.loads(stored)["parts"].items():
+        entry = content["methods"]["VMDLS"]
+        figures = entry | entry["sets"]["other classes"]
+        of_choices.setdefault(part.partition("; ")[0], []).append(figures)
+    assert [len(runs) for runs in of_choices.values()] == [4] * 4
+    for choice, runs in of_choices.items():
+        title = "the same, flips averaged" if "flips" in choice else choice
+        cells = " | ".join(
+            f"{sum(run[name] for run in runs) / len(runs):.{digits}f}"
+            for name, digits in (
+                *(("closed-set accuracy", 4), ("AUROC", 4)),
+                *(("TNR@TPR95", 3), ("F1", 3)),
+            )
+        )
+        assert f"| {title} | {cells} |" in page
+
+
 @pytest.mark.parametrize("run_of", ["osr-mnist-quick", "ood-cifar10-cpu"])
 @pytest.mark.parametrize("method", ["VMDLS", "VMDLS_b"])
 def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):
