@@ -179,7 +179,7 @@ def test_peak_memory_is_measured(tmp_path):
 
 def test_fits_from_files_are_measured(tmp_path):
     output, script = tmp_path / "found.json", BENCHMARKS / "fit_memory.py"
-    run(script, "--memory", 300, "--folder", 200, "--output", output)
+    run(script, "--memory", "tiny:300", "--folder", "tiny:200", "--output", output)
     found = json.loads(output.read_text())
     assert found["memory"][0]["X, MiB"] == pytest.approx(300 * 3 * 64 * 64 / 2**20)
     assert [row["difference"] for row in found["folder"]] == [0, 0, 0]

@@ -6,7 +6,7 @@ every 5 ms and less what the process had after a small fit; the map's pages are 
 the same fit of PNG images: from the array of their pixels, from a folder, and from a
 folder read by two worker processes. Needs Linux.
 
-    python examples/benchmarks/fit_memory.py --memory 20000 200000 --folder 5000
+    python examples/benchmarks/fit_memory.py --memory tiny:20000 auto:4000
 """
 
 import multiprocessing
@@ -47,21 +47,23 @@ def tiny(input_shape: tuple[int, ...]) -> nn.Module:
 
 def main() -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("--memory", type=int, nargs="*", default=[20_000, 200_000])
-    parser.add_argument("--folder", type=int, nargs="*", default=[5000])
-    parser.add_argument("--nets", nargs="+", default=["tiny"], help="tiny, or names")
+    of_maps = ["tiny:20000", "tiny:200000", "auto:1000", "auto:4000"]
+    parser.add_argument(
+        "--memory", nargs="*", default=of_maps, help="net:images; tiny, or names"
+    )
+    parser.add_argument("--folder", nargs="*", default=["tiny:5000", "auto:1000"])
     options = parsed_or_shown(parser, table)
     found: dict[str, Any] = {"memory": [], "folder": []}
-    for net in options.nets:
-        make = partial(detector, net)
+    for asked in options.memory:
+        net, n = asked.split(":")
         with tempfile.TemporaryDirectory() as place:
-            for n in options.memory:
-                row = memory(Path(place), n, make)
-                found["memory"].append({"net": net, **row})
-            for n in options.folder:
-                found["folder"] += [
-                    {"net": net, **row} for row in folder(Path(place), n, make)
-                ]
+            row = memory(Path(place), int(n), partial(detector, net))
+        found["memory"].append({"net": net, **row})
+    for asked in options.folder:
+        net, n = asked.split(":")
+        with tempfile.TemporaryDirectory() as place:
+            rows = folder(Path(place), int(n), partial(detector, net))
+        found["folder"] += [{"net": net, **row} for row in rows]
     found |= circumstances()
     write(found, options.output)
     print(table(found))
