@@ -32,7 +32,7 @@ from figures import draw_points
 from peers import PEERS, SoftmaxNet, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
-from report import PAGES
+from report import PAGES, readme_with_tables
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls._fitting import network_plan
 from skvmdls.backbones import mlp
@@ -484,3 +484,12 @@ def test_data_that_cannot_be_had_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PAGES)
 def test_the_pages_are_those_of_the_stored_runs(name):
     assert (RESULTS.parent / name).read_text() == PAGES[name](RESULTS)
+
+
+def test_the_readmes_tables_are_those_of_the_stored_runs():
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    assert readme_with_tables(readme, RESULTS) == readme
+    assert readme.count("<!-- end -->") == 3
+    assert (
+        readme_with_tables(readme.replace("| VMDLS |", "| ours |"), RESULTS) == readme
+    )

@@ -19,7 +19,7 @@ from typing import Any
 from experiments import EXPERIMENTS, Experiment, Options
 from protocol import Task
 from records import Record
-from report import PAGES, experiment_of, results_page
+from report import PAGES, experiment_of, readme_with_tables, results_page
 from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
 
@@ -47,6 +47,10 @@ def _report(folder: Path) -> None:
     for name, page in PAGES.items():
         (folder.parent / name).write_text(page(folder))
         print(folder.parent / name)
+    readme = folder.parent.parent / "README.md"
+    if readme.exists():
+        readme.write_text(readme_with_tables(readme.read_text(), folder))
+        print(readme)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """Pages made from stored results: no number in them is typed."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "PAGES",
     "experiment_of",
     "performance_page",
+    "readme_with_tables",
     "recipe_page",
     "results_page",
     "trials_page",
@@ -334,9 +336,7 @@ def _by_part(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[
 
 def _by_table(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list[str]:
     """Means over each half of the tables, and the AUROC of each table."""
-    of_tables: dict[str, list[dict[str, Any]]] = {}
-    for part, content in parts.items():
-        of_tables.setdefault(part.partition("; seed")[0], []).append(content)
+    of_tables = _of_tables(parts)
     methods = _methods(list(parts.values()))
     lines = []
     for half, names in (("tuning", TUNING_TABLES), ("test", TEST_TABLES)):
@@ -354,18 +354,31 @@ def _by_table(parts: dict[str, Any], paper: dict[str, dict[str, float]]) -> list
     return lines
 
 
-def _means(methods: list[str], tables: list[list[dict[str, Any]]]) -> list[str]:
+def _of_tables(parts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Give the runs of each table, its splits together."""
+    of_tables: dict[str, list[dict[str, Any]]] = {}
+    for part, content in parts.items():
+        of_tables.setdefault(part.partition("; seed")[0], []).append(content)
+    return of_tables
+
+
+def _means(
+    methods: list[str],
+    tables: list[list[dict[str, Any]]],
+    measures: Sequence[str] = TABLE_MEASURES,
+    digits: int = 4,
+) -> list[str]:
     """Row by method: each figure's mean over splits, and of these over tables."""
-    lines = _head(["", *TABLE_MEASURES])
+    lines = _head(["", *measures])
     for method in methods:
         cells = []
-        for measure in TABLE_MEASURES:
+        for measure in measures:
             figures = [
                 [_figure(run, method, measure) for run in runs] for runs in tables
             ]
             is_there = all(None not in of_table for of_table in figures)
             means = [np.mean(of_table) for of_table in figures] if is_there else [None]
-            cells.append(_cell(means, measure, spread=False))
+            cells.append(_cell(means, measure, spread=False, digits=digits))
         lines.append(_row([method, *cells]))
     return lines
 
@@ -442,13 +455,16 @@ def _table(
     return lines
 
 
-def _cell(values: Sequence[Any], measure: str = "", spread: bool = True) -> str:
+def _cell(
+    values: Sequence[Any], measure: str = "", spread: bool = True, digits: int = 4
+) -> str:
     """Mean and standard deviation; empty where a value is missing."""
     if None in values:
         return ""
     is_time = "second" in measure
     mean = np.mean(values)
-    digits = (0 if mean >= 10 else 1) if is_time else 4
+    if is_time:
+        digits = 0 if mean >= 10 else 1
     has_spread = spread and len(values) > 1 and not is_time
     spread_by = f" ± {np.std(values):.3f}" if has_spread else ""
     return f"{mean:.{digits}f}{spread_by}"
@@ -460,6 +476,75 @@ def _row(cells: Sequence[str]) -> str:
 
 def _head(columns: Sequence[str], n_texts: int = 1) -> list[str]:
     return [_row(columns), "|" + "---|" * n_texts + "---:|" * (len(columns) - n_texts)]
+
+
+def readme_with_tables(readme: str, folder: Path) -> str:
+    """Fill in the tables that stand between ``<!-- NAME -->`` and ``<!-- end -->``.
+
+    NAME is a stored run's. A table of images shows our detectors, the three peers of
+    the highest mean AUROC, and the best on each set; one of tables all, on the test
+    half.
+
+    Parameters
+    ----------
+    readme : str
+    folder : Path
+        With the JSON files.
+
+    Returns
+    -------
+    readme : str
+
+    Examples
+    --------
+    >>> readme_with_tables("No table.", Path())
+    'No table.'
+    """
+
+    def filled(match: re.Match[str]) -> str:
+        parts = json.loads((folder / f"{match[1]}.json").read_text())["parts"]
+        is_of_tables = "classes left out" in _sets(list(parts.values()))
+        lines = _short_of_tables(parts) if is_of_tables else _short(parts)
+        return "\n".join([f"<!-- {match[1]} -->", *lines, "<!-- end -->"])
+
+    return re.sub(
+        r"<!-- ([\w-]+) -->\n.*?<!-- end -->", filled, readme, flags=re.DOTALL
+    )
+
+
+def _short(parts: dict[str, Any]) -> list[str]:
+    runs = list(parts.values())
+    names = _sets(runs)
+    by_set = [_method_rows(runs, name) for name in names]
+    aurocs = {
+        method: [np.mean([e["AUROC"] for e in rows[method]]) for rows in by_set]
+        for method in by_set[0]
+        if method not in OURS
+    }
+    by_mean = sorted(aurocs, key=lambda method: -np.mean(aurocs[method]))
+    best = [max(aurocs, key=lambda m: aurocs[m][place]) for place in range(len(names))]
+    lines = _head(["", *names, "accuracy", "acceptance"])
+    shown = {*by_mean[:3], *best}
+    for method in [*OURS, *(peer for peer in by_mean if peer in shown)]:
+        entries = [run["methods"][method] for run in runs]
+        cells = [
+            " / ".join(
+                f"{np.mean([e[measure] for e in rows[method]]):.3f}"
+                for measure in ("AUROC", "TNR@TPR95", "F1")
+            )
+            for rows in by_set
+        ]
+        accuracy = _cell([e["closed-set accuracy"] for e in entries], spread=False)
+        acceptance = f"{np.mean([e['acceptance'] for e in entries]):.3f}"
+        lines.append(_row([method, *cells, accuracy, acceptance]))
+    return lines
+
+
+def _short_of_tables(parts: dict[str, Any]) -> list[str]:
+    of_tables = _of_tables(parts)
+    tables = [of_tables[name] for name in TEST_TABLES if name in of_tables]
+    measures = ("AUROC", "TNR@TPR95", "F1", "closed-set accuracy")
+    return _means(_methods(list(parts.values())), tables, measures, digits=3)
 
 
 LAYOUTS = {"methods": _by_method, "parts": _by_part, "tables": _by_table}
