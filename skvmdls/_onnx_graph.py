@@ -20,7 +20,7 @@ from skvmdls.evidence import INPUT, LOGIT
 from skvmdls.gaussians import ClassGaussians
 from skvmdls.inputs import FARTHEST
 from skvmdls.network import FIRST_MAP
-from skvmdls.scoring import blocks_of, parts_of
+from skvmdls.scoring import OWN_FIRST, blocks_of, parts_of
 
 __all__ = ["Answers", "Graph", "Precision", "WhiteDistances"]
 
@@ -98,7 +98,7 @@ class Graph(nn.Module):
         logits = parts[LOGIT].double() if LOGIT in parts else None
         weight = None
         if reconstructed is not None:
-            difference = parts[FIRST_MAP].mean(dim=2) - reconstructed.mean(dim=2)
+            difference = parts[OWN_FIRST] - reconstructed.mean(dim=2)
             weight = difference.square().sum(dim=1).double()
         answers = self.decision(likelihoods, logits, weight)
         if X.dtype == torch.uint8:

@@ -35,6 +35,9 @@ __all__ = [
 
 Result = TypeVar("Result")
 
+# The first tap of the points themselves, averaged over space, (n, channels).
+OWN_FIRST = "t1 of the point itself"
+
 
 @torch.inference_mode()
 def ensembles(
@@ -136,7 +139,7 @@ def _measured(
     likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
     weight = torch.zeros(len(x))
     if reconstructed is not None:
-        difference = parts[FIRST_MAP].mean(dim=2) - reconstructed.mean(dim=2)
+        difference = parts[OWN_FIRST] - reconstructed.mean(dim=2)
         weight = difference.square().sum(dim=1)
     found = ByClass(likelihood, raw, logits, weight.cpu().double().numpy())
     return known.decide(found, len(view.blocks), by_class=by_class)
@@ -147,14 +150,18 @@ def _parts(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tens
 
 
 def parts_of(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tensor]:
-    """Parts (n, length of the part) of a batch, as the view looks at them."""
+    """Parts (n, length of the part) of a batch, as the view looks at them.
+
+    And the first tap of the points themselves, which is compared with that of their
+    reconstructions: ``t1 map``, and its mean over space.
+    """
     parts = network.ensemble(x)
-    if not view.average_flips:
-        return parts
-    mirrored = network.ensemble(x.flip(dims=[-1]))
-    # The first map is compared, place by place, with that of the reconstruction.
-    averaged = parts.keys() - {FIRST_MAP}
-    return parts | {name: (parts[name] + mirrored[name]) / 2 for name in averaged}
+    own = {FIRST_MAP: parts[FIRST_MAP], OWN_FIRST: parts["t1"]}
+    if view.average_flips:
+        mirrored = network.ensemble(x.flip(dims=[-1]))
+        averaged = parts.keys() - own.keys()
+        parts = {name: (parts[name] + mirrored[name]) / 2 for name in averaged}
+    return parts | own
 
 
 def _first_map_of_reconstruction(
