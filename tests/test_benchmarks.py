@@ -248,6 +248,7 @@ def small_data(monkeypatch):
         ),
         ("osr-splits-cifar10", 5, ["other classes"]),
         ("leave-classes-out-cifar10", 4, ["other classes"]),
+        ("leave-classes-out-tables", 9, ["classes left out"]),
         ("osr-tables", 18, ["classes left out"]),
     ],
 )

@@ -196,7 +196,7 @@ class Net(nn.Module):
         self.a, self.b, self.c = nn.Linear(n, 8), nn.Linear(8, 8), nn.Linear(8, 8)
 
     def forward(self, x):
-        return self.c(self.b(self.a(x).relu()).relu())
+        return self.c(self.b(self.a(x).relu()).relu()) {change}
 
 def net(shape):
     return Net(*shape)
@@ -226,23 +226,26 @@ if __name__ == "__main__":
 def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
     """Regression: it was trained again each time, with tracebacks of joblib's."""
 
-    def kept_after(n_jobs):
+    def kept_after(n_jobs, change="", folder="memory"):
+        script = tmp_path / f"script{len(change)}.py"
         # Comments above move the code to other lines.
-        script = tmp_path / "script.py"
-        script.write_text("# moved\n" * int(n_jobs) + SCRIPT)
+        script.write_text(
+            "# moved\n" * int(n_jobs) + SCRIPT.replace("{change}", change)
+        )
         said = subprocess.run(
-            [sys.executable, "-W", "ignore", script, tmp_path / "memory", n_jobs],
+            [sys.executable, "-W", "ignore", script, tmp_path / folder, n_jobs],
             capture_output=True,
             text=True,
             check=True,
         )
         assert said.stderr == ""
-        return {path.parent for path in (tmp_path / "memory").rglob("output.pkl")}
+        return {path.parent for path in (tmp_path / folder).rglob("output.pkl")}
 
     # Of two folds: network, autoencoder and Gaussians.
     by_workers = kept_after("2")
     assert len(by_workers) == 6
     assert kept_after("1") == by_workers
+    assert len(kept_after("1", "* 2")) == 10
 
 
 def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):

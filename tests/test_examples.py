@@ -144,6 +144,21 @@ def test_the_choices_for_photographs_are_those_of_the_stored_run():
         assert f"| {title} | {cells} |" in page
 
 
+@pytest.mark.parametrize("run_of", ["osr-mnist-quick", "ood-cifar10-cpu"])
+@pytest.mark.parametrize("method", ["VMDLS", "VMDLS_b"])
+def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):
+    stored = json.loads((ROOT / f"docs/results/{run_of}.json").read_text())
+    figures = [part["methods"][method] for part in stored["parts"].values()]
+    cells = [
+        " / ".join(
+            f"{sum(f['sets'][name][measure] for f in figures) / len(figures):.3f}"
+            for measure in ("AUROC", "TNR@TPR95", "F1")
+        )
+        for name in figures[0]["sets"]
+    ]
+    assert f"| {method} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
+
+
 def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
     output = tmp_path / "found.json"
     run(BENCHMARKS / "fuzz_load.py", "--mutations", 200, "--output", output)
