@@ -502,9 +502,9 @@ def readme_with_tables(readme: str, folder: Path) -> str:
     """
 
     def filled(match: re.Match[str]) -> str:
-        parts = json.loads((folder / f"{match[1]}.json").read_text())["parts"]
-        is_of_tables = "classes left out" in _sets(list(parts.values()))
-        lines = _short_of_tables(parts) if is_of_tables else _short(parts)
+        stored = json.loads((folder / f"{match[1]}.json").read_text())
+        layout = EXPERIMENTS[experiment_of(stored)].layout
+        lines = SHORT_LAYOUTS[layout](stored["parts"])
         return "\n".join([f"<!-- {match[1]} -->", *lines, "<!-- end -->"])
 
     return re.sub(
@@ -548,6 +548,7 @@ def _short_of_tables(parts: dict[str, Any]) -> list[str]:
 
 
 LAYOUTS = {"methods": _by_method, "parts": _by_part, "tables": _by_table}
+SHORT_LAYOUTS = {"methods": _short, "tables": _short_of_tables}
 
 PAGES = {
     "results.md": results_page,
