@@ -31,6 +31,10 @@ __all__ = ["watched"]
 
 SHAPE = (3, 64, 64)
 N_CLASSES = 10
+DEFAULTS = {
+    "memory": [("tiny", 20_000), ("tiny", 200_000), ("auto", 1000), ("auto", 4000)],
+    "folder": [("tiny", 2000), ("auto", 1000)],
+}
 
 
 def tiny(input_shape: tuple[int, ...]) -> nn.Module:
@@ -47,26 +51,32 @@ def tiny(input_shape: tuple[int, ...]) -> nn.Module:
 
 def main() -> None:
     parser = script_parser(__doc__)
-    of_maps = ["tiny:20000", "tiny:200000", "auto:1000", "auto:4000"]
-    parser.add_argument(
-        "--memory", nargs="*", default=of_maps, help="net:images; tiny, or names"
-    )
-    parser.add_argument("--folder", nargs="*", default=["tiny:5000", "auto:1000"])
+    for name, default in DEFAULTS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=net_and_number,
+            nargs="*",
+            default=default,
+            help="net:images; a net is tiny, or a name",
+        )
     options = parsed_or_shown(parser, table)
     found: dict[str, Any] = {"memory": [], "folder": []}
-    for asked in options.memory:
-        net, n = asked.split(":")
+    for net, n in options.memory:
         with tempfile.TemporaryDirectory() as place:
-            row = memory(Path(place), int(n), partial(detector, net))
+            row = memory(Path(place), n, partial(detector, net))
         found["memory"].append({"net": net, **row})
-    for asked in options.folder:
-        net, n = asked.split(":")
+    for net, n in options.folder:
         with tempfile.TemporaryDirectory() as place:
-            rows = folder(Path(place), int(n), partial(detector, net))
+            rows = folder(Path(place), n, partial(detector, net))
         found["folder"] += [{"net": net, **row} for row in rows]
     found |= circumstances()
     write(found, options.output)
     print(table(found))
+
+
+def net_and_number(text: str) -> tuple[str, int]:
+    net, _, n = text.partition(":")
+    return net, int(n)
 
 
 def detector(net: str, num_workers: int = 0) -> VMDLSbDetector:
