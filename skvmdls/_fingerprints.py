@@ -36,6 +36,7 @@ TRAINING_ROOMS = (
     "_fitting",
     "_groups",
     "_labels",
+    "_muon",
     "_processes",
     "_rows",
     "_states",

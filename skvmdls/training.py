@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from skvmdls._checkpoints import Stage, State
 from skvmdls._devices import autocast, out_of_memory_explained, to_device
+from skvmdls._muon import Muon, hidden_weights
 from skvmdls._processes import (
     joint,
     joint_batch_norm,
@@ -90,6 +91,7 @@ class NetworkPlan(Plan):
 
     augmentation: Callable[[Tensor], Tensor] | None
     dtype: torch.dtype
+    optimizer: str
     classes_per_batch: int
     samples_per_class: int
     triplet_margin: float
@@ -361,13 +363,19 @@ def _optimizer(
     net: nn.Module, plan: Plan, n_steps: int
 ) -> tuple[torch.optim.Optimizer, OneCycleLR]:
     parameters = list(net.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=plan.learning_rate,
-        weight_decay=plan.weight_decay,
+    settings: dict[str, Any] = {
+        "lr": plan.learning_rate,
+        "weight_decay": plan.weight_decay,
         # One kernel for all parameters; on the CPU it is no faster than the default.
-        fused=parameters[0].device.type == "cuda",
-    )
+        "fused": parameters[0].device.type == "cuda",
+    }
+    optimizer: torch.optim.Optimizer
+    if isinstance(plan, NetworkPlan) and plan.optimizer == "muon":
+        weights = hidden_weights(net.get_submodule("backbone"))
+        others = [p for p in parameters if not any(p is w for w in weights)]
+        optimizer = Muon(weights, others, dtype=plan.dtype, **settings)
+    else:
+        optimizer = torch.optim.AdamW(parameters, **settings)
     schedule = OneCycleLR(
         optimizer, plan.learning_rate, total_steps=n_steps, cycle_momentum=False
     )

@@ -279,6 +279,7 @@ BAD_FITS = [
     parameter("'classes_per_batch' parameter", classes_per_batch=1),
     parameter("'samples_per_class' parameter", samples_per_class=1),
     parameter("'max_epochs' parameter", max_epochs=0),
+    parameter("'optimizer' parameter.*Got 'sgd'", optimizer="sgd"),
     parameter("'learning_rate' parameter", learning_rate=0.0),
     parameter("'learning_rate' parameter", learning_rate=np.nan),
     parameter("'prior_variance' parameter", prior_variance=0),

@@ -78,6 +78,17 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(
     assert_same_fit(resumed, uninterrupted)
 
 
+def test_an_interrupted_fit_by_muon_takes_up_its_momentum(table, stopping, tmp_path):
+    settings = QUICK | {"optimizer": "muon"}
+    whole = VMDLSDetector(**settings).fit(*table)
+    patch = stopping(2)
+    with pytest.raises(RuntimeError, match="power cut"):
+        VMDLSDetector(**settings, checkpoint=tmp_path / "kept").fit(*table)
+    patch.undo()
+    resumed = VMDLSDetector(**settings, checkpoint=tmp_path / "kept").fit(*table)
+    assert_same_fit(resumed, whole)
+
+
 def test_a_finished_fit_is_not_trained_again(table, uninterrupted, stopping, tmp_path):
     settings = QUICK | {"checkpoint": str(tmp_path / "fit.checkpoint")}
     assert_same_fit(VMDLSDetector(**settings).fit(*table), uninterrupted)
