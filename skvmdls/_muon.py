@@ -46,6 +46,8 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change all parameters by their gradients; those of matrices are used up."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         matrices = self.param_groups[0]
         for weight in matrices["params"]:
             if weight.grad is None:
@@ -65,7 +67,8 @@ class Muon(torch.optim.AdamW):
             weight.sub_(direction, alpha=matrices["lr"] * size)
             # Without a gradient, AdamW passes over it.
             weight.grad = None
-        return super().step(closure)
+        super().step()
+        return loss
 
 
 def hidden_weights(backbone: nn.Module) -> list[Tensor]:

@@ -440,17 +440,26 @@ def test_a_recipe_is_compared_split_by_split_and_only_once_it_is_finished(tmp_pa
         }
         return {"methods": {"VMDLS": method, "VMDLS_b": method}}
 
-    for label, parts in (
-        ("defaults", {"a": part(0.9), "b": part(0.8)}),
-        ("better", {"b": part(0.9), "a": part(1.0)}),
-        ("begun", {"a": part(0.9)}),
+    for run_of, parts in (
+        ("quick-defaults", {"a": part(0.9), "b": part(0.8)}),
+        ("quick-better", {"b": part(0.9), "a": part(1.0)}),
+        ("quick-begun", {"a": part(0.9)}),
+        # Where none is of the defaults, the first stands for them.
+        ("paper-alone", {"a": part(0.7)}),
+        ("paper-beside", {"a": part(0.5)}),
     ):
-        content = {"settings": {"settings": {"x": label}}, "parts": parts}
-        path = tmp_path / f"leave-classes-out-quick-{label}.json"
-        path.write_text(json.dumps(content))
+        settings = {"settings": {"x": run_of, "memory": "/my/folder"}}
+        path = tmp_path / f"leave-classes-out-{run_of}.json"
+        path.write_text(json.dumps({"settings": settings, "parts": parts}))
     page = PAGES["recipe_runs.md"](tmp_path)
     assert "| +0.1000 ± 0.0000 |" in page
     assert "begun" not in page
+    assert "/my/folder" not in page
+    rows = [line for line in page.splitlines() if "paper-" in line and "|" in line]
+    assert [row.split("|")[5].strip() for row in rows] == [
+        "+0.0000 ± 0.0000",
+        "-0.2000 ± 0.0000",
+    ]
 
 
 def test_a_run_of_other_settings_or_other_code_is_not_continued(tmp_path, monkeypatch):

@@ -123,19 +123,29 @@ def test_the_rules_of_the_evidence_are_those_of_the_stored_trials():
         assert f"| {trial['rule']} | {' | '.join(cells)} |" in page
 
 
-def test_the_choices_for_photographs_are_those_of_the_stored_run():
-    stored = (ROOT / "docs" / "results" / "choices-cifar10-cpu.json").read_text()
-    page = (ROOT / "docs" / "recipe.md").read_text()
+def test_the_choices_for_photographs_are_those_of_the_stored_runs():
+    results, page = ROOT / "docs" / "results", (ROOT / "docs" / "recipe.md").read_text()
+
+    def parts(name):
+        return json.loads((results / f"{name}.json").read_text())["parts"]
+
     of_choices = {}
-    for part, content in json.loads(stored)["parts"].items():
-        entry = content["methods"]["VMDLS"]
-        figures = entry | entry["sets"]["other classes"]
-        of_choices.setdefault(part.partition("; ")[0], []).append(figures)
-    assert [len(runs) for runs in of_choices.values()] == [4] * 4
-    for choice, runs in of_choices.items():
+    for part, content in parts("choices-cifar10-cpu").items():
+        choice = part.partition("; ")[0]
         title = "the same, flips averaged" if "flips" in choice else choice
+        of_choices.setdefault((choice, title), []).append(content)
+    by_muon = "leave-classes-out-cifar10-cpu-muon"
+    for name, title in (
+        (by_muon, "the same by Muon"),
+        (f"{by_muon}-flips", "by Muon, flips averaged"),
+    ):
+        of_choices[name, title] = list(parts(name).values())
+    assert [len(runs) for runs in of_choices.values()] == [4] * 6
+    for (_, title), runs in of_choices.items():
+        entries = [content["methods"]["VMDLS"] for content in runs]
+        figures = [entry | entry["sets"]["other classes"] for entry in entries]
         cells = " | ".join(
-            f"{sum(run[name] for run in runs) / len(runs):.{digits}f}"
+            f"{sum(run[name] for run in figures) / len(figures):.{digits}f}"
             for name, digits in (
                 *(("closed-set accuracy", 4), ("AUROC", 4)),
                 *(("TNR@TPR95", 3), ("F1", 3)),
@@ -157,6 +167,26 @@ def test_the_readmes_figures_are_those_of_the_stored_runs(run_of, method):
         for name in figures[0]["sets"]
     ]
     assert f"| {method} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
+
+
+def test_what_is_said_of_all_of_cifar10_is_what_the_stored_run_says():
+    stored = json.loads((ROOT / "docs/results/all-cifar10-cpu.json").read_text())
+    [part] = stored["parts"].values()
+    figures = part["methods"]["VMDLS"]
+    said = (
+        f"{figures['closed-set accuracy']:.4f}",
+        f"{figures['fit seconds'] / 60:.0f} minutes on two cores",
+        *(
+            f"{figures['sets'][name]['AUROC']:.3f} beside {name}"
+            for name in ("ImageNet-resize", "CIFAR-100")
+        ),
+    )
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    settings = " ".join((ROOT / "docs" / "which_settings.md").read_text().split())
+    assert all(figure in readme for figure in said)
+    assert all(figure in settings for figure in said[:2])
+    epochs = stored["settings"]["settings"]["max_epochs"]
+    assert f"{epochs} epochs of CIFAR-10's" in settings
 
 
 def test_mutated_files_are_counted_and_none_gets_through(tmp_path):

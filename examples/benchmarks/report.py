@@ -243,8 +243,9 @@ def _recipe_table(stored: dict[str, Any]) -> list[str]:
         *("VMDLS OSCR", "VMDLS F1", "accuracy", "fit seconds"),
     )
     lines = _head(columns, 2)
-    usual = stored.get("defaults", {"parts": {}})["parts"]
-    for name in sorted(stored, key=lambda name: (name != "defaults", name)):
+    first = "defaults" if "defaults" in stored else min(stored)
+    usual = stored[first]["parts"]
+    for name in sorted(stored, key=lambda name: (name != first, name)):
         # An unfinished run has not seen all splits.
         if stored[name]["parts"].keys() == usual.keys():
             lines.append(_recipe_row(name, stored[name], usual))
@@ -265,9 +266,9 @@ def _recipe_row(name: str, stored: dict[str, Any], usual: dict[str, Any]) -> str
     parts = stored["parts"]
     weighted = [part["methods"]["VMDLS"] for part in parts.values()]
     difference = _left_out(parts, "VMDLS", "AUROC") - _left_out(usual, "VMDLS", "AUROC")
-    settings = ", ".join(
-        f"{k}={v!r}" for k, v in stored["settings"]["settings"].items()
-    )
+    # Where nets are kept says nothing of how they are trained.
+    told = stored["settings"]["settings"].items()
+    settings = ", ".join(f"{k}={v!r}" for k, v in told if k != "memory")
     cells = [
         name,
         f"`{settings}`",
