@@ -42,6 +42,9 @@ __all__ = ["Learned", "autoencoder_plan", "learn", "network_plan"]
 # Share of the held-out rows that set the score's constants; the others the threshold.
 EVIDENCE_SHARE = 0.25
 
+# Points of a batch of many classes; one of few classes has MOST_SAMPLES of each.
+USUAL_BATCH, MOST_SAMPLES = 160, 16
+
 
 class Learned(NamedTuple):
     """What the training rows teach, by the names of a detector's attributes."""
@@ -122,8 +125,8 @@ def _trained(
 def network_plan(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
     """How a detector that knows its inputs and classes trains its network on rows."""
     margin = detector.distancing_margin
-    classes_per_batch = min(len(detector.classes_), detector.classes_per_batch or 10)
-    n_batches = max(1, round(n_rows / classes_per_batch / detector.samples_per_class))
+    classes_per_batch, samples_per_class = _batch_of(detector)
+    n_batches = max(1, round(n_rows / classes_per_batch / samples_per_class))
     is_table = len(detector.input_shape_) == 1
     epochs = detector.max_epochs
     return NetworkPlan.of(
@@ -132,8 +135,20 @@ def network_plan(detector: Any, n_rows: int, device: torch.device) -> NetworkPla
         augmentation=resolve_augmentation(detector.augmentation, detector.input_shape_),
         dtype=resolve_precision(detector.precision, device),
         classes_per_batch=classes_per_batch,
+        samples_per_class=samples_per_class,
         distancing_margin=detector.latent_dim if margin is None else margin,
     )
+
+
+def _batch_of(detector: Any) -> tuple[int, int]:
+    """How many classes a batch holds, and how many points of each.
+
+    A head learns badly from batches that leave most classes out, and so do batch norms.
+    """
+    samples = detector.samples_per_class
+    most_classes = max(2, USUAL_BATCH // (samples or 2))
+    classes = min(len(detector.classes_), detector.classes_per_batch or most_classes)
+    return classes, samples or min(MOST_SAMPLES, max(2, USUAL_BATCH // classes))
 
 
 def autoencoder_plan(detector: Any) -> AutoencoderPlan:

@@ -156,9 +156,11 @@ class DetectorParameters:
     calibration_fraction : float in (0, 0.5], default=0.1
         Share of the training data, stratified, that is held out to set the threshold.
     classes_per_batch : int, default=None
-        ``B_C``, at least 2. None is 10, or the number of classes if that is smaller.
-    samples_per_class : int, default=16
-        ``B_N``, at least 2.
+        ``B_C``, at least 2. None is all classes, or as many as go into a batch of 160
+        points.
+    samples_per_class : int, default=None
+        ``B_N``, at least 2. None is 16, or, with more than ten classes in a batch, as
+        many as go into 160 points.
     max_epochs : "auto" or int, default="auto"
         Epochs of training the net; each visits about as many points as there are.
         ``"auto"`` is 20; for tables of few rows up to 60, enough for 2,000 steps.
@@ -240,7 +242,9 @@ class DetectorParameters:
     classes_per_batch: int | None = parameter(
         None, Interval(Integral, 2, None, closed="left"), None
     )
-    samples_per_class: int = parameter(16, Interval(Integral, 2, None, closed="left"))
+    samples_per_class: int | None = parameter(
+        None, Interval(Integral, 2, None, closed="left"), None
+    )
     max_epochs: int | str = parameter(
         "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
     )

@@ -33,6 +33,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls._fitting import network_plan
 from skvmdls._groups import group_ids
 from skvmdls.calibration import WeightCalibration, hold_out
 from skvmdls.evidence import unit_and_length
@@ -1195,3 +1196,38 @@ def test_a_failed_fit_on_other_data_keeps_even_the_input_shape(vmdls, digits):
     np.testing.assert_array_equal(
         broken.predict(digits.X_test), vmdls.predict(digits.X_test)
     )
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "given", "batch"),
+    [
+        (2, {}, (2, 16)),
+        (10, {}, (10, 16)),
+        (12, {}, (12, 13)),
+        (40, {}, (40, 4)),
+        (80, {}, (80, 2)),
+        (1000, {}, (80, 2)),
+        (100, {"classes_per_batch": 10}, (10, 16)),
+        (100, {"classes_per_batch": 100}, (100, 2)),
+        (100, {"samples_per_class": 16}, (10, 16)),
+        (100, {"samples_per_class": 500}, (2, 500)),
+        (3, {"classes_per_batch": 7, "samples_per_class": 5}, (3, 5)),
+    ],
+)
+def test_batches_hold_all_classes_as_far_as_they_go(n_classes, given, batch):
+    detector = VMDLSbDetector(**given, max_epochs=1)
+    detector.classes_ = np.arange(n_classes)
+    detector.input_shape_ = (6,)
+    plan = network_plan(detector, 5000, torch.device("cpu"))
+    assert (plan.classes_per_batch, plan.samples_per_class) == batch
+
+
+def test_a_head_of_many_classes_learns_as_one_of_few_does():
+    """Regression: it saw ten classes a batch, and told half of a hundred right."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(100), 30)
+    X = rng.normal(size=(100, 16))[y] + 0.4 * rng.normal(size=(len(y), 16))
+    detector = VMDLSbDetector(
+        max_epochs=8, random_state=0, covariance_type="tied", contamination=0.1
+    )
+    assert detector.fit(X, y).history_["head_accuracy"][-1] > 0.98

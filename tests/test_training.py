@@ -31,6 +31,7 @@ PLAN = NetworkPlan.of(
     epochs=20,
     dtype=torch.float32,
     classes_per_batch=10,
+    samples_per_class=16,
     distancing_margin=8.0,
 )
 # Whatever the defaults are: both kinds of losses count.
