@@ -32,6 +32,9 @@ PRIOR_POINTS = 10
 # What all classes have in common, by the type of covariance.
 COMMON = {"full": {"scale", "pooled"}, "tied": {"centre"}, "diag": {"scale"}}
 
+# Classes of "tied" that one matrix product serves.
+CLASSES_AT_ONCE = 32
+
 Features = dict[str, np.ndarray]
 ClassBatches = Callable[[int], Iterable[Features]]
 # By the reason, the positions of classes that take the pooled covariance.
@@ -73,6 +76,7 @@ class ClassGaussians(nn.Module):
     precisions_cholesky: Tensor
     centre: Tensor
     white_means: Tensor
+    white_lengths: Tensor
 
     def __init__(
         self,
@@ -94,12 +98,16 @@ class ClassGaussians(nn.Module):
         for name, array in common.items():
             self.register_buffer(name, torch.from_numpy(array))
         if covariance_type == "tied":
-            # One by one: a mean's rounding is not to depend on what others there are.
-            white_means = torch.stack(
-                [(mean - self.centre) @ self.precisions_cholesky for mean in self.means]
-            )
-            # Follows from the others: no part of the state.
+            # Both follow from the others: no part of the state.
+            white_means = torch.cat(
+                [
+                    (means - self.centre) @ self.precisions_cholesky
+                    for means in _equal_blocks(self.means)
+                ]
+            )[: len(means)]
+            white_lengths = torch.stack([mean.square().sum() for mean in white_means])
             self.register_buffer("white_means", white_means, persistent=False)
+            self.register_buffer("white_lengths", white_lengths, persistent=False)
 
     def common(self) -> dict[str, np.ndarray]:
         """Hand out what all classes have in common, as given, as far as it is there."""
@@ -173,15 +181,11 @@ class ClassGaussians(nn.Module):
 
     def _tied_distances(self, t: Tensor) -> Tensor:
         white = (t - self.centre) @ self.precisions_cholesky
-        lengths = white.square().sum(dim=1)
-        # Class by class: a matrix product's rounding depends on how many there are.
-        return torch.stack(
-            [
-                lengths - 2 * white @ mean + mean.square().sum()
-                for mean in self.white_means
-            ],
-            dim=1,
-        ).clamp_min(0)
+        lengths = white.square().sum(dim=1, keepdim=True)
+        products = torch.cat(
+            [white @ means.T for means in _equal_blocks(self.white_means)], dim=1
+        )[:, : len(self.white_means)]
+        return (lengths - 2 * products + self.white_lengths).clamp_min(0)
 
     def _diag_distances(self, t: Tensor) -> Tensor:
         return torch.stack(
@@ -200,6 +204,16 @@ class ClassGaussians(nn.Module):
             return self.precisions_cholesky.log().sum(dim=-1)
         diagonal = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1)
         return diagonal.log().sum(dim=-1)
+
+
+def _equal_blocks(means: Tensor) -> Iterator[Tensor]:
+    """Means (n_classes, D) in blocks (CLASSES_AT_ONCE, D), the last filled with zeros.
+
+    A product's rounding depends on its shape: of equal blocks, what comes out for a
+    class does not depend on what others there are.
+    """
+    for block in means.split(CLASSES_AT_ONCE):
+        yield nn.functional.pad(block, (0, 0, 0, CLASSES_AT_ONCE - len(block)))
 
 
 def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:

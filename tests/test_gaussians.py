@@ -98,6 +98,25 @@ def test_tied_equals_scipy_with_the_size_weighted_mean_of_the_covariances():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("n_points", [1, 256])
+def test_tied_scores_a_class_alike_whatever_others_there_are(n_points):
+    rng = np.random.default_rng(0)
+    means, whitening = rng.normal(size=(70, 17)), np.tril(rng.random((17, 17)) + 1)
+    common = {"centre": means.mean(axis=0)}
+    points = torch.from_numpy(rng.normal(size=(n_points, 17)))
+
+    def scores(some):
+        return ClassGaussians(some, whitening, "tied", common).log_likelihood(points)
+
+    of_all = scores(means)
+    white = (points.numpy()[:, None] - means) @ whitening
+    expected = -0.5 * ((white**2).sum(axis=2) + 17 * np.log(2 * np.pi))
+    expected += np.log(np.diag(whitening)).sum()
+    np.testing.assert_allclose(of_all, expected, rtol=1e-9)
+    for n in (1, 31, 32, 33, 69):
+        assert torch.equal(scores(means[:n]), of_all[:, :n])
+
+
 def test_diag_equals_scipy():
     expected = scipy_log_likelihood(
         [X.mean(axis=0) for X in CLASSES], [X.var(axis=0) for X in CLASSES], POINTS
