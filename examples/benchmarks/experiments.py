@@ -502,9 +502,8 @@ EXPERIMENTS = {
         "choose recipes",
         partial(_left_out, "CIFAR-10", TUNING_SPLITS, from_training=True),
         _photograph_presets(
-            _preset(12_000, 3_000, _photograph_settings(12)), 15_000, "resnet18"
+            _preset(6_000, 3_000, _photograph_settings(10)), 15_000, "resnet18"
         ),
-        measure=alone,
     ),
     "choices-cifar10": Experiment(
         "Two choices for photographs: six classes of CIFAR-10 against the four others, "
