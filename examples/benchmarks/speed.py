@@ -104,8 +104,9 @@ def speed(quick: bool, groups: Sequence[str] = GROUPS) -> Iterator[Row]:
     if "training" in groups:
         for backbone in ("plain_cnn", "resnet18"):
             yield _epoch(backbone, turns, n_batches, "<= 1.05")
-        for backbone in ("plain_cnn", "resnet18"):
-            yield _precision(backbone, turns, n_batches)
+        auto = resolve_precision("auto", CPU)
+        for backbone in ("plain_cnn", "resnet18") if auto != torch.float32 else ():
+            yield _precision(backbone, auto, turns, n_batches)
     if "fits" in groups:
         for detector, target in (
             (VMDLSbDetector, "<= 1.10"),
@@ -326,9 +327,8 @@ def _epoch(backbone: str, turns: int, n_batches: int, target: str) -> Row:
     )
 
 
-def _precision(backbone: str, turns: int, n_batches: int) -> Row:
+def _precision(backbone: str, auto: torch.dtype, turns: int, n_batches: int) -> Row:
     data = _images(backbone, n_batches * BATCH)
-    auto = resolve_precision("auto", CPU)
     seconds = alternate(
         {
             "ours": partial(_train_ours, backbone, *data, auto),
