@@ -100,8 +100,9 @@ EVIDENCE: dict[str, dict[str, Any]] = {
 }
 
 # How photographs may be trained, and looked at; of each training both share the nets.
-_SHORT_STEPS = {"learning_rate": 2e-3, "weight_decay": 0.01}
-_LONG_STEPS = {"learning_rate": 4e-3, "weight_decay": 0.3}
+_SHORT_STEPS = {"learning_rate": 2e-3, "weight_decay": 0.01, "optimizer": "adamw"}
+_LONG_STEPS = {"learning_rate": 4e-3, "weight_decay": 0.3, "optimizer": "adamw"}
+_MUON = _LONG_STEPS | {"optimizer": "muon"}
 _FLIPS = {"average_flips": True}
 PHOTOGRAPH_CHOICES: dict[str, dict[str, Any]] = {
     "learning rate 0.002, weight decay 0.01": _SHORT_STEPS,
@@ -394,8 +395,8 @@ def _photograph_settings(epochs: int, backbone: str = "photo_cnn") -> dict[str, 
     return {
         "backbone": backbone,
         "augmentation": "crop_flip",
-        "learning_rate": 2e-3,
         "max_epochs": epochs,
+        **_MUON,
     }
 
 
@@ -410,12 +411,7 @@ def _photograph_presets(
 
 
 # What the trials on photographs found to classify best; see docs/recipe.md.
-_ALL_OF_IT = {
-    **_LONG_STEPS,
-    **_FLIPS,
-    "optimizer": "muon",
-    "calibration_fraction": 0.05,
-}
+_ALL_OF_IT = {**_FLIPS, "calibration_fraction": 0.05}
 _CIFAR10_CPU = _preset(10_000, 3_000, _photograph_settings(10))
 _TWO_DIMENSIONS = {"latent_dim": 2, "features": ENSEMBLE, "distancing_margin": 32.0}
 

@@ -130,7 +130,7 @@ def watched(function: Callable[[], Any]) -> tuple[float, float]:
 
     Examples
     --------
-    Memory that the process has freed and not given back is not seen again, so the example
+    Memory that the process has freed and not given back is not seen again: the example
     takes more at once than is likely to lie about.
 
     >>> watched(lambda: (np.ones(2**26), time.sleep(0.1)))[0] > 400
