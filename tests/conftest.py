@@ -1,5 +1,11 @@
 """Small real data and detectors fitted on it once."""
 
+import os
+
+# On nets this small, a second thread costs more than it brings; and the processes that
+# tests start would fight with the other workers for the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +14,6 @@ from shared import TABLE_SETTINGS, blobs
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
 
-# On nets this small, a second thread costs more than it brings.
 torch.set_num_threads(1)
 
 

@@ -217,8 +217,8 @@ def small_images(data_home):
     """Ten classes of coloured squares, in noise."""
     rng = np.random.default_rng(0)
     y = np.arange(240) % 10
-    X = rng.integers(0, 60, (240, 3, 32, 32), dtype=np.uint8)
-    X[np.arange(240), y % 3, :, 3 * y] = 255
+    X = rng.integers(0, 60, (240, 3, 16, 16), dtype=np.uint8)
+    X[np.arange(240), y % 3, :, y] = 255
     return Bunch(X_train=X, y_train=y, X_test=X[::2], y_test=y[::2])
 
 
