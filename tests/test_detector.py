@@ -176,9 +176,11 @@ def test_the_evidence_of_known_points_is_about_nought(
 ):
     detector = request.getfixturevalue(fixture)
     evidence = detector.evidence(digits.X_test[is_known])
-    # Of the middle and of the usual range a handful of held-out points know little: on
-    # some processors a part's median is 0.61 here, with other seeds at most 0.33.
-    assert np.all(np.abs(np.median(evidence, axis=0)) < 1)
+    # Of the middle and of the usual range a handful of held-out points know little: of
+    # one part the median can lie far off (0.61 on some processors), not of all.
+    medians = np.abs(np.median(evidence, axis=0))
+    assert medians.max() < 1
+    assert medians.mean() < 0.25
     below = np.mean(evidence < -1, axis=0)
     assert below.mean() < 0.2
     assert below.max() < 0.4
