@@ -124,40 +124,38 @@ def test_the_rules_of_the_evidence_are_those_of_the_stored_trials():
         assert f"| {trial['rule']} | {' | '.join(cells)} |" in page
 
 
+def stored_parts(run_of):
+    return json.loads((ROOT / f"docs/results/{run_of}.json").read_text())["parts"]
+
+
+def of_each_part(run_of, method):
+    return [part["methods"][method] for part in stored_parts(run_of).values()]
+
+
 def test_the_choices_for_photographs_are_those_of_the_stored_runs():
-    results, page = ROOT / "docs" / "results", (ROOT / "docs" / "recipe.md").read_text()
-
-    def parts(name):
-        return json.loads((results / f"{name}.json").read_text())["parts"]
-
+    page = (ROOT / "docs" / "recipe.md").read_text()
     of_choices = {}
-    for part, content in parts("choices-cifar10-cpu").items():
+    for part, content in stored_parts("choices-cifar10-cpu").items():
         choice = part.partition("; ")[0]
         title = "the same, flips averaged" if "flips" in choice else choice
-        of_choices.setdefault((choice, title), []).append(content)
+        of_choices.setdefault((choice, title), []).append(content["methods"]["VMDLS"])
     by_muon = "leave-classes-out-cifar10-cpu-muon"
     for name, title in (
         (by_muon, "the same by Muon"),
         (f"{by_muon}-flips", "by Muon, flips averaged"),
     ):
-        of_choices[name, title] = list(parts(name).values())
+        of_choices[name, title] = of_each_part(name, "VMDLS")
     assert [len(runs) for runs in of_choices.values()] == [4] * 6
-    for (_, title), runs in of_choices.items():
-        entries = [content["methods"]["VMDLS"] for content in runs]
+    for (_, title), entries in of_choices.items():
         figures = [entry | entry["sets"]["other classes"] for entry in entries]
         cells = " | ".join(
-            f"{sum(run[name] for run in figures) / len(figures):.{digits}f}"
+            f"{fmean(run[name] for run in figures):.{digits}f}"
             for name, digits in (
                 *(("closed-set accuracy", 4), ("AUROC", 4)),
                 *(("TNR@TPR95", 3), ("F1", 3)),
             )
         )
         assert f"| {title} | {cells} |" in page
-
-
-def of_each_part(run_of, method):
-    stored = json.loads((ROOT / f"docs/results/{run_of}.json").read_text())
-    return [part["methods"][method] for part in stored["parts"].values()]
 
 
 def three_measures(run_of, method, unknown):

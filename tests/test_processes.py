@@ -1,6 +1,5 @@
 """Two processes that fit one detector, on the CPU."""
 
-import os
 import pickle
 import re
 import subprocess
@@ -94,9 +93,8 @@ def launch(folder, fits):
     folder.mkdir()
     (folder / "fit.py").write_text(SCRIPT)
     (folder / "given").write_bytes(pickle.dumps(fits))
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     started = [
-        subprocess.Popen([sys.executable, folder / "fit.py", folder, rank], env=env)
+        subprocess.Popen([sys.executable, folder / "fit.py", folder, rank])
         for rank in ("0", "1")
     ]
     for process in started:

@@ -102,11 +102,13 @@ def speed(quick: bool, groups: Sequence[str] = GROUPS) -> Iterator[Row]:
         yield _metric_loss_memory(100 if quick else 400, "<= 1/10")
         yield _metric_loss_limit(200 if quick else 1000, "< 1024")
     if "training" in groups:
-        for backbone in ("plain_cnn", "resnet18"):
+        backbones = ("plain_cnn", "resnet18")
+        for backbone in backbones:
             yield _epoch(backbone, turns, n_batches, "<= 1.05")
         auto = resolve_precision("auto", CPU)
-        for backbone in ("plain_cnn", "resnet18") if auto != torch.float32 else ():
-            yield _precision(backbone, auto, turns, n_batches)
+        if auto != torch.float32:
+            for backbone in backbones:
+                yield _precision(backbone, auto, turns, n_batches)
     if "fits" in groups:
         for detector, target in (
             (VMDLSbDetector, "<= 1.10"),
