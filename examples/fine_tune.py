@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from skvmdls import VMDLSbDetector
-from skvmdls.backbones import ModuleFactory, cnn, from_module
 from skvmdls.datasets import load_digits
 from skvmdls.metrics import auroc, closed_set_accuracy
+from skvmdls.nets import ModuleFactory, cnn, from_module
 
 SOFTMAX_EPOCHS = 20
 EPOCHS = (4, 8, 16, 32)

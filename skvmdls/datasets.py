@@ -21,11 +21,9 @@ from sklearn.utils import Bunch, check_random_state
 from torchvision import datasets as torchvision_datasets
 from torchvision.io import decode_jpeg
 
-from skvmdls._rows import DatasetRows, ImageFiles
+from skvmdls.inputs.rows import DatasetRows
 
 __all__ = [
-    "DatasetRows",
-    "ImageFiles",
     "get_data_home",
     "image_folder",
     "load_cifar10",

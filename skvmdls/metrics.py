@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skvmdls._estimators import detector_and_inputs
-from skvmdls._labels import positions
+from skvmdls._support.estimators import detector_and_inputs
+from skvmdls.inputs.labels import positions
 
 __all__ = [
     "ThresholdCurve",

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state, indexable
 
-from skvmdls._estimators import Detector, detector_and_inputs
-from skvmdls._labels import as_labels, positions
+from skvmdls._support.estimators import Detector, detector_and_inputs
+from skvmdls.inputs.labels import as_labels, positions
 from skvmdls.metrics import (
     acceptance_rate,
     accepted_accuracy,

@@ -15,15 +15,16 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skvmdls._estimators import detector_and_inputs
-from skvmdls._rows import InputLike
-from skvmdls._states import stored_array
+from skvmdls._support.estimators import detector_and_inputs
+from skvmdls._support.stored_arrays import stored_array
+from skvmdls._support.values import InputLike
 
 __all__ = ["ShiftMonitor", "bets", "online_p_values"]
 
 # The gamblers: each takes a share of the points to have low p-values, in density
 # `power * p ** (power - 1)`, and the others to be as ever.
 SHARES, POWERS = (0.05, 0.2, 0.5, 1.0), (0.15, 0.4, 0.7)
+
 # Points that are ranked at a time: their square is the memory that it takes.
 CHUNK = 512
 

@@ -22,36 +22,37 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import skvmdls
-from skvmdls import _open_world
-from skvmdls._devices import compute_in_one_thread_if_forked
-from skvmdls._files import write_atomically
-from skvmdls._states import check_shape, is_finite, stored_array
-from skvmdls._torch_state import under_ordinary_torch
-from skvmdls._validation import plain
-from skvmdls.autoencoder import AUTOENCODERS
-from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.calibration import WeightCalibration
-from skvmdls.detector import BaseDetector, VMDLSbDetector, VMDLSDetector
-from skvmdls.evidence import Evidence, View
-from skvmdls.explanation import ExpectedImages
-from skvmdls.gaussians import ClassGaussians
-from skvmdls.inputs import Standardizer
-from skvmdls.network import build_autoencoder, build_network
-from skvmdls.training import seeded
+from skvmdls._support.devices import compute_in_one_thread_if_forked
+from skvmdls._support.files import write_atomically
+from skvmdls._support.stored_arrays import check_shape, is_finite, stored_array
+from skvmdls._support.torch_state import seeded, under_ordinary_torch
+from skvmdls._support.values import plain
+from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.detector import open_world
+from skvmdls.detector.base import BaseDetector
+from skvmdls.detector.vmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.inputs.standardizer import Standardizer
+from skvmdls.nets.autoencoder import AUTOENCODERS
+from skvmdls.nets.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.nets.network import build_autoencoder, build_network
+from skvmdls.scoring.evidence import Evidence, View
+from skvmdls.scoring.expected_images import ExpectedImages
+from skvmdls.scoring.gaussians import ClassGaussians
 
 __all__ = ["FORMAT", "load", "save"]
 
 # In files of format 2 the evidence is neither bent nor cut: they score as they did.
 FORMAT, READABLE = 3, (2, 3)
-
 KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
+
 # Not needed to score; and paths to write to, which are not a file's business.
 NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
 PLACES = ("checkpoint", "memory")
-HELD_OUT = tuple(name.removesuffix("_") for name in _open_world.HELD_OUT)
+HELD_OUT = tuple(name.removesuffix("_") for name in open_world.HELD_OUT)
 HISTORIES = ("history_", "autoencoder_history_")
 LARGEST_INPUT = 2**22
+
 # safetensors' names of the types that arrays of ours may have.
 DTYPES = {
     "b1": "BOOL",
@@ -64,12 +65,16 @@ DTYPES = {
     "i8": "I64",
     "u1": "U8",
 }
+
 CPU = torch.device("cpu")
+
 # What rebuilding raises where what a file holds does not fit together.
 _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 Head = dict[str, Any]
+
 Arrays = dict[str, np.ndarray]
+
 Net = TypeVar("Net", bound=nn.Module)
 
 

@@ -9,8 +9,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 import torch
-from shared import TABLE_SETTINGS, blobs
 
+from shared import TABLE_SETTINGS, blobs
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
 

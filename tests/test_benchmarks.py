@@ -34,9 +34,9 @@ from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
 from report import PAGES, readme_with_tables
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls._fitting import network_plan
-from skvmdls.backbones import mlp
 from skvmdls.metrics import open_set_f1
+from skvmdls.nets.backbones import mlp
+from skvmdls.training.plans import network_plan
 from tables import (
     TABLE_PEERS,
     TABLES,

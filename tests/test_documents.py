@@ -6,16 +6,17 @@ import pkgutil
 import re
 from pathlib import Path
 
-import bad_inputs
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+import bad_inputs
 import skvmdls
-from skvmdls._fitting import EVIDENCE_SHARE
-from skvmdls.autoencoder import AUTOENCODERS
-from skvmdls.backbones import BACKBONES
-from skvmdls.calibration import conformal_threshold, hold_out
+from skvmdls.calibration.conformal import conformal_threshold
+from skvmdls.calibration.hold_out import hold_out
+from skvmdls.detector.fitting import EVIDENCE_SHARE
+from skvmdls.nets.autoencoder import AUTOENCODERS
+from skvmdls.nets.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 # Rooms with a plain name that users do not import from: one sentence will do.

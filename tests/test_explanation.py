@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from shared import SETTINGS, TABLE_SETTINGS, blobs
 
 import skvmdls
+from shared import SETTINGS, TABLE_SETTINGS, blobs
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.explanation import ExpectedImages
+from skvmdls.scoring.expected_images import ExpectedImages
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bad_inputs import BAD_FILES
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import OAS
 from sklearn.exceptions import NotFittedError
 
 import skvmdls
+from bad_inputs import BAD_FILES
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.backbones import mlp
-from skvmdls.gaussians import ClassGaussians
+from skvmdls.nets.backbones import mlp
 from skvmdls.persistence import CHECKSUM, FORMAT, KEY, _checksum
+from skvmdls.scoring.gaussians import ClassGaussians
 from speed import extra_memory
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}

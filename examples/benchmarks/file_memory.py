@@ -17,7 +17,7 @@ import numpy as np
 import skvmdls
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
-from skvmdls.gaussians import ClassGaussians
+from skvmdls.scoring import ClassGaussians
 from speed import extra_memory
 
 N_FEATURES = 64

@@ -30,11 +30,11 @@ from records import (
     write,
 )
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
-from skvmdls._onnx_comparison import Expected
-from skvmdls._onnx_file import run, session_of
-from skvmdls._onnx_graph import Answers, Graph, Precision
-from skvmdls.backbones import BACKBONES
 from skvmdls.datasets import load_digits
+from skvmdls.nets import BACKBONES
+from skvmdls.onnx.comparison import Expected
+from skvmdls.onnx.files import run, session_of
+from skvmdls.onnx.graph import Answers, Graph, Precision
 
 DETECTORS = {cls.__name__: cls for cls in (VMDLSDetector, VMDLSbDetector)}
 # Channels, and how often a digit's 8 x 8 pixels are repeated.

@@ -22,7 +22,7 @@ import torch
 
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
-from skvmdls.backbones import BACKBONES
+from skvmdls.nets import BACKBONES
 
 N_TRAIN, N_TEST = 300, 1000
 BATCHES = {1: 30, 256: 3}

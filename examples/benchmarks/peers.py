@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
-from skvmdls._devices import autocast, resolve_device
-from skvmdls._fitting import network_plan
-from skvmdls.backbones import BACKBONES, BackboneFactory, resolve_factory
-from skvmdls.inputs import check_inputs
-from skvmdls.network import build_network
-from skvmdls.training import NetworkPlan, _augmented, _descend, _optimizer, seeded
+from skvmdls._support.devices import autocast, resolve_device
+from skvmdls._support.torch_state import seeded
+from skvmdls.inputs.checking import check_inputs
+from skvmdls.nets.backbones import BACKBONES, BackboneFactory, resolve_factory
+from skvmdls.nets.network import build_network
+from skvmdls.training.loops import _augmented, _descend, _optimizer
+from skvmdls.training.plans import NetworkPlan, network_plan
 
 __all__ = [
     "PEERS",
@@ -59,13 +60,13 @@ class SoftmaxNet(nn.Module):
     Parameters
     ----------
     factory : callable
-        Backbone factory (see :mod:`skvmdls.backbones`).
+        Backbone factory (see :mod:`skvmdls.nets`).
     input_shape : tuple of int
     n_classes : int
 
     Examples
     --------
-    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.nets.backbones import mlp
     >>> SoftmaxNet(mlp, (6,), n_classes=3)(torch.zeros(2, 6)).shape
     torch.Size([2, 3])
     """
@@ -100,7 +101,7 @@ def train_softmax(
 
     Examples
     --------
-    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.nets.backbones import mlp
     >>> from skvmdls import VMDLSbDetector
     >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
     >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
@@ -283,7 +284,7 @@ def fit_peer(name: str, net: SoftmaxNet, inputs: Tensor, labels: Tensor) -> Any:
 
     Examples
     --------
-    >>> from skvmdls.backbones import mlp
+    >>> from skvmdls.nets.backbones import mlp
     >>> net = SoftmaxNet(mlp, (6,), n_classes=2).eval()
     >>> peer = fit_peer("Energy", net, torch.randn(20, 6), torch.arange(20) % 2)
     >>> peer_scores(peer, [torch.randn(4, 6), torch.randn(3, 6)]).shape

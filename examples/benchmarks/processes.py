@@ -24,9 +24,10 @@ import torch.distributed as dist
 from sklearn.metrics import roc_auc_score
 
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
-from skvmdls import VMDLSbDetector, training
-from skvmdls._processes import own_share, sum_gradients, summed
+from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits
+from skvmdls.training import loops
+from skvmdls.training.distributed import own_share, sum_gradients, summed
 
 WAYS = ("one process", "one bit", "two processes", "own losses")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -142,7 +143,7 @@ def larger(X: np.ndarray) -> np.ndarray:
 
 def take_own_losses() -> None:
     """Let each process see the triplets of its half alone, and average gradients."""
-    of_batch, finish = training._losses, training._ClassMeans.finish_epoch
+    of_batch, finish = loops._losses, loops.ClassMeans.finish_epoch
 
     def losses(network: Any, x: Any, y: Any, *others: Any) -> dict:
         return of_batch(network, x, own_share(y), *others)
@@ -158,7 +159,7 @@ def take_own_losses() -> None:
             if parameter.grad is not None:
                 parameter.grad /= dist.get_world_size()
 
-    patched: Any = training
+    patched: Any = loops
     patched._losses, patched._ClassMeans.finish_epoch = losses, finish_epoch
     patched.sum_gradients = mean_gradients
     patched.joint = lambda part, n_joint: part

@@ -10,7 +10,7 @@ import numpy as np
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration import conformal_threshold
-from skvmdls.inputs import labels_with_unknown
+from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from peers import SoftmaxNet, train_softmax
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls._devices import resolve_precision
-from skvmdls.backbones import BACKBONES
-from skvmdls.gaussians import ClassGaussians, fit_gaussians
-from skvmdls.losses import distancing_loss, squared_distances, triplet_loss
-from skvmdls.network import build_network
-from skvmdls.training import NetworkPlan, seeded, train_network
+from skvmdls._support.devices import resolve_precision
+from skvmdls._support.torch_state import seeded
+from skvmdls.nets import BACKBONES
+from skvmdls.nets.network import build_network
+from skvmdls.scoring import ClassGaussians, fit_gaussians
+from skvmdls.training import distancing_loss, squared_distances, triplet_loss
+from skvmdls.training.loops import train_network
+from skvmdls.training.plans import NetworkPlan
 
 __all__ = ["GROUPS", "LIMITS", "alternate", "extra_memory", "speed"]
 

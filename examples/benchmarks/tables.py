@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
-from skvmdls.calibration import stratified_sample
+from skvmdls.calibration.hold_out import stratified_sample
 from skvmdls.datasets import load_tables
 
 __all__ = [

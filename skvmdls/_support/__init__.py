@@ -1,0 +1,1 @@
+"""Helpers that know nothing of detectors: values, files, devices, scikit-learn."""

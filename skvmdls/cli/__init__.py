@@ -1,0 +1,1 @@
+"""The command line: fit, predict, explain and report on folders of images."""

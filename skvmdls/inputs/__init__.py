@@ -1,0 +1,1 @@
+"""Check inputs and labels, read rows in batches, and standardise them."""

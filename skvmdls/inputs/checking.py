@@ -1,0 +1,239 @@
+"""From arrays to tensors: shapes, labels, standardisation."""
+
+import os
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from skvmdls._support.values import as_numpy, plain
+from skvmdls.inputs.labels import as_labels, check_labels
+from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
+
+__all__ = ["as_array", "check_inputs", "check_training_data"]
+
+
+def check_inputs(
+    estimator: Any, X: Any, input_shape: tuple[int, ...] | None
+) -> np.ndarray | DatasetRows:
+    """Validate X by scikit-learn's rules, for tables, for images, and for datasets.
+
+    Images come back with four axes (n, channels, height, width), nothing copied where
+    it need not be; datasets, of which the first row is read, as rows. `input_shape` is
+    that of one input seen during fit; None during fit, where the estimator gets
+    ``n_features_in_`` (and ``feature_names_in_``).
+
+    Examples
+    --------
+    >>> from sklearn.base import BaseEstimator
+    >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
+    (5, 1, 8, 8)
+    """
+    rows = dataset_rows(X)
+    if rows is not None:
+        if not len(rows):
+            raise ValueError(f"X, a {type(X).__name__}, holds 0 samples.")
+        return _checked_shape(estimator, rows, rows.shape, input_shape)
+    X = as_array(X)
+    is_table = len(X.shape) <= 2
+    if is_table and input_shape is not None and len(input_shape) == 3:
+        raise ValueError(
+            f"X has shape {X.shape}, but {type(estimator).__name__} was fitted on "
+            f"images of shape (channels, height, width) = {input_shape}. Pass X "
+            "of shape (n, channels, height, width); a single image as X[None]."
+        )
+    X = validate_data(
+        estimator,
+        X,
+        reset=input_shape is None,
+        dtype="numeric",
+        allow_nd=True,
+        ensure_2d=is_table,
+    )
+    if is_table:
+        return X
+    if X.ndim > 4:
+        raise ValueError(
+            f"X has {X.ndim} dimensions, shape {X.shape}; expected (n, features), "
+            "(n, height, width) or (n, channels, height, width). Without a net of "
+            "its own for it, give it as a table: X.reshape(len(X), -1)."
+        )
+    images = X if X.ndim == 4 else X[:, None]
+    return _checked_shape(estimator, images, X.shape, input_shape)
+
+
+def _checked_shape(
+    estimator: Any, X: Any, given: tuple[int, ...], input_shape: tuple[int, ...] | None
+) -> Any:
+    if X.ndim == 4 and 0 in X.shape[1:]:
+        raise ValueError(f"X has shape {given}: its images hold no pixels.")
+    if input_shape is None:
+        estimator.n_features_in_ = int(np.prod(X.shape[1:]))
+    elif X.shape[1:] != input_shape:
+        raise ValueError(
+            f"X has shape {given}: inputs of shape {X.shape[1:]}, but "
+            f"{type(estimator).__name__} was fitted on inputs of shape {input_shape}."
+            f"{_shape_hint(given, input_shape)}"
+        )
+    return X
+
+
+def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
+    if shape == input_shape:
+        return " Pass a single image as X[None]."
+    if len(input_shape) == 3 and shape[1:] == (*input_shape[1:], input_shape[0]):
+        return " Channels come first: try X.transpose(0, 3, 1, 2)."
+    return ""
+
+
+def check_training_data(
+    estimator: Any, X: Any, y: Any
+) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Validate X and y: gives X, the classes, and the position (n,) of each label."""
+    if y is None:
+        way = " Give it beside the dataset: y=X.targets." * hasattr(X, "targets")
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            f"the target y is None.{way}"
+        )
+    X = check_inputs(estimator, X, input_shape=None)
+    y = as_labels(y)
+    check_consistent_length(X, y)
+    return rows_of(X, plain(estimator.num_workers)), *check_labels(y)
+
+
+def as_array(X: Any) -> Any:
+    """Make an array of X, or leave frames and sparse matrices to scikit-learn's checks.
+
+    Tensors of any float type and on any device, lists of equally large arrays, tensors
+    or pictures, and object arrays of such, become one array. If none can be made, the
+    message of the ValueError has the line that makes one.
+    """
+    _refuse_other_things(X)
+    if isinstance(X, Tensor):
+        return as_numpy(X)
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            "X is a masked array with masked values, which have no numbers. Fill them, "
+            "X.filled(value), or drop their rows."
+        )
+    if hasattr(X, "dtypes") and hasattr(X, "columns"):
+        _check_columns(X)
+        return X
+    if isinstance(X, np.ndarray):
+        return _checked_dtype(X)
+    if hasattr(X, "shape"):
+        return X
+    if hasattr(X, "__array__"):
+        return _checked_dtype(np.asarray(X))
+    rows = list(X)
+    if any(hasattr(row, "shape") or hasattr(row, "size") for row in rows):
+        return _stacked(rows)
+    try:
+        return _checked_dtype(np.asarray(X))
+    except ValueError as error:
+        lengths = sorted({len(row) for row in rows if hasattr(row, "__len__")})
+        found = f" of {lengths[0]} to {lengths[-1]} entries" if len(lengths) > 1 else ""
+        raise ValueError(
+            f"X is a list of rows{found} that do not make one array: {error}. Every "
+            "row needs the same number of numbers."
+        ) from error
+
+
+def _refuse_other_things(X: Any) -> None:
+    if isinstance(X, str | bytes | os.PathLike):
+        raise ValueError(
+            f"X is {X!r}, a name; expected the numbers themselves. Read the file "
+            "first: X = np.load(path) or X = pd.read_csv(path).to_numpy(); of a folder "
+            "of images, X, y = skvmdls.datasets.image_folder(path)."
+        )
+    if issparse(X):  # scikit-learn says what it thinks of these.
+        return
+    known = ("__len__", "shape", "__array__")
+    if isinstance(X, Mapping | Set) or not any(hasattr(X, name) for name in known):
+        raise ValueError(
+            f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
+            "height, width) or (n, channels, height, width)."
+        )
+
+
+def _stacked(rows: list[Any]) -> np.ndarray:
+    """Put arrays, tensors or pictures of one shape behind one another."""
+    arrays = [
+        as_numpy(row, "a row of X") if isinstance(row, Tensor) else np.asarray(row)
+        for row in rows
+    ]
+    shapes = list(dict.fromkeys(array.shape for array in arrays))
+    if len(shapes) > 1:
+        raise ValueError(
+            f"X holds inputs of {len(shapes)} different shapes, such as {shapes[0]} "
+            f"and {shapes[1]}; expected one shape. Bring images to one size first: "
+            "X = np.stack([torchvision.transforms.functional.resize(torch.as_tensor(x)"
+            "[None], [height, width])[0] for x in X])."
+        )
+    return _checked_dtype(np.stack(arrays))
+
+
+def _checked_dtype(X: np.ndarray) -> np.ndarray:
+    kind = X.dtype.kind
+    if kind == "O" and X.ndim == 1 and len(X) and hasattr(X[0], "shape"):
+        return _stacked(list(X))
+    text = next(filter(_is_text, X.flat), None) if kind in "OUST" else None
+    if text is not None:
+        raise ValueError(
+            f"X holds text (dtype {X.dtype}), such as {text!r}, which could not be "
+            "converted to numbers. Turn categories into columns of numbers first: "
+            "sklearn.preprocessing.OneHotEncoder(sparse_output=False).fit_transform(X)."
+        )
+    if kind in "UST":
+        return X.astype(np.float64)
+    if kind in "mM":
+        raise ValueError(
+            f"X holds times (dtype {X.dtype}); expected numbers. Say in which unit: "
+            "(X - X.min()) / np.timedelta64(1, 'D')."
+        )
+    if kind == "V":
+        raise ValueError(
+            f"X is a structured array with the fields {X.dtype.names}; expected plain "
+            "columns: numpy.lib.recfunctions.structured_to_unstructured(X)."
+        )
+    return X
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a word, and not a number in words."""
+    if not isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
+TIMES = ("date", "time", "duration", "period", "interval")
+
+
+def _check_columns(frame: Any) -> None:
+    """Raise a ValueError that names the columns of a frame that hold no numbers."""
+    bad = []
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        kind = str(dtype).lower()
+        is_plain = kind.startswith(("int", "uint", "float", "bool", "sparse"))
+        if kind.startswith(TIMES) or (not is_plain and _has_text(frame[name])):
+            bad.append(f"{name!r} ({dtype})")
+    if bad:
+        raise ValueError(
+            f"X has columns that hold no numbers: {', '.join(bad[:5])}"
+            f"{', ...' * (len(bad) > 5)}. Turn categories into numbers, "
+            "pd.get_dummies(X), and dates into a duration, (X['date'] - start)"
+            ".dt.days; or leave these columns out."
+        )
+
+
+def _has_text(column: Any) -> bool:
+    return any(map(_is_text, np.asarray(column, dtype=object).ravel()))

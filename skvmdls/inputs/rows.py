@@ -1,0 +1,368 @@
+"""X as rows that are read where a batch needs them: arrays, memory maps, datasets.
+
+Nothing is converted on the way: bytes stay bytes until they are standardised.
+"""
+
+import hashlib
+import multiprocessing
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torchvision.datasets.folder import default_loader
+
+from skvmdls.inputs.loading import (
+    BatchReader,
+    ReaderPool,
+    RowKind,
+    of_torch_types,
+    random_state_kept,
+    read_row,
+)
+
+__all__ = ["ArrayRows", "DatasetRows", "ImageFiles", "Rows", "dataset_rows", "rows_of"]
+
+# Large enough for numpy to be quick, and small enough for rows in float64.
+CHUNK, CHUNK_NUMBERS = 1024, 2**23
+
+
+class Rows(ABC):
+    """Inputs of one shape, of which batches are read: (n, *input_shape), of a dtype."""
+
+    # So many are looked at to guess their units.
+    n_peeked: int
+
+    def __init__(self, n_rows: int, positions: np.ndarray | None = None) -> None:
+        self._positions = np.arange(n_rows) if positions is None else positions
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row: (features,) or (channels, height, width)."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """Dtype that the rows come in."""
+
+    @abstractmethod
+    def _at(self, positions: np.ndarray) -> Self:
+        """Make rows of the same source at other positions."""
+
+    @abstractmethod
+    def _read(
+        self, batches: Iterable[np.ndarray], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        """Read batches by their positions in the source."""
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all rows together."""
+        return len(self), *self.input_shape
+
+    @property
+    def ndim(self) -> int:
+        """Length of :attr:`shape`."""
+        return 1 + len(self.input_shape)
+
+    def take(self, positions: np.ndarray) -> Self:
+        """Give the rows at positions (k,), none of which is read."""
+        taken = self._at(self._positions[positions])
+        if "digests" in self.__dict__:
+            taken.__dict__["digests"] = self.digests[positions]
+        return taken
+
+    def batches(
+        self, batches: Iterable[ArrayLike], turn: tuple[int, ...] = (0,)
+    ) -> Iterator[Tensor]:
+        """Read batches of positions (k,) as tensors ``(k, *input_shape)``, on the CPU.
+
+        Where a row is made with random numbers, they follow from its position and from
+        the turn.
+        """
+        at = (self._positions[np.asarray(batch)] for batch in batches)
+        return self._read(at, turn)
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """Read all rows one behind the other."""
+        starts = range(0, len(self), batch_size)
+        end = len(self)
+        return self.batches(np.arange(i, min(i + batch_size, end)) for i in starts)
+
+    def in_chunks(self) -> Iterator[Tensor]:
+        """Read all rows in pieces that take little room even in float64."""
+        fitting = CHUNK_NUMBERS // max(1, int(np.prod(self.input_shape)))
+        return self.in_order(min(CHUNK, max(1, fitting)))
+
+    def first(self) -> Tensor:
+        """Read the first rows, a few."""
+        return next(self.take(np.arange(min(len(self), self.n_peeked))).in_order(CHUNK))
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Digest of each row's content, (n,): equal rows have equal ones."""
+        found = np.empty(len(self), dtype="V16")
+        start = 0
+        for chunk in self.in_chunks():
+            # 0.0 and -0.0 are equal.
+            rows = chunk.numpy() + 0 if chunk.is_floating_point() else chunk.numpy()
+            for i, row in enumerate(rows, start):
+                found[i] = hashlib.blake2b(row.data, digest_size=16).digest()
+            start += len(rows)
+        return found
+
+    @property
+    def content(self) -> tuple[str, tuple[int, ...], np.ndarray]:
+        """What makes two of them the same, wherever they are read from."""
+        return str(self.dtype), self.input_shape, self.digests.view(np.uint8)
+
+
+class ArrayRows(Rows):
+    """Rows of an array (n, ...), which may be a memory map; nothing of it is copied.
+
+    Examples
+    --------
+    >>> rows = ArrayRows(np.arange(8, dtype=np.uint8).reshape(4, 2))
+    >>> list(rows.take(np.array([3, 1])).in_order(9))
+    [tensor([[6, 7],
+             [2, 3]], dtype=torch.uint8)]
+    """
+
+    n_peeked = CHUNK
+
+    def __init__(self, array: np.ndarray, positions: np.ndarray | None = None) -> None:
+        super().__init__(len(array), positions)
+        self.array = array
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.array.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the array."""
+        return self.array.dtype
+
+    def _at(self, positions: np.ndarray) -> "ArrayRows":
+        return ArrayRows(self.array, positions)
+
+    def _read(
+        self, batches: Iterable[np.ndarray], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        for batch in batches:
+            yield torch.from_numpy(of_torch_types(np.asarray(self.array[batch])))
+
+
+class DatasetRows(Rows):
+    """Any map-style dataset as X, read row by row and never held whole.
+
+    The detectors make one of a dataset themselves: a ``Dataset`` of torch, an
+    ``ImageFolder``, a set in an HDF5 file, a list of names of image files, or whatever
+    else has a length and items. It is for scikit-learn's searches and splits, which
+    take parts of X: an array of positions gives the rows there, none of which is read;
+    a single position gives that row.
+
+    Parameters
+    ----------
+    dataset : object with ``__len__`` and ``__getitem__``
+        Its item, or the first of a tuple, is a row: an array or a tensor of shape
+        (features,), (height, width) or (channels, height, width), or a picture of PIL.
+        All have one shape and one dtype.
+    positions : ndarray of shape (n,), int, default=None
+        Which of its items, and in which order; None is all of them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, features) or (n, channels, height, width).
+    dtype : dtype
+        That of the first row.
+
+    Raises
+    ------
+    ValueError
+        If a row cannot be read, or is of another shape; the message names the row and,
+        if the dataset is one of files, the file.
+
+    Examples
+    --------
+    >>> from torch.utils.data import TensorDataset
+    >>> X = DatasetRows(TensorDataset(torch.eye(3), torch.arange(3)))
+    >>> X.shape, X[np.array([2, 0])].shape, X[2]
+    ((3, 3), (2, 3), array([0., 0., 1.], dtype=float32))
+    >>> np.asarray(X[1:])
+    array([[0., 1., 0.],
+           [0., 0., 1.]], dtype=float32)
+    """
+
+    n_peeked = 32
+
+    def __init__(self, dataset: Any, positions: ArrayLike | None = None) -> None:
+        positions = None if positions is None else np.asarray(positions)
+        super().__init__(len(dataset), positions)
+        self.dataset = dataset
+        self._kind: RowKind | None = None
+        self._pool: ReaderPool | None = None
+
+    @property
+    def _first(self) -> "RowKind":
+        if self._kind is None:
+            first = int(self._positions[0]) if len(self) else 0
+            with random_state_kept():
+                row = read_row(self.dataset, first, (0,))
+            self._kind = RowKind(row.shape, row.dtype)
+        return self._kind
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row, that of the first."""
+        return self._first.shape if len(self.dataset) else ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the first row."""
+        return self._first.dtype
+
+    def with_workers(self, num_workers: int) -> "DatasetRows":
+        """Give the same rows, which worker processes will read."""
+        rows = self._at(self._positions)
+        # A daemon may have no children; the rows are the same without.
+        if multiprocessing.current_process().daemon:
+            num_workers = 0
+        rows._pool = ReaderPool(BatchReader(self.dataset, self._first), num_workers)
+        return rows
+
+    def _at(self, positions: np.ndarray) -> "DatasetRows":
+        rows = DatasetRows(self.dataset, positions)
+        rows._kind, rows._pool = self._kind, self._pool
+        return rows
+
+    def _read(
+        self, batches: Iterable[np.ndarray], turn: tuple[int, ...]
+    ) -> Iterator[Tensor]:
+        pool = self._pool or ReaderPool(BatchReader(self.dataset, self._first), 0)
+        return pool.read((turn, batch) for batch in batches)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read one row, or give the rows of a slice, a mask or positions."""
+        if isinstance(key, tuple):  # scikit-learn asks for X[rows, ...].
+            key = key[0]
+        if isinstance(key, int | np.integer):
+            return next(self.batches([np.array([key])]))[0].numpy()
+        return self.take(np.arange(len(self))[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all rows into one array."""
+        array = np.empty(self.shape, self.dtype)
+        start = 0
+        for batch in self.in_chunks():
+            array[start : start + len(batch)] = batch.numpy()
+            start += len(batch)
+        return array if dtype is None else array.astype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_pool": None}
+
+    def __repr__(self) -> str:
+        return f"DatasetRows({type(self.dataset).__name__}, {len(self)} rows)"
+
+
+class ImageFiles(Dataset):
+    """A list of image files as a dataset, in colour as torchvision's ``ImageFolder``.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    transform : callable, default=None
+        From a picture of PIL to one of the size that all are to have, or to a tensor;
+        of :mod:`torchvision.transforms`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> Image.new("L", (4, 3), 200).save(path)
+    >>> X = DatasetRows(ImageFiles([path]))
+    >>> X.shape, X.dtype
+    ((1, 3, 3, 4), dtype('uint8'))
+    """
+
+    def __init__(self, paths: Iterable[Any], transform: Any = None) -> None:
+        self.samples = [os.fspath(path) for path in paths]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> Any:
+        """Open a picture."""
+        picture = default_loader(self.samples[position])
+        return picture if self.transform is None else self.transform(picture)
+
+
+def rows_of(X: Any, num_workers: int = 0) -> Rows:
+    """Give checked X as rows; of a dataset, worker processes will read them."""
+    if isinstance(X, DatasetRows):
+        return X.with_workers(num_workers)
+    return X if isinstance(X, Rows) else ArrayRows(X)
+
+
+def dataset_rows(X: Any) -> DatasetRows | None:
+    """Give rows of what is no array but a dataset; None of all else.
+
+    Datasets are torch's, arrays that stay in a file (of h5py or zarr), lists of the
+    names of image files, and whatever else has a length and items, but is no list.
+
+    Examples
+    --------
+    >>> from torch.utils.data import TensorDataset
+    >>> dataset_rows(TensorDataset(torch.zeros(2, 3))), dataset_rows([[1.0]])
+    (DatasetRows(TensorDataset, 2 rows), None)
+    """
+    if isinstance(X, DatasetRows):
+        return X
+    if isinstance(X, DataLoader | IterableDataset):
+        way = "X.dataset, and num_workers=... to the detector"
+        if isinstance(X, IterableDataset):
+            way = "a dataset with `__len__` and `__getitem__`, or arrays"
+        raise ValueError(
+            f"X is a {type(X).__name__}, whose rows cannot be read one by one, in any "
+            f"order; fit and scoring need that. Give {way}."
+        )
+    if isinstance(X, Dataset) or _is_on_disk(X) or _has_only_items(X):
+        return DatasetRows(X)
+    if _are_file_names(X):
+        return DatasetRows(ImageFiles(X))
+    return None
+
+
+def _is_on_disk(X: Any) -> bool:
+    is_in_chunks = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
+    return is_in_chunks and len(X.shape) > 0 and not hasattr(X, "dask")
+
+
+def _has_only_items(X: Any) -> bool:
+    if isinstance(X, Sequence | Mapping | type):
+        return False
+    is_array = any(hasattr(X, name) for name in ("shape", "__array__", "columns"))
+    return hasattr(X, "__len__") and hasattr(X, "__getitem__") and not is_array
+
+
+def _are_file_names(X: Any) -> bool:
+    is_list = isinstance(X, list | tuple)
+    is_column = getattr(X, "ndim", 0) == 1 and hasattr(X, "__len__")
+    if not (is_list or is_column) or not len(X):
+        return False
+    return all(isinstance(name, str | os.PathLike) for name in X)

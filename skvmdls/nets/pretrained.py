@@ -1,0 +1,176 @@
+"""Pretrained nets as backbones, with the transform that brings pictures to their size.
+
+The weights are fetched by torchvision or timm, into their own caches; nothing is
+fetched where these have them already, or where a file is given.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torchvision import models
+
+from skvmdls.nets.backbones import ModuleFactory, from_module
+
+__all__ = ["pretrained"]
+
+
+class _Places(NamedTuple):
+    """Where a net is tapped, what is taken off, and where its taps' channels are."""
+
+    taps: tuple[str, str, str]
+    classifier: str | None
+    channel_axis: int = 1
+
+
+# By torchvision's classes.
+PLACES = {
+    "ConvNeXt": _Places(("features.1", "features.3", "features.5"), "classifier.2"),
+    "DenseNet": _Places(
+        ("features.transition1", "features.transition2", "features.transition3"),
+        "classifier",
+    ),
+    "EfficientNet": _Places(("features.2", "features.3", "features.5"), "classifier.1"),
+    "MobileNetV2": _Places(("features.3", "features.6", "features.13"), "classifier.1"),
+    "RegNet": _Places(
+        ("trunk_output.block1", "trunk_output.block2", "trunk_output.block3"), "fc"
+    ),
+    "ResNet": _Places(("layer1", "layer2", "layer3"), "fc"),
+    "SwinTransformer": _Places(
+        ("features.1", "features.3", "features.5"), "head", channel_axis=-1
+    ),
+    "VisionTransformer": _Places(
+        (
+            "encoder.layers.encoder_layer_2",
+            "encoder.layers.encoder_layer_5",
+            "encoder.layers.encoder_layer_8",
+        ),
+        "heads",
+        channel_axis=-1,
+    ),
+}
+
+TIMM = "timm/"
+
+
+def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
+    """Make a backbone factory of a net of torchvision or timm, by its name.
+
+    Parameters
+    ----------
+    name : str
+        A model of torchvision, as ``"resnet50"``, ``"convnext_tiny"`` or
+        ``"vit_b_16"``; or of timm, if that is installed, as ``"timm/resnet10t"``.
+    weights : str, path, WeightsEnum or None, default="DEFAULT"
+        Of torchvision, a weights object or the name of one (as
+        ``"IMAGENET1K_V1"``); ``"DEFAULT"`` are the best there are, of timm those of the
+        model's name. The path of a file that holds a `state_dict`: these. None: random.
+
+    Returns
+    -------
+    factory : ModuleFactory
+        Goes in as ``backbone=...``. Its attribute ``transform`` turns a picture of PIL,
+        of any size, into the tensor that these weights were trained on: for
+        :func:`skvmdls.datasets.image_folder` and :class:`skvmdls.datasets.ImageFiles`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model or no such weights, or its taps are not known.
+    ImportError
+        If timm is asked for and not installed.
+
+    See Also
+    --------
+    skvmdls.nets.from_module : The same of a module, with the taps named.
+
+    Examples
+    --------
+    >>> factory = pretrained("resnet18", weights=None)
+    >>> factory
+    from_module(ResNet, taps=('layer1', 'layer2', 'layer3'))
+    >>> from PIL import Image
+    >>> factory.transform(Image.new("RGB", (640, 480))).shape
+    torch.Size([3, 224, 224])
+    """
+    of_timm = name.startswith(TIMM)
+    make = _of_timm if of_timm else _of_torchvision
+    is_file = isinstance(weights, str | os.PathLike) and Path(weights).is_file()
+    module, places, transform = make(name, None if is_file else weights)
+    if is_file:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(
+                f"weights={os.fspath(weights)!r} are of another net than {name!r}: "
+                f"{error}"
+            ) from error
+    taps, classifier, channel_axis = places
+    factory = from_module(
+        module, taps, classifier=classifier, channel_axis=channel_axis
+    )
+    factory.transform = transform
+    return factory
+
+
+def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+    if name not in models.list_models():
+        raise ValueError(
+            f"torchvision has no model named {name!r}; there are "
+            f"{', '.join(models.list_models(module=models))}. Those of timm are "
+            f"'{TIMM}NAME'."
+        )
+    known = models.get_model_weights(name)
+    try:
+        chosen = known[weights] if isinstance(weights, str) else weights
+        module = models.get_model(name, weights=chosen)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"weights={weights!r} are none of {name!r}, nor a file; it has "
+            f"{[each.name for each in known]}."
+        ) from error
+    kind = type(module).__name__
+    if kind not in PLACES:
+        raise ValueError(
+            f"The taps of {name!r}, a {kind}, are not known; those of "
+            f"{', '.join(PLACES)} are. Name them: skvmdls.nets.from_module("
+            "module, taps=(...), classifier=...)."
+        )
+    # Of random weights too, or of a file: the size that the best were trained on.
+    return module, PLACES[kind], (chosen or known.DEFAULT).transforms()
+
+
+def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f"{name!r} is a model of timm, which is not installed: pip install timm."
+        ) from error
+    name = name.removeprefix(TIMM)
+    if weights not in (None, "DEFAULT"):
+        raise ValueError(
+            f"weights={weights!r}: timm's are a part of the model's name, as in "
+            "'timm/resnet50.a1_in1k'. Use 'DEFAULT', None, or the path of a file."
+        )
+    try:
+        module: Any = timm.create_model(
+            name, pretrained=weights is not None, num_classes=0
+        )
+    except RuntimeError as error:
+        raise ValueError(f"timm has no model {name!r}: {error}") from error
+    stages = [stage["module"] for stage in module.feature_info]
+    if len(stages) < 4:
+        raise ValueError(
+            f"timm names {len(stages)} stages of {name!r}; three taps before the last "
+            "are needed. Name them: skvmdls.nets.from_module(module, taps=(...))."
+        )
+    # A quarter, a half and three quarters of the way, as far as there are so many.
+    taps = tuple(stages[len(stages) * quarter // 4] for quarter in (1, 2, 3))
+    is_transformer = stages[0].startswith("blocks")
+    data = timm.data.resolve_model_data_config(module)
+    transform = timm.data.create_transform(**data)
+    return module, _Places(taps, None, -1 if is_transformer else 1), transform

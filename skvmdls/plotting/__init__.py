@@ -1,0 +1,26 @@
+"""Pictures of a detector, in scikit-learn's style of Display classes.
+
+``from_estimator`` asks a fitted detector (or a pipeline or search with one), where
+labels that are not in ``classes_`` are unknown points; ``from_predictions`` takes what
+it answered. Both draw on given axes `ax`, or make a figure, and ``plot`` draws again;
+``ax_`` and ``figure_`` are where it was drawn. Needs matplotlib (``pip install
+skvmdls[plot]``), but only once something is drawn. Colours are those of Okabe and Ito,
+which colour-blind readers can tell apart.
+"""
+
+from skvmdls.plotting.curves import KnownUnknownRocDisplay, ThresholdCurveDisplay
+from skvmdls.plotting.ensemble import EnsembleDisplay
+from skvmdls.plotting.explanation import ExplanationDisplay
+from skvmdls.plotting.reconstruction import ReconstructionDisplay
+from skvmdls.plotting.scores import ScoreHistogramDisplay
+from skvmdls.plotting.shift import ShiftDisplay
+
+__all__ = [
+    "EnsembleDisplay",
+    "ExplanationDisplay",
+    "KnownUnknownRocDisplay",
+    "ReconstructionDisplay",
+    "ScoreHistogramDisplay",
+    "ShiftDisplay",
+    "ThresholdCurveDisplay",
+]

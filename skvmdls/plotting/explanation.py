@@ -1,0 +1,195 @@
+"""Pictures of what a fitted detector explains, and of a stream that is watched."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skvmdls._support.estimators import detector_and_inputs
+from skvmdls.plotting.base import BLUE, ORANGE, Display, as_pictures
+
+__all__ = ["ExplanationDisplay"]
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Columns of a table that are shown, those that count most.
+N_COLUMNS = 8
+
+
+@dataclass(eq=False, repr=False)
+class ExplanationDisplay(Display):
+    """Why points score as they do: evidence by part, and where the strangeness is.
+
+    A column a point: the evidence with the known points' usual range shaded, and below
+    it, of images, the image, its reconstruction and the residual map; of tables, the
+    columns that count most.
+
+    Parameters
+    ----------
+    explanation : Bunch
+        As of :meth:`skvmdls.VMDLSDetector.explain`, of a few points.
+    names : sequence of str
+        The parts of the evidence.
+    answers : array-like of shape (n,), optional
+        What `predict` says.
+    images, reconstructions : array-like, optional
+        Of shape (n, height, width) or (n, channels, height, width).
+    columns : sequence of str, optional
+        Names of a table's columns.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The place of all; the parts are axes within it.
+    figure_ : matplotlib Figure
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from sklearn.utils import Bunch
+    >>> explanation = Bunch(
+    ...     evidence=np.array([[-0.5, -9.0]]),
+    ...     nearest=np.array([[3, 5, 8]]),
+    ...     contributions=np.array([[0.4, -30.0]]),
+    ... )
+    >>> display = ExplanationDisplay(explanation, ("x", "g"), [-1]).plot()
+    >>> display.ax_.child_axes[0].get_title()
+    'unknown; nearest 3, 5, 8'
+    """
+
+    explanation: Any
+    names: tuple[str, ...]
+    answers: ArrayLike | None = None
+    images: ArrayLike | None = None
+    reconstructions: ArrayLike | None = None
+    columns: list[str] | None = None
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, *, ax: "Axes | None" = None
+    ) -> Self:
+        """Explain a few points and draw.
+
+        Parameters
+        ----------
+        estimator : fitted detector, Pipeline or search
+        X : array-like
+            As many as fit side by side, about five.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        display : ExplanationDisplay
+        """
+        detector, X = detector_and_inputs(estimator, X)
+        images = reconstructions = None
+        if len(detector.input_shape_) == 3:
+            images = np.asarray(X)
+            if images.dtype == np.uint8:  # reconstructed in [0, 1] units
+                images = images / 255
+            if hasattr(detector, "autoencoder_"):
+                reconstructions = detector.reconstruct(X)
+        columns = getattr(detector, "feature_names_in_", None)
+        display = cls(
+            detector.explain(X),
+            detector.evidence_names_,
+            detector.predict(X),
+            images,
+            reconstructions,
+            None if columns is None else columns.tolist(),
+        )
+        return display.plot(ax=ax)
+
+    def _draw(self, ax: "Axes") -> tuple[float, float]:
+        n = len(self.explanation.evidence)
+        ax.set_axis_off()
+        lowest = min(-2.0, float(self.explanation.evidence.min()))
+        for i in range(n):
+            margin = 0.36 if "contributions" in self.explanation else 0.22
+            left, width = (i + margin) / n, (0.96 - margin) / n
+            bars = ax.inset_axes((left, 0.56, width, 0.36))
+            self._draw_evidence(bars, i, lowest)
+            if "contributions" in self.explanation:
+                below = ax.inset_axes((left, 0.06, width, 0.36))
+                self._draw_contributions(below, i)
+            elif self.images is not None:
+                self._draw_pictures(ax, self.images, i, left, width)
+        return 1.0 + 3.6 * n, 5.0
+
+    def _draw_evidence(self, ax: "Axes", i: int, lowest: float) -> None:
+        evidence = self.explanation.evidence[i]
+        places = np.arange(len(evidence))
+        colours = [ORANGE if value < -1 else BLUE for value in evidence]
+        ax.axvspan(-1, 1, color="0.9", zorder=0)
+        ax.barh(places, evidence, color=colours)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_xscale("symlog", linthresh=2, linscale=1)
+        ax.set_xlim(1.5 * lowest, 3)
+        largest = int(np.log10(-1.5 * lowest))
+        powers = (
+            range(1, 1 + largest)
+            if largest < 3
+            else range(2, 1 + largest, largest // 3 + 1)
+        )
+        ticks = {-(10.0**k): f"$-10^{k}$" for k in powers}
+        ticks |= {-1.0: "-1", 0.0: "0", 1.0: "1"}
+        ax.set_xticks(list(ticks), list(ticks.values()))
+        ax.set_xticks([], minor=True)
+        ax.set_yticks(places, self.names, fontsize=8)
+        ax.invert_yaxis()
+        ax.tick_params(axis="x", labelsize=7)
+        if i == 0:
+            ax.set_xlabel("evidence (usual range shaded)", fontsize=8)
+        nearest = ", ".join(map(str, self.explanation.nearest[i].tolist()))
+        title = f"nearest {nearest}"
+        if self.answers is not None:
+            answer = np.asarray(self.answers).tolist()[i]
+            is_unknown = answer in (-1, "-1")
+            title = f"{'unknown' if is_unknown else answer}; {title}"
+        ax.set_title(title, fontsize=9)
+
+    def _draw_contributions(self, ax: "Axes", i: int) -> None:
+        contributions = self.explanation.contributions[i]
+        shown = np.argsort(contributions)[:N_COLUMNS]
+        names = self.columns or [f"column {j}" for j in range(len(contributions))]
+        colours = np.where(contributions[shown] < 0, ORANGE, BLUE).tolist()
+        ax.barh(np.arange(len(shown)), contributions[shown], color=colours)
+        ax.axvline(0, color="black", lw=0.8)
+        short = [
+            f"{names[j][:17]}..." if len(names[j]) > 20 else names[j] for j in shown
+        ]
+        ax.set_yticks(np.arange(len(shown)), short, fontsize=7)
+        ax.invert_yaxis()
+        ax.tick_params(axis="x", labelsize=7)
+        if i == 0:
+            ax.set_xlabel("contribution to the score of x (nats)", fontsize=8)
+
+    def _draw_pictures(
+        self, ax: "Axes", images: ArrayLike, i: int, left: float, width: float
+    ) -> None:
+        pictures = [("input", as_pictures(images)[i], "gray")]
+        if self.reconstructions is not None:
+            rebuilt = as_pictures(self.reconstructions)[i]
+            pictures.append(("reconstruction", rebuilt, "gray"))
+        if "residual_map" in self.explanation:
+            residual = self.explanation.residual_map[i][..., None]
+            pictures.append(("unlike its class", residual, "magma"))
+        low, high = float(pictures[0][1].min()), float(pictures[0][1].max())
+        for place, (name, picture, colours) in enumerate(pictures):
+            share = width / len(pictures)
+            own = ax.inset_axes((left + place * share, 0.12, 0.95 * share, 0.32))
+            shown = picture.squeeze()
+            if colours == "magma":
+                # The same for all points, so that they can be compared.
+                largest = float(self.explanation.residual_map.max())
+                own.imshow(shown, cmap=colours, vmin=0, vmax=largest)
+            else:
+                scaled = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
+                own.imshow(scaled, cmap=colours, vmin=0, vmax=1)
+            own.set_title(name, fontsize=7)
+            own.set_xticks([])
+            own.set_yticks([])

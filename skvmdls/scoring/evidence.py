@@ -1,0 +1,431 @@
+"""What each part of the features says of a point, in common units, and their sum.
+
+A part is a depth of the net (or the input itself), with a Gaussian for each class on
+it; the classification head's largest logit; or what the autoencoder could not
+reconstruct. Their raw scores differ in unit and spread by orders of magnitude, so that
+in one joint Gaussian the largest and sharpest decide. Held-out known points that do not
+set the threshold bring them to one unit: 0 is a known point's median, -1 the end of the
+usual range below it. Far below, the unit becomes a logarithm, so that no part outvotes
+all others; and some parts speak only against a point. Then they can be added.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls.calibration.hold_out import HeldOut
+from skvmdls.nets.network import ENSEMBLE_PARTS
+
+__all__ = [
+    "INPUT",
+    "JOINT",
+    "LOGIT",
+    "RESIDUAL",
+    "Evidence",
+    "View",
+    "helping_rows",
+    "part_weights",
+    "residual_features",
+    "unit_and_length",
+]
+
+INPUT, LOGIT, RESIDUAL = "x", "logit", "residual"
+
+# The single block of early fusion, the paper's ensemble.
+JOINT = "ensemble"
+
+# Share of known points that lies below a part's usual range.
+TAIL = 0.05
+
+# From here down, standardised scores grow as logarithms do; and none is above its
+# mirror image, for a logit without bounds is how a net answers numbers without bounds.
+BEND = -4.0
+
+# The first stages, and what is reconstructed there, see little of what tells similar
+# classes apart, and mu says again what g says: each counts half, and only against a
+# point. Of images the head sees most of it. See docs/recipe.md.
+WITNESSES_AGAINST = ("t1", "t2", "mu", RESIDUAL)
+WEIGHT_AGAINST, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
+
+# With fewer held-out points, training points help to tell the usual range, together
+# worth PRIOR_POINTS of them.
+FEW_POINTS, PRIOR_POINTS = 200, 20
+SMALLEST_LENGTH = 1e-12
+
+# What every file holds of the evidence, for each part.
+CONSTANTS = ("typical", "spread", "weights")
+
+
+def resolve_features(
+    features: Any, *, fusion: str, is_table: bool, has_head: bool
+) -> tuple[str, ...]:
+    """Turn the parameter `features` into the parts that are used, if they are there.
+
+    Examples
+    --------
+    >>> resolve_features("auto", fusion="late", is_table=True, has_head=True)
+    ('x', 't1', 't2', 't3', 'g', 'mu', 'logit')
+    >>> resolve_features("auto", fusion="early", is_table=True, has_head=True)
+    ('t1', 't2', 't3', 'g', 'mu')
+    """
+    there = {INPUT: is_table, **dict.fromkeys(ENSEMBLE_PARTS, True), LOGIT: has_head}
+    if isinstance(features, str) and features == "auto":
+        if fusion == "early":
+            return ENSEMBLE_PARTS
+        return tuple(name for name, is_there in there.items() if is_there)
+    if isinstance(features, str):
+        raise ValueError(
+            f"features={features!r} must be 'auto' or a sequence of names, some of "
+            f"{tuple(there)}; a single one as ({features!r},)."
+        )
+    chosen = list(features)
+    is_part = [isinstance(name, str) and name in there for name in chosen]
+    if not chosen or not all(is_part) or len(set(chosen)) < len(chosen):
+        raise ValueError(
+            f"features={features!r} must be 'auto' or name parts of the evidence, each "
+            f"once: some of {tuple(there)}."
+        )
+    reasons = {
+        INPUT: "the input itself is a part for tables only, and X holds images",
+        LOGIT: "with classification_weight=0 there is no head that gives logits",
+    }
+    if missing := [name for name in chosen if not there[name]]:
+        raise ValueError(
+            f"features={features!r} names {missing[0]!r}, but {reasons[missing[0]]}. "
+            "Leave it out, or use features='auto'."
+        )
+    return tuple(map(str, chosen))
+
+
+@dataclass(frozen=True)
+class View:
+    """Which parts of the net are looked at, and how.
+
+    Parameters
+    ----------
+    features : tuple of str
+        Parts of the ensemble.
+    fusion : {"late", "early"}
+    normalize : bool
+        Whether each part is L2-normalised (see :func:`unit_and_length`).
+    residual : bool
+        Whether the reconstruction's residual is one more part.
+    average_flips : bool, default=False
+        Whether each part is the mean of an image's and of its mirror image's.
+
+    Examples
+    --------
+    >>> View(("g", "mu", "logit"), "late", True, residual=True).names
+    ('g', 'mu', 'residual', 'logit')
+    >>> View(("g", "mu"), "early", False, residual=False).blocks
+    {'ensemble': ('g', 'mu')}
+    """
+
+    features: tuple[str, ...]
+    fusion: str
+    normalize: bool
+    residual: bool
+    average_flips: bool = False
+
+    @classmethod
+    def of(cls, parameters: Any, *, is_table: bool) -> "View":
+        """Decide what a detector looks at, by its parameters."""
+        late, normalize = parameters.fusion == "late", parameters.normalize
+        if parameters.average_flips and is_table:
+            raise ValueError(
+                "average_flips=True mirrors images, but X is a table, (n, features). "
+                "Use average_flips=False."
+            )
+        return cls(
+            features=resolve_features(
+                parameters.features,
+                fusion=parameters.fusion,
+                is_table=is_table,
+                has_head=parameters.classification_weight > 0,
+            ),
+            fusion=parameters.fusion,
+            # On tables lengths say much of what is new; see docs/recipe.md.
+            normalize=late and not is_table if normalize == "auto" else bool(normalize),
+            # VMDLSbDetector has no autoencoder, and so no weighting.
+            residual=getattr(parameters, "weighting", None) == "evidence",
+            average_flips=bool(parameters.average_flips),
+        )
+
+    @property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """Parts that share one Gaussian for each class, by the block's name.
+
+        Of early fusion one block of all parts; of late fusion a block a part, the
+        largest logit aside, which needs no Gaussian. The residual's is not among them.
+        """
+        if self.fusion == "early":
+            return {JOINT: self.features}
+        return {name: (name,) for name in self.features if name != LOGIT}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the evidence: the blocks, the residual, the largest logit."""
+        has_logit = self.fusion == "late" and LOGIT in self.features
+        return (*self.blocks, *[RESIDUAL] * self.residual, *[LOGIT] * has_logit)
+
+    def lengths(self, sizes: Mapping[str, int], first_places: int) -> dict[str, int]:
+        """Columns of each block that has Gaussians, the residual's included.
+
+        From the length of each part, and the places at which the first tap is taken.
+        """
+
+        def length(name: str) -> int:
+            return sizes[name] + (self.normalize and name != INPUT)
+
+        lengths = {
+            block: sum(length(name) for name in names)
+            for block, names in self.blocks.items()
+        }
+        if self.residual:
+            lengths[RESIDUAL] = sizes["t1"] * (1 if first_places == 1 else 2)
+        return lengths
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hand out what was decided, of JSON's types, for :meth:`from_state`."""
+        return {**asdict(self), "features": list(self.features)}
+
+    @classmethod
+    def from_state(cls, state: Any, *, is_table: bool, has_head: bool) -> "View":
+        """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
+        if not isinstance(state, dict):
+            raise ValueError(f"a view of {str(state)[:80]}")
+        # Files from before there were flips do not speak of them.
+        state = {"average_flips": False} | state
+        if set(state) != {f.name for f in fields(cls)}:
+            raise ValueError(f"a view of {str(state)[:80]}")
+        flags = [state[name] for name in ("normalize", "residual", "average_flips")]
+        if (
+            not isinstance(state["features"], list)
+            or state["fusion"] not in ("late", "early")
+            or not all(isinstance(flag, bool) for flag in flags)
+        ):
+            raise ValueError(f"a view of {str(state)[:80]}")
+        if is_table and state["average_flips"]:
+            raise ValueError("a view of mirrored images, of a table")
+        view = cls(**{**state, "features": tuple(state["features"])})
+        resolve_features(
+            view.features, fusion=view.fusion, is_table=is_table, has_head=has_head
+        )
+        return view
+
+
+def part_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
+    """How much each part counts in the sum, shape (n_parts,).
+
+    Examples
+    --------
+    >>> part_weights(("t1", "g", "logit"), is_table=False).tolist()
+    [0.5, 1.0, 2.0]
+    """
+    weights = dict.fromkeys(WITNESSES_AGAINST, WEIGHT_AGAINST)
+    if not is_table:
+        weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
+    return np.array([weights.get(name, 1.0) for name in names])
+
+
+def unit_and_length(features: Tensor) -> Tensor:
+    """Divide rows (n, D) by their lengths, kept in logarithms as column D + 1 [1]_.
+
+    References
+    ----------
+    .. [1] M. Mueller and M. Hein, "Mahalanobis++: Improving OOD Detection via Feature
+       Normalization", ICML 2025.
+
+    Examples
+    --------
+    >>> unit_and_length(torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000, 1.6094]])
+    """
+    lengths = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    lengths = lengths.clamp_min(SMALLEST_LENGTH)
+    return torch.cat([features / lengths, lengths.log()], dim=1)
+
+
+def residual_features(first_map: Tensor, reconstructed: Tensor) -> Tensor:
+    """Compare two first taps (n, channels, places), of points and reconstructions.
+
+    Gives (n, 2 * channels): the mean difference over the places, and the logarithm of
+    its mean size, which sees what cancels out in the mean. Of a single place, the
+    differences alone.
+    """
+    difference = first_map - reconstructed
+    mean = difference.mean(dim=2)
+    if difference.shape[2] == 1:
+        return mean
+    size = difference.abs().mean(dim=2)
+    return torch.cat([mean, size.clamp_min(SMALLEST_LENGTH).log()], dim=1)
+
+
+def bent(scores: np.ndarray, bend: float) -> np.ndarray:
+    """Let scores below `bend` (negative) grow as logarithms do, without a step or kink.
+
+    Known points in the tail of one part, a column of a table that is all but constant,
+    would outvote all other parts; what is so far out is unusual, however far.
+
+    Examples
+    --------
+    >>> bent(np.array([1.0, -4.0, -5.0, -50_000.0]), -4.0).round(2)
+    array([  1.  ,  -4.  ,  -4.89, -41.73])
+    """
+    if not np.isfinite(bend):
+        return scores
+    beyond = np.maximum(bend - scores, 0)
+    return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Constants that bring the parts' raw scores to one unit, and their weights.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The parts.
+    typical : ndarray of shape (n_parts,), float64
+        Median raw score of known points.
+    spread : ndarray of shape (n_parts,), float64
+        From there down to the end of the usual range; positive.
+    weights : ndarray of shape (n_parts,), float64
+        Of the parts in the sum.
+    highest : ndarray of shape (n_parts,), float64
+        Standardised scores are at most this: 0 of parts that only speak against a
+        point, else 4; infinity where nothing is bent.
+    bend : float, default=-4.0
+        Standardised score below which a part's shortfall counts as its logarithm.
+        Minus infinity of a single part, which cannot outvote others, and in files of
+        versions that had no such bend.
+
+    Examples
+    --------
+    >>> raw = np.arange(21.0)[:, None] * [1.0, 100.0]
+    >>> evidence = Evidence.fit(("g", "logit"), raw, np.array([1.0, 2.0]))
+    >>> evidence.standardize(np.array([[10.0, 100.0], [-80.0, -80.0]])).round(2)
+    array([[ 0.  , -1.  ],
+           [-7.67, -1.2 ]])
+    """
+
+    names: tuple[str, ...]
+    typical: np.ndarray
+    spread: np.ndarray
+    weights: np.ndarray
+    highest: np.ndarray
+    bend: float = BEND
+
+    @classmethod
+    def fit(
+        cls,
+        names: Sequence[str],
+        raw: np.ndarray,
+        weights: np.ndarray,
+        raw_of_training: np.ndarray | None = None,
+    ) -> "Evidence":
+        """Take the constants from raw scores (n, n_parts) of held-out known points.
+
+        The range of a few points says little of that of all. That of the training
+        points is narrower, by about as much in each part, and stands in as a prior that
+        is worth :data:`PRIOR_POINTS` points.
+        """
+        spread = _range_below(raw)
+        if raw_of_training is not None:
+            share = len(raw) / (len(raw) + PRIOR_POINTS)
+            spread = spread**share * _range_below(raw_of_training) ** (1 - share)
+        constants = (np.median(raw, axis=0), spread, weights)
+        if len(names) == 1:
+            return cls(tuple(names), *constants, np.array([np.inf]), -np.inf)
+        only_against = np.isin(names, WITNESSES_AGAINST)
+        # Somebody has to speak for a point.
+        only_against &= not only_against.all()
+        return cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Hand out the constants, (n_parts,) but for the bend, for `from_state`."""
+        arrays = {name: getattr(self, name) for name in CONSTANTS}
+        if not self.is_bent:
+            return arrays
+        only_against = (self.highest == 0).astype(np.float64)
+        return arrays | {"only_against": only_against, "bend": np.array([self.bend])}
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether scores are bent and cut, so that no part outvotes the others."""
+        return bool(np.isfinite(self.bend))
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> "Evidence":
+        """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
+        is_bent = "bend" in state
+        stored = (*CONSTANTS, "only_against") if is_bent else CONSTANTS
+        arrays = {name: stored_array(state, name, 1, of="evidence") for name in stored}
+        for name, array in arrays.items():
+            check_shape(f"evidence.{name}", array.shape, (len(names),))
+        if arrays["spread"].min() <= 0:
+            raise ValueError("evidence.spread must be positive")
+        if not is_bent:
+            highest = np.full(len(names), np.inf)
+            return cls(tuple(names), **arrays, highest=highest, bend=-np.inf)
+        bend = stored_array(state, "bend", 1, of="evidence")
+        check_shape("evidence.bend", bend.shape, (1,))
+        if bend[0] >= 0:
+            raise ValueError("evidence.bend must be negative")
+        highest = np.where(arrays.pop("only_against") > 0, 0.0, -bend)
+        return cls(tuple(names), **arrays, highest=highest, bend=float(bend[0]))
+
+    def standardize(self, raw: np.ndarray) -> np.ndarray:
+        """Bring raw scores (..., n_parts) to the common unit.
+
+        0 is at the known points' median, and the most of parts that only speak against
+        a point; -1 is at the end of their usual range; see :func:`bent` for the rest.
+        """
+        return bent(np.minimum(self.in_spreads(raw), self.highest), self.bend)
+
+    def in_spreads(self, raw: np.ndarray) -> np.ndarray:
+        """Raw scores (..., k) of the first k parts in spreads, however far."""
+        k = raw.shape[-1]
+        return (raw - self.typical[:k]) / self.spread[:k]
+
+    @property
+    def typical_logit(self) -> float:
+        """Median of the largest logit of known points; 0 where it is no part."""
+        if LOGIT not in self.names:
+            return 0.0
+        return float(self.typical[self.names.index(LOGIT)])
+
+    def total(self, raw: np.ndarray) -> np.ndarray:
+        """Weighted sum (...) of the standardised scores, higher for the known."""
+        return self.standardize(raw) @ self.weights
+
+
+def helping_rows(split: HeldOut, n_rows: int) -> np.ndarray | None:
+    """Pick training rows (k,) to help where few held-out rows tell the usual range.
+
+    Examples
+    --------
+    >>> few, many = np.arange(100), np.arange(200)
+    >>> len(helping_rows(HeldOut(np.arange(3000), few, few), 3200))
+    1000
+    >>> helping_rows(HeldOut(np.arange(3000), many, few), 3300)
+    """
+    if len(split.evidence) >= FEW_POINTS:
+        return None
+    return split.training[:: max(1, n_rows // (5 * FEW_POINTS))]
+
+
+def _range_below(raw: np.ndarray) -> np.ndarray:
+    """From the median down to the end of the usual range, of each column; positive."""
+    typical = np.median(raw, axis=0)
+    below = typical - np.quantile(raw, TAIL, axis=0)
+    # Points that all score alike have no range: any difference is then a large one.
+    rounding = np.finfo(np.float32).eps * np.maximum(1, np.abs(typical))
+    return np.maximum(below, rounding)

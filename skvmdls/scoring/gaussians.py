@@ -1,0 +1,657 @@
+"""Class Gaussians of the feature ensemble: streaming fit and log-likelihood."""
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from sklearn.base import clone
+from sklearn.covariance import shrunk_covariance
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls._support.values import warn
+
+__all__ = [
+    "ClassGaussians",
+    "check_class_sizes",
+    "check_covariance_estimator",
+    "fit_gaussians",
+    "kept_for_another_pass",
+]
+
+# A feature that hardly ever moves within its class would outvote all others as soon as
+# a known point moves it: spreads are taken to be no less than this share of the usual.
+SMALLEST_RELATIVE_SCALE = 0.1
+
+# Two points lie on a line, along which no shrinkage can tell noise from spread.
+SMALLEST_CLASS = 3
+
+# For classes that come later, the pooled covariance counts as so many of their points.
+PRIOR_POINTS = 10
+
+# What all classes have in common, by the type of covariance.
+COMMON = {"full": {"scale", "pooled"}, "tied": {"centre"}, "diag": {"scale"}}
+
+# Classes of "tied" that one matrix product serves.
+CLASSES_AT_ONCE = 64
+
+Features = dict[str, np.ndarray]
+
+ClassBatches = Callable[[int], Iterable[Features]]
+
+# By the reason, the positions of classes that take the pooled covariance.
+Borrowers = defaultdict[str, set[int]]
+
+
+class ClassGaussians(nn.Module):
+    """One Gaussian a class, in float64.
+
+    Parameters
+    ----------
+    means : ndarray of shape (n_classes, D)
+    precisions_cholesky : ndarray
+        ``W`` with ``W W^T`` the inverse covariance, as in
+        :class:`~sklearn.mixture.GaussianMixture`: of shape (n_classes, D, D) for
+        ``"full"``, (D, D) for ``"tied"``, (n_classes, D) for ``"diag"``.
+    covariance_type : {"full", "tied", "diag"}
+    common : mapping of str to ndarray, optional
+        What all classes have in common, for those that are added later: ``scale`` (D,),
+        the pooled deviations, of ``"full"`` and ``"diag"``; ``pooled`` (D, D), the
+        pooled covariance in units of `scale`, of ``"full"``; ``centre`` (D,), about
+        which ``"tied"`` computes, by default the mean of `means`.
+
+    Attributes
+    ----------
+    means, precisions_cholesky : Tensor
+        As given; they move with ``.to(device)``.
+    covariance_type : str
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> gaussians = ClassGaussians(np.zeros((2, 3)), np.ones((2, 3)), "diag")
+    >>> gaussians.log_likelihood(torch.zeros(1, 3))
+    tensor([[-2.7568, -2.7568]], dtype=torch.float64)
+    """
+
+    means: Tensor
+    precisions_cholesky: Tensor
+    centre: Tensor
+    white_means: Tensor
+    white_lengths: Tensor
+
+    def __init__(
+        self,
+        means: np.ndarray,
+        precisions_cholesky: np.ndarray,
+        covariance_type: str,
+        common: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__()
+        self.covariance_type = covariance_type
+        self.register_buffer("means", torch.from_numpy(means))
+        self.register_buffer(
+            "precisions_cholesky", torch.from_numpy(precisions_cholesky)
+        )
+        common = dict(common or {})
+        if covariance_type == "tied":
+            # The same for all points: about their centre, rounding is least.
+            common.setdefault("centre", means.mean(axis=0))
+        for name, array in common.items():
+            self.register_buffer(name, torch.from_numpy(array))
+        if covariance_type == "tied":
+            # Both follow from the others: no part of the state.
+            white_means = torch.cat(
+                [
+                    (means - self.centre) @ self.precisions_cholesky
+                    for means in _equal_blocks(self.means)
+                ]
+            )[: len(means)]
+            white_lengths = torch.stack([mean.square().sum() for mean in white_means])
+            self.register_buffer("white_means", white_means, persistent=False)
+            self.register_buffer("white_lengths", white_lengths, persistent=False)
+
+    def common(self) -> dict[str, np.ndarray]:
+        """Hand out what all classes have in common, as given, as far as it is there."""
+        buffers = dict(self.named_buffers())
+        names = COMMON[self.covariance_type] & buffers.keys()
+        return {name: buffers[name].cpu().numpy() for name in names}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], covariance_type: str
+    ) -> "ClassGaussians":
+        """Rebuild from a `state_dict`, of tensors or arrays that are checked."""
+        means = stored_array(state, "means", 2, of="gaussians")
+        n_classes, n_features = means.shape
+        shape = {
+            "full": (n_classes, n_features, n_features),
+            "tied": (n_features, n_features),
+            "diag": (n_classes, n_features),
+        }[covariance_type]
+        name = "precisions_cholesky"
+        precisions = stored_array(state, name, len(shape), of="gaussians")
+        check_shape(f"gaussians.{name}", precisions.shape, shape)
+        diagonal = (
+            precisions
+            if covariance_type == "diag"
+            else np.diagonal(precisions, axis1=-2, axis2=-1)
+        )
+        if diagonal.min() <= 0:
+            raise ValueError(f"gaussians.{name} must have a positive diagonal")
+        common = {}
+        for name in COMMON[covariance_type] & state.keys():
+            ndim = 2 if name == "pooled" else 1
+            common[name] = stored_array(state, name, ndim, of="gaussians")
+            check_shape(f"gaussians.{name}", common[name].shape, (n_features,) * ndim)
+        if "scale" in common and common["scale"].min() <= 0:
+            raise ValueError("gaussians.scale must be positive")
+        return cls(means, precisions, covariance_type, common)
+
+    def log_likelihood(self, features: Tensor) -> Tensor:
+        """``log N(t; class c)`` of each row for each class.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        log_likelihood : Tensor of shape (n, n_classes), float64
+            Natural logarithms of densities; positive values are ordinary.
+        """
+        t = features.to(self.means)
+        distances = {
+            "full": self._full_distances,
+            "tied": self._tied_distances,
+            "diag": self._diag_distances,
+        }[self.covariance_type](t)
+        constant = t.shape[1] * math.log(2 * math.pi)
+        # In place: with a thousand classes, each pass over the distances shows.
+        return distances.add_(constant).mul_(-0.5).add_(self.half_log_precision())
+
+    def _full_distances(self, t: Tensor) -> Tensor:
+        # Class by class: all of them at once would need n x C x D of memory.
+        return torch.stack(
+            [
+                ((t - mean) @ whitening).square().sum(dim=1)
+                for mean, whitening in zip(
+                    self.means, self.precisions_cholesky, strict=True
+                )
+            ],
+            dim=1,
+        )
+
+    def _tied_distances(self, t: Tensor) -> Tensor:
+        white = (t - self.centre) @ self.precisions_cholesky
+        lengths = white.square().sum(dim=1, keepdim=True)
+        n_classes = len(self.white_means)
+        blocks = [*_equal_blocks(self.white_means)]
+        distances = white.new_empty(len(t), len(blocks) * CLASSES_AT_ONCE)
+        places = distances.split(CLASSES_AT_ONCE, dim=1)
+        for means, place in zip(blocks, places, strict=True):
+            torch.addmm(lengths, white, means.T, alpha=-2, out=place)
+        return distances[:, :n_classes].add_(self.white_lengths).clamp_min_(0)
+
+    def _diag_distances(self, t: Tensor) -> Tensor:
+        return torch.stack(
+            [
+                ((t - mean) * scale).square().sum(dim=1)
+                for mean, scale in zip(
+                    self.means, self.precisions_cholesky, strict=True
+                )
+            ],
+            dim=1,
+        )
+
+    def half_log_precision(self) -> Tensor:
+        """Half of the precisions' log determinants, (n_classes,); of "tied", one."""
+        if self.covariance_type == "diag":
+            return self.precisions_cholesky.log().sum(dim=-1)
+        diagonal = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1)
+        return diagonal.log().sum(dim=-1)
+
+
+def _equal_blocks(means: Tensor) -> Iterator[Tensor]:
+    """Means (n_classes, D) in blocks (CLASSES_AT_ONCE, D), the last filled with zeros.
+
+    A product's rounding depends on its shape: of equal blocks, what comes out for a
+    class does not depend on what others there are.
+    """
+    for block in means.split(CLASSES_AT_ONCE):
+        yield nn.functional.pad(block, (0, 0, 0, CLASSES_AT_ONCE - len(block)))
+
+
+def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:
+    """Raise a ValueError unless the estimator can fit the Gaussians' covariances.
+
+    Tried on a few random numbers, so that it fails before the training, not after it.
+    """
+    if estimator is None:
+        return
+    if covariance_type == "diag":
+        raise ValueError(
+            f"covariance_estimator={estimator!r} has no effect with "
+            "covariance_type='diag', which takes variances only. Use None, or "
+            "covariance_type='full' or 'tied'."
+        )
+    expected = (
+        f"covariance_estimator={estimator!r} must be an instance of an estimator of "
+        "sklearn.covariance, such as OAS()"
+    )
+    if isinstance(estimator, type):
+        raise ValueError(f"{expected}, but it is a class.")
+    if getattr(estimator, "assume_centered", False):
+        raise ValueError(
+            f"covariance_estimator={estimator!r} assumes centred data, which the "
+            "feature ensemble is not. Use assume_centered=False."
+        )
+    trial = np.random.default_rng(0).normal(size=(50, 2))
+    try:
+        fitted = clone(estimator).fit(trial)
+        shapes = fitted.location_.shape, fitted.covariance_.shape
+    except Exception as error:
+        raise ValueError(
+            f"{expected}; fitted to an array of shape {trial.shape}, it fails with "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if shapes != ((2,), (2, 2)):
+        raise ValueError(
+            f"{expected}; of 2 features, its location_ and covariance_ have the "
+            f"shapes {shapes}."
+        )
+
+
+def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
+    """Raise a ValueError if no class has the points that a covariance needs."""
+    needed = 2 if covariance_type == "diag" else SMALLEST_CLASS
+    if max(class_sizes) < needed:
+        hint = "" if covariance_type == "diag" else "covariance_type='diag', or "
+        raise ValueError(
+            f"covariance_type={covariance_type!r} needs a class with at least {needed} "
+            "training points, beside those held out for calibration, but the largest "
+            f"has {max(class_sizes)}. Use {hint}more points a class."
+        )
+
+
+def fit_gaussians(
+    class_batches: ClassBatches,
+    classes: Sequence[Any],
+    covariance_type: str,
+    estimator: Any = None,
+    pooling: float = 0.0,
+    known: Mapping[str, ClassGaussians] | None = None,
+) -> dict[str, ClassGaussians]:
+    """Fit each class's Gaussians, one for each block of features, as they stream by.
+
+    A first pass takes running moments, which is all that ``"diag"`` needs. For
+    ``"full"`` and ``"tied"``, a second pass estimates the covariances of one class at a
+    time, in units of the features' pooled within-class standard deviation; ``"tied"``
+    averages the class covariances by the classes' sizes, as scikit-learn's linear
+    discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
+    memory that does not grow with the number of points; an estimator that is given gets
+    the points of one class at a time. `pooling` draws each class's covariance towards
+    that average, as regularised discriminant analysis does (J. H. Friedman, JASA 84,
+    1989).
+
+    `class_batches` takes a class's position in `classes` and yields its features: dicts
+    from a block's name to an array (at most a batch, D of the block). A class that is
+    too small for a covariance of its own gets the pooled one, with a warning; where
+    that is singular too, a ValueError says what to do.
+
+    Classes that join `known` ones are fitted in these ones' scale, and take their
+    pooled covariance in with `pooling` or as that of :data:`PRIOR_POINTS` points more,
+    whichever is the larger share: the covariance of a few points fits these far too
+    well.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> def class_batches(label):
+    ...     yield {"t1": rng.normal(label, 1, (50, 3))}
+    >>> gaussians = fit_gaussians(class_batches, "ab", "full")["t1"]
+    >>> gaussians.means.shape, gaussians.precisions_cholesky.shape
+    (torch.Size([2, 3]), torch.Size([2, 3, 3]))
+    """
+    moments = [_moments(class_batches(label)) for label in range(len(classes))]
+    blocks = {
+        name: _Block(
+            name,
+            [of_class[name] for of_class in moments],
+            None if known is None else known[name],
+            keeps=covariance_type == "full",
+        )
+        for name in moments[0]
+    }
+    if covariance_type == "full" or (covariance_type == "tied" and known is None):
+        for label, of_class in enumerate(moments):
+            _take_class(blocks, label, class_batches(label), of_class, estimator)
+    with _borrowing_named_once(classes) as borrowers:
+        return {
+            name: block.gaussians(covariance_type, estimator, pooling, borrowers)
+            for name, block in blocks.items()
+        }
+
+
+def kept_for_another_pass(
+    class_batches: ClassBatches, largest: int = 2**26
+) -> ClassBatches:
+    """Keep classes' features as they stream by, instead of computing them again.
+
+    Classes beyond `largest` bytes are computed anew in each pass.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> passes = []
+    >>> def class_batches(label):
+    ...     passes.append(label)
+    ...     yield {"t1": np.ones((2, 3))}
+    >>> kept = kept_for_another_pass(class_batches)
+    >>> [len(list(kept(label))) for label in (0, 1, 0, 1)], passes
+    ([1, 1, 1, 1], [0, 1])
+    """
+    kept: dict[int, list[Features]] = {}
+    # One place for all: small arrays, each kept between the large ones that a batch
+    # needs for a moment, would keep the allocator from using their memory again. Pages
+    # that nothing is written to take none.
+    room, used = np.empty(largest, np.uint8), 0
+
+    def batches(label: int) -> Iterator[Features]:
+        nonlocal used
+        if label in kept:
+            yield from kept[label]
+            return
+        own: list[Features] | None = []
+        start = used
+        for features in class_batches(label):
+            yield features
+            if own is None:
+                continue
+            if used + sum(block.nbytes for block in features.values()) > largest:
+                own, used = None, start
+                continue
+            own.append({})
+            for name, block in features.items():
+                place = room[used : used + block.nbytes].view(block.dtype)
+                own[-1][name] = place.reshape(block.shape)
+                own[-1][name][...] = block
+                used += block.nbytes
+        if own is not None:
+            kept[label] = own
+
+    return batches
+
+
+class _Block:
+    """Moments, means and covariances of one block of features, class by class.
+
+    Of classes that join known ones, in the scale (D,) and with the pooled covariance
+    (D, D) of these. It keeps each class's own covariance, or the pooled one alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        moments: list[StandardScaler],
+        known: ClassGaussians | None,
+        keeps: bool,
+    ) -> None:
+        self.keeps = keeps
+        self.moments = moments
+        self.sizes = [class_moments.n_samples_seen_ for class_moments in moments]
+        self.known = known
+        self.means = [class_moments.mean_ for class_moments in moments]
+        self.covariances: list[np.ndarray] = []
+        if known is None:
+            self.scale = _within_class_scale(name, moments)
+            self.pooled = np.zeros((len(self.scale), len(self.scale)))
+            return
+        common = known.common()
+        n_features = known.means.shape[1]
+        self.scale = common.get("scale", np.ones(n_features))
+        self.pooled = common.get("pooled", np.empty((0, 0)))
+
+    def take(self, label: int, mean: np.ndarray, covariance: np.ndarray) -> None:
+        """Take a class's mean and covariance, in units of the scale."""
+        if self.known is None:
+            self.pooled += self.sizes[label] / sum(self.sizes) * covariance
+        self.means[label] = mean * self.scale
+        if self.keeps:
+            self.covariances.append(covariance)
+
+    def gaussians(
+        self, covariance_type: str, estimator: Any, pooling: float, borrowers: Borrowers
+    ) -> ClassGaussians:
+        """Gaussians of the classes whose moments, and covariances, were taken."""
+        means = np.stack(self.means)
+        if covariance_type == "tied":
+            if self.known is not None:
+                precisions = self.known.precisions_cholesky.cpu().numpy()
+                return ClassGaussians(means, precisions, "tied", self.known.common())
+            whitening = _whitening_of_pooled(self.pooled, estimator)
+            return ClassGaussians(means, whitening / self.scale[:, None], "tied")
+        shares = [pooling] * len(means)
+        if self.known is not None:
+            shares = [
+                max(pooling, PRIOR_POINTS / (n + PRIOR_POINTS)) for n in self.sizes
+            ]
+        if covariance_type == "diag":
+            deviations = _deviations(self.moments, self.scale, shares, borrowers)
+            common = {"scale": self.scale}
+            return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
+        whitenings = _whitenings(
+            self.covariances, self.pooled, shares, borrowers, estimator
+        )
+        common = {"scale": self.scale, "pooled": self.pooled}
+        return ClassGaussians(means, whitenings / self.scale[:, None], "full", common)
+
+
+class _Estimate:
+    """Mean and covariance of one class, from batches of (n, D) as they come.
+
+    Without an estimator as of :class:`~sklearn.covariance.LedoitWolf`. Ledoit & Wolf
+    2004, section 3.3: beside the empirical covariance, the shrinkage needs only the sum
+    of the points' fourth powers of the distance to their mean.
+    """
+
+    def __init__(
+        self, scale: np.ndarray, moments: StandardScaler, estimator: Any
+    ) -> None:
+        self.scale = scale
+        self.mean = moments.mean_ / scale
+        self.n_samples = moments.n_samples_seen_
+        self.estimator = estimator
+        self.scatter = np.zeros((len(scale), len(scale)))
+        self.fourth_powers = 0.0
+        self.kept: list[np.ndarray] = []
+
+    def add(self, features: np.ndarray) -> None:
+        scaled = features / self.scale
+        if self.estimator is not None:
+            self.kept.append(scaled)
+            return
+        centred = scaled - self.mean
+        self.scatter += centred.T @ centred
+        self.fourth_powers += np.square(np.square(centred).sum(axis=1)).sum()
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.estimator is not None:
+            return _estimated(self.estimator, self.kept)
+        empirical = self.scatter / self.n_samples
+        square_norm = np.square(empirical).sum()
+        variance_of_entries = (
+            self.fourth_powers / self.n_samples - square_norm
+        ) / self.n_samples
+        distance_to_target = square_norm - np.trace(empirical) ** 2 / len(self.mean)
+        shrinkage = (
+            min(max(variance_of_entries / distance_to_target, 0.0), 1.0)
+            if distance_to_target > 0
+            else 0.0
+        )
+        return self.mean, shrunk_covariance(empirical, shrinkage)
+
+
+def _take_class(
+    blocks: Mapping[str, _Block],
+    label: int,
+    batches: Iterable[Features],
+    moments: Mapping[str, StandardScaler],
+    estimator: Any,
+) -> None:
+    """Estimate one class's mean (D,) and covariance (D, D) for each block."""
+    estimates = {
+        name: _Estimate(block.scale, moments[name], estimator)
+        for name, block in blocks.items()
+    }
+    for features in batches:
+        for name, estimate in estimates.items():
+            estimate.add(features[name])
+    for name, estimate in estimates.items():
+        blocks[name].take(label, *estimate.finish())
+
+
+def _moments(batches: Iterable[Features]) -> dict[str, StandardScaler]:
+    scalers: dict[str, StandardScaler] = {}
+    for features in batches:
+        for name, block in features.items():
+            scaler = scalers.setdefault(name, StandardScaler())
+            scaler.partial_fit(block.astype(np.float64))
+    return scalers
+
+
+def _within_class_scale(name: str, moments: list[StandardScaler]) -> np.ndarray:
+    """Pool the standard deviation of each feature about its class's mean.
+
+    Shrinkage pulls a covariance towards a multiple of the identity. In units of this
+    scale that treats the parts of the ensemble alike, however large their activations.
+    """
+    sizes = [class_moments.n_samples_seen_ for class_moments in moments]
+    variances = [class_moments.var_ for class_moments in moments]
+    pooled = np.average(variances, axis=0, weights=sizes)
+    smallest = SMALLEST_RELATIVE_SCALE**2 * pooled.mean()
+    if not smallest > 0:
+        raise ValueError(
+            f"The part {name!r} of the features is the same for every training point "
+            "of a class, so that no Gaussian can be fitted. Check that the inputs of a "
+            "class differ, or leave the part out of `features`."
+        )
+    return np.sqrt(np.maximum(pooled, smallest))
+
+
+def _deviations(
+    moments: list[StandardScaler],
+    pooled: np.ndarray,
+    shares: list[float],
+    borrowers: Borrowers,
+) -> list[np.ndarray]:
+    is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
+    borrowers["too few points"] |= set(np.flatnonzero(is_small))
+    # A channel that is dead within a class must not make the density infinite.
+    usual = np.sqrt(np.square(pooled).mean())
+    smallest = SMALLEST_RELATIVE_SCALE * np.maximum(pooled, usual)
+    return [
+        pooled
+        if small
+        else np.maximum(np.sqrt((1 - share) * m.var_ + share * pooled**2), smallest)
+        for m, share, small in zip(moments, shares, is_small, strict=True)
+    ]
+
+
+@contextmanager
+def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
+    """Warn of the classes that take the pooled covariance, in whichever block."""
+    borrowers: Borrowers = defaultdict(set)
+    yield borrowers
+    for reason, labels in borrowers.items():
+        if labels:
+            names = [classes[label] for label in sorted(labels)]
+            warn(
+                f"{len(names)} of {len(classes)} classes ({names[:5]}"
+                f"{'...' * (len(names) > 5)}) have no covariance of their own: "
+                f"{reason}. They take the one pooled over all classes. "
+                "covariance_type='tied' does so for every class."
+            )
+
+
+def _estimated(
+    estimator: Any, batches: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    with warnings.catch_warnings():
+        # One point has no covariance: the pooled one takes its place.
+        warnings.filterwarnings("ignore", message="Only one sample available")
+        try:
+            fitted = clone(estimator).fit(np.concatenate(batches))
+        except ArithmeticError as error:
+            raise ValueError(
+                f"covariance_estimator={estimator!r} finds a class's covariance "
+                f"singular: {error}. Use covariance_estimator=None (Ledoit-Wolf "
+                "shrinkage), or more training points a class."
+            ) from error
+    return fitted.location_, fitted.covariance_
+
+
+def _regular_cholesky(covariance: np.ndarray) -> np.ndarray | None:
+    """Lower Cholesky factor, or None where rounding would decide the inverse."""
+    try:
+        lower = cholesky(covariance, lower=True)
+    except (LinAlgError, ValueError):
+        return None
+    smallest = len(covariance) * np.finfo(np.float64).eps * covariance.diagonal().max()
+    return lower if lower.diagonal().min() ** 2 > smallest else None
+
+
+def _whitening(lower: np.ndarray) -> np.ndarray:
+    """``W`` with ``W W^T`` the inverse of the covariance ``lower lower^T``."""
+    return np.ascontiguousarray(
+        solve_triangular(lower, np.eye(len(lower)), lower=True).T
+    )
+
+
+def _whitenings(
+    covariances: list[np.ndarray],
+    pooled: np.ndarray,
+    shares: list[float],
+    borrowers: Borrowers,
+    estimator: Any,
+) -> np.ndarray:
+    """Whiten by each class's covariance with its share of the pooled one in it."""
+    whitenings = np.empty((len(covariances), *pooled.shape))
+    borrowing = []
+    for label, covariance in enumerate(covariances):
+        if _regular_cholesky(covariance) is None:
+            borrowing.append(label)
+        else:
+            mixed = (1 - shares[label]) * covariance + shares[label] * pooled
+            whitenings[label] = _whitening(cholesky(mixed, lower=True))
+    if borrowing:
+        whitenings[borrowing] = _whitening_of_pooled(pooled, estimator)
+        borrowers["too few or too similar points"] |= set(borrowing)
+    return whitenings
+
+
+def _whitening_of_pooled(pooled: np.ndarray, estimator: Any) -> np.ndarray:
+    lower = _regular_cholesky(pooled)
+    if lower is None:
+        name, shrinkage = (
+            ("LedoitWolf", "")
+            if estimator is None
+            else (
+                type(estimator).__name__,
+                "covariance_estimator=None (Ledoit-Wolf shrinkage), ",
+            )
+        )
+        raise ValueError(
+            f"The covariance of the feature ensemble is singular ({len(pooled)} "
+            f"dimensions, {name}). Use {shrinkage}more training "
+            "points a class, fewer `features`, or covariance_type='diag'."
+        )
+    return _whitening(lower)
