@@ -1,15 +1,97 @@
-"""Why a point scores as it does: columns of a table, places of an image.
+"""Explain scores: columns of a table, places of an image, nearest classes."""
 
-Of standardised inputs; :meth:`skvmdls.VMDLSDetector.explain` asks.
-"""
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from sklearn.utils import Bunch
 from torch import Tensor
 
+from skvmdls.calibration.conformal import conformal_p_value
+from skvmdls.calibration.verdicts import Calibration, Verdicts
+from skvmdls.inputs.labels import labels_with_unknown
+from skvmdls.inputs.rows import Rows
+from skvmdls.scoring.evidence import INPUT
 from skvmdls.scoring.gaussians import ClassGaussians
+from skvmdls.scoring.model import FittedModel, Measured, standardized_batches
 
-__all__ = ["column_contributions", "nearest_classes"]
+__all__ = ["column_contributions", "explain", "nearest_classes"]
+
+
+def explain(
+    X: Rows,
+    measured: Measured,
+    verdicts: Verdicts,
+    model: FittedModel,
+    calibration: Calibration,
+    classes: np.ndarray,
+    *,
+    batch_size: int,
+    device: str | torch.device,
+) -> Bunch:
+    """Collect why rows X (n, ...) score as they do.
+
+    The fields are those of :meth:`skvmdls.VMDLSDetector.explain`. The rows are measured
+    by class.
+
+    Examples
+    --------
+    See :meth:`skvmdls.VMDLSDetector.explain`.
+
+    >>> callable(explain)
+    True
+    """
+    assert measured.class_scores is not None
+    nearest = nearest_classes(measured.class_scores, measured.most_likely)
+    explanation = Bunch(
+        label=verdicts.labels,
+        margin=verdicts.margins,
+        p_value=conformal_p_value(calibration.scores, measured.score),
+        evidence=model.evidence.standardize(measured.raw),
+        nearest=labels_with_unknown(classes)[nearest],
+    )
+    batches = standardized_batches(X, model, batch_size=batch_size, device=device)
+    if INPUT in model.evidence.names:
+        contributions = [
+            _contributions(x, rows, measured, model) for rows, x in _with_rows(batches)
+        ]
+        explanation.contributions = np.concatenate(contributions)
+    if model.expected_images is not None:
+        classes_of = torch.from_numpy(measured.most_likely)
+        maps = [
+            model.expected_images.residual_map(x, classes_of[rows])
+            for rows, x in _with_rows(batches)
+        ]
+        explanation.residual_map = torch.cat(maps).numpy()
+    return explanation
+
+
+def _with_rows(batches: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """Give each batch with the rows (k,) that it holds."""
+    end = 0
+    for x in batches:
+        start, end = end, end + len(x)
+        yield slice(start, end), x
+
+
+@torch.inference_mode()
+def _contributions(
+    x: Tensor, rows: slice, measured: Measured, model: FittedModel
+) -> np.ndarray:
+    """Share the part ``x`` of standardised rows (k, features) among the columns."""
+    assert measured.winners is not None
+    part = model.evidence.names.index(INPUT)
+    raw = measured.raw[rows]
+    excess = torch.from_numpy(raw[:, part] - model.evidence.typical[part])
+    winners = torch.from_numpy(measured.winners[rows, part]).to(x.device)
+    contributions = (
+        column_contributions(model.blocks[INPUT], x, winners, excess).cpu().numpy()
+    )
+    # Far out, where the scale of the evidence is logarithmic, they shrink alike.
+    linear = model.evidence.in_spreads(raw)[:, part]
+    scaled = model.evidence.standardize(raw)[:, part]
+    kept = np.divide(scaled, linear, out=np.ones_like(linear), where=linear != 0)
+    return contributions * kept[:, None]
 
 
 def column_contributions(

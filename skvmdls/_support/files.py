@@ -2,24 +2,50 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_atomically"]
+__all__ = ["replacing", "write_atomically"]
 
 Buffer = Any  # What can be written to a file: collections.abc.Buffer, from Python 3.12.
 
 
 def write_atomically(path: Path, *parts: Buffer) -> None:
-    """Write a file beside its place, then move it there: as a whole or not at all.
+    """Write a file as a whole or not at all; see :func:`replacing`.
+
+    The parts, bytes or contiguous arrays, are not copied.
+    """
+    with replacing(path) as draft, open(draft, "wb") as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a draft next to a file, which replaces that file at the end.
 
     Killed at any moment, the machine included, it leaves the old file or the new one.
-    Who may read it is as it was, or as of any new file. A link stays, and the file that
-    it leads to is replaced. The parts, bytes or contiguous arrays, are not copied.
+    The permissions are those of the old file, or of any new one. A link stays, and the
+    file that it leads to is replaced. On an error the draft is removed.
     """
     place = Path(os.path.realpath(path))
     try:
-        _write_beside(place, parts)
+        descriptor, name = tempfile.mkstemp(
+            dir=place.parent, prefix=f"{place.name}.", suffix=".unfinished"
+        )
+        os.close(descriptor)
+        draft = Path(name)
+        try:
+            yield draft
+            with open(draft, "rb+") as file:
+                os.fsync(file.fileno())
+            draft.chmod(_mode(place))
+            draft.replace(place)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     except OSError as error:
         if error.errno is None:
             raise
@@ -27,22 +53,6 @@ def write_atomically(path: Path, *parts: Buffer) -> None:
         raise OSError(
             error.errno, f"{error.strerror}; not written", os.fspath(path)
         ) from error
-
-
-def _write_beside(path: Path, parts: tuple[Buffer, ...]) -> None:
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished", delete=False
-    ) as file:
-        try:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, _mode(path))
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def _mode(path: Path) -> int:

@@ -1,11 +1,18 @@
-"""Checks that states are what they were when they were written."""
+"""Stored arrays: their names, and checks that they are what was written."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_shape", "is_finite", "stored_array"]
+__all__ = [
+    "check_shape",
+    "expected",
+    "is_finite",
+    "stored_array",
+    "with_prefix",
+    "without_prefix",
+]
 
 
 def stored_array(
@@ -35,3 +42,26 @@ def check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
     """Raise a ValueError that names an array of another shape than expected."""
     if found != expected:
         raise ValueError(f"{name} has shape {found}, expected {expected}")
+
+
+def with_prefix(role: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put a role and a dot before the names of arrays."""
+    return {f"{role}.{name}": array for name, array in arrays.items()}
+
+
+def without_prefix(
+    role: str, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Select the arrays whose names begin with a role and a dot, without these."""
+    return {
+        name.removeprefix(f"{role}."): array
+        for name, array in arrays.items()
+        if name.startswith(f"{role}.")
+    }
+
+
+def expected(value: Any, kind: type) -> Any:
+    """Return the value, or raise a ValueError if it is not of exactly this type."""
+    if type(value) is not kind:
+        raise ValueError(f"expected {kind.__name__}, found {str(value)[:50]!r}")
+    return value

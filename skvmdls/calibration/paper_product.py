@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["WeightCalibration"]
+__all__ = ["WeightCalibration", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,21 @@ class WeightCalibration:
 
     def apply(self, log_likelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Score points (n,): rising in the log-likelihood, falling in the weight."""
-        relative = weights / self.scale
-        shortfall = log_likelihoods - self.shift
-        # Above the shift a product would reward a large weight.
-        return np.where(
-            shortfall < 0, shortfall * relative, shortfall / np.maximum(relative, 1)
+        scores = weighted(
+            torch.from_numpy(log_likelihoods),
+            torch.from_numpy(weights),
+            torch.tensor(self.shift, dtype=torch.float64),
+            torch.tensor(self.scale, dtype=torch.float64),
         )
+        return scores.numpy()
+
+
+def weighted(
+    log_likelihoods: Tensor, weights: Tensor, shift: Tensor, scale: Tensor
+) -> Tensor:
+    """Multiply log-likelihoods (n, ...) by weights; see :class:`WeightCalibration`."""
+    relative = weights / scale
+    shortfall = log_likelihoods - shift
+    # Above the shift a product would reward a large weight.
+    beyond = shortfall / relative.clamp_min(1)
+    return torch.where(shortfall < 0, shortfall * relative, beyond)

@@ -1,43 +1,80 @@
-"""The two estimators: what `fit` and `predict` do, step by step."""
+"""What both detectors do: each public method, in the order of a user's day."""
 
-from copy import deepcopy
+from dataclasses import fields
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
-from sklearn.utils import Tags
+from sklearn.utils import Bunch, Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skvmdls._support.misuse import warn_of_misuse
-from skvmdls._support.sklearn import CallbackSupportMixin, with_callbacks
+from skvmdls._support.devices import resolve_device
+from skvmdls._support.sklearn import (
+    CallbackSupportMixin,
+    validate_parameter_constraints,
+    with_callbacks,
+)
 from skvmdls._support.torch_state import under_ordinary_torch
-from skvmdls._support.values import InputLike, plain
-from skvmdls.calibration.paper_product import WeightCalibration
-from skvmdls.detector.fitting import learn
-from skvmdls.detector.open_world import OpenWorld
-from skvmdls.detector.parameters import DetectorParameters
-from skvmdls.inputs.checking import check_training_data
+from skvmdls._support.values import InputLike, plain, warn
+from skvmdls.calibration.conformal import (
+    class_p_values,
+    conformal_p_value,
+    discoveries,
+)
+from skvmdls.calibration.verdicts import (
+    Calibration,
+    ThresholdSettings,
+    Verdicts,
+    judge,
+)
+from skvmdls.detector.class_changes import (
+    ChangedClasses,
+    check_dropped,
+    check_has_gaussians,
+    check_new_labels,
+    warn_of_close_classes,
+    with_classes,
+    without_classes,
+)
+from skvmdls.detector.fitting import Learned, learn
+from skvmdls.detector.parameters import (
+    DetectorParameters,
+    decisive,
+)
+from skvmdls.explanation import explain
+from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
-from skvmdls.inputs.rows import Rows
+from skvmdls.inputs.rows import Rows, rows_of
+from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.metrics import open_set_f1
-from skvmdls.scoring.evidence import Evidence, View, helping_rows, part_weights
+from skvmdls.nets.network import VariationalNetwork
+from skvmdls.scoring.evidence import Evidence, PartSelection
+from skvmdls.scoring.expected_images import ExpectedImages
 from skvmdls.scoring.features import ensembles
-from skvmdls.scoring.gaussians import check_covariance_estimator
-from skvmdls.training.callbacks import Telling
+from skvmdls.scoring.model import (
+    FittedModel,
+    Measured,
+    measure,
+    standardized_batches,
+)
+from skvmdls.training.callbacks import FitCallbacks
 from skvmdls.training.distributed import loss_explained
-from skvmdls.training.session import Workshop
+from skvmdls.training.session import TrainingSession
 
 __all__ = ["BaseDetector"]
 
 # Where the "?" of an estimator's box in a notebook leads.
 DOCUMENTATION = "https://skvmdls.readthedocs.io/en/stable/"
 
+# What may be changed on a fitted detector.
+THRESHOLD_PARAMETERS = tuple(field.name for field in fields(ThresholdSettings))
+
 
 class BaseDetector(
     CallbackSupportMixin,
-    OpenWorld,
     DetectorParameters,
     TransformerMixin,
     OutlierMixin,
@@ -97,8 +134,13 @@ class BaseDetector(
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
     """
 
+    model_: FittedModel
+    calibration_: Calibration
+
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
+
+    # ------------------------------------------------------------------- fitting
 
     @with_callbacks
     @under_ordinary_torch
@@ -139,63 +181,50 @@ class BaseDetector(
         MemoryError
             If a batch is too large for the device.
         """
-        warn_of_misuse("fit")
-        telling = Telling.of_fit(self)
-        attempt = object.__new__(type(self))
-        given = {n: value for n, value in vars(self).items() if not is_fitted_name(n)}
-        attempt.__dict__.update({name: plain(value) for name, value in given.items()})
-        attempt._fit(X, y, groups, telling)
-        self.__dict__ = attempt.__dict__ | given
-        telling.end(X=X, y=y, reconstruction_attributes=lambda: _learned(self))
+        self._validate_params()
+        settings = self.resolved()
+        callbacks = FitCallbacks.of_fit(
+            self, n_nets=1 + (settings.autoencoder is not None)
+        )
+        # It takes what the check learns, so that a failed fit changes nothing.
+        checked = type(self)()
+        rows, classes, labels = check_training_data(checked, X, y, settings.num_workers)
+        together = group_ids(rows, groups)
+        with loss_explained():
+            session = TrainingSession.start(
+                memory=settings.memory,
+                checkpoint=settings.checkpoint,
+                random_state=settings.random_state,
+                device=resolve_device(settings.device),
+                callbacks=callbacks,
+                data={"X": rows.content, "y": classes[labels], "groups": together},
+                depends_on=decisive(self),
+            )
+            learned = learn(settings, rows, labels, classes, together, session)
+        self._assign(learned, classes, checked)
+        callbacks.end(X=X, y=y, reconstruction_attributes=self._fitted_attributes)
         return self
 
-    def _fit(
-        self,
-        X: InputLike,
-        y: ArrayLike,
-        groups: ArrayLike | None,
-        telling: Telling,
+    def _assign(
+        self, learned: Learned, classes: np.ndarray, checked: BaseEstimator
     ) -> None:
-        self._validate_params()
-        check_covariance_estimator(self.covariance_estimator, self.covariance_type)
-        rows, self.classes_, labels = check_training_data(self, X, y)
-        self.input_shape_ = rows.input_shape
-        self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
-        together = group_ids(rows, groups)
-        y = self.classes_[labels]
-        with loss_explained():
-            data = {"X": rows.content, "y": y, "groups": together}
-            workshop = Workshop.of(self, telling, **data)
-            learned_by_name = learn(self, rows, labels, together, workshop)._asdict()
-        for name, learned in learned_by_name.items():
-            if learned is not None:
-                setattr(self, name, learned)
-        self._calibrate(rows, labels)
+        """Assign what a fit learned, all of it or nothing."""
+        learned.calibration.warn_of_few_points(self._threshold_settings(), classes)
+        self.classes_ = classes
+        self.n_features_in_ = checked.n_features_in_
+        self.model_ = learned.model
+        self.calibration_ = learned.calibration
+        self.split_ = learned.split
+        self.history_ = learned.history
+        if hasattr(checked, "feature_names_in_"):
+            self.feature_names_in_ = checked.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            # Of an earlier fit.
+            del self.feature_names_in_
 
-    def _look_as(self, view: View) -> None:
-        self.view_ = view
-        self.features_, self.evidence_names_ = view.features, view.names
-
-    def _calibrate(self, X: Rows, labels: np.ndarray) -> None:
-        self.fit_positions_ = np.arange(len(self.classes_))
-        measured = self._measure(X.take(self.split_.evidence))
-        helping = helping_rows(self.split_, len(X))
-        raw_of_training = (
-            None if helping is None else self._measure(X.take(helping)).raw
-        )
-        names = self.view_.names
-        weights = part_weights(names, is_table=len(self.input_shape_) == 1)
-        self.evidence_ = Evidence.fit(names, measured.raw, weights, raw_of_training)
-        if getattr(self, "weighting", None) == "paper":
-            self.weight_calibration_ = WeightCalibration.fit(
-                measured.log_likelihood, measured.weight
-            )
-        rows = self.split_.threshold
-        self.__dict__.update(self._held_out_scores(X.take(rows), labels[rows]))
-        if len(self.input_shape_) == 3:
-            self.expected_images_ = self._expected_images(X, labels)
-        # Warns of too few points now, not at the first prediction.
-        self._warn_of_few_held_out()
+    def _fitted_attributes(self) -> dict[str, Any]:
+        """Return what a callback needs to rebuild the fitted detector."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_")}
 
     def fit_predict(
         self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None
@@ -221,6 +250,80 @@ class BaseDetector(
         """
         return self.fit(X, y, groups).predict(X)
 
+    # -------------------------------------------------------- what a fit learned
+
+    @property
+    def input_shape_(self) -> tuple[int, ...]:
+        """Shape of one input: (features,) or (channels, height, width)."""
+        return self.model_.input_shape
+
+    @property
+    def network_(self) -> VariationalNetwork:
+        """The trained net."""
+        return self.model_.network
+
+    @property
+    def standardizer_(self) -> Standardizer:
+        """Statistics of the training inputs."""
+        return self.model_.standardizer
+
+    @property
+    def view_(self) -> PartSelection:
+        """Which parts of the evidence are used, and how."""
+        return self.model_.selection
+
+    @property
+    def features_(self) -> tuple[str, ...]:
+        """Parts that `features` resolved to."""
+        return self.model_.selection.features
+
+    @property
+    def evidence_names_(self) -> tuple[str, ...]:
+        """Columns of :meth:`evidence`."""
+        return self.model_.selection.names
+
+    @property
+    def gaussians_(self) -> nn.ModuleDict:
+        """Gaussians of the classes, by part (``"ensemble"`` with early fusion)."""
+        return self.model_.gaussians
+
+    @property
+    def evidence_(self) -> Evidence:
+        """Constants that standardise the parts, and their weights."""
+        return self.model_.evidence
+
+    @property
+    def expected_images_(self) -> ExpectedImages | None:
+        """What images of each class look like; None for tables."""
+        return self.model_.expected_images
+
+    @property
+    def fit_positions_(self) -> np.ndarray:
+        """Position (n_classes,) of each class in `fit`; -1 if it was added since."""
+        return self.model_.fit_positions
+
+    @property
+    def calibration_scores_(self) -> np.ndarray:
+        """Scores (n_calibration,) of the held-out points that set the threshold."""
+        return self.calibration_.scores
+
+    @property
+    def calibration_class_scores_(self) -> np.ndarray:
+        """Their scores (n_calibration,), each under its own class."""
+        return self.calibration_.class_scores
+
+    @property
+    def calibration_labels_(self) -> np.ndarray:
+        """Positions (n_calibration,) of their classes in ``classes_``."""
+        return self.calibration_.labels
+
+    @property
+    def calibration_winners_(self) -> np.ndarray:
+        """Positions (n_calibration, n_parts) of the classes of their scores."""
+        return self.calibration_.winners
+
+    # ------------------------------------------------------------------- answers
+
     @under_ordinary_torch
     def predict(self, X: InputLike) -> np.ndarray:
         """Label each point with a known class, or as unknown.
@@ -238,9 +341,8 @@ class BaseDetector(
             ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
             is not excluded.
         """
-        by_class = self._promises_by_class()
-        measured = self._measure(self._check_new(X), by_class=by_class)
-        return self._judged(measured)[0]
+        measured = self._measure(X, by_class=self._threshold_settings().by_class)
+        return self._judge(measured).labels
 
     @under_ordinary_torch
     def predict_known(self, X: InputLike) -> np.ndarray:
@@ -261,7 +363,7 @@ class BaseDetector(
         labels : ndarray of shape (n,)
             Labels of ``classes_``.
         """
-        measured = self._measure_features(self._check_new(X))
+        measured = self._measure_known(X)
         return self.classes_[measured.most_likely]
 
     @under_ordinary_torch
@@ -282,7 +384,7 @@ class BaseDetector(
             Higher is more in-distribution: the weighted sum of :meth:`evidence`; with
             ``weighting="paper"`` the product of weight and log-likelihood.
         """
-        return self._scores(self._measure(self._check_new(X)))
+        return self._measure(X).score
 
     @under_ordinary_torch
     def evidence(self, X: InputLike) -> np.ndarray:
@@ -303,8 +405,8 @@ class BaseDetector(
             ``evidence_.weights``, is :meth:`score_samples` (but for
             ``weighting="paper"``).
         """
-        measured = self._measure(self._check_new(X))
-        return self.evidence_.standardize(measured.raw)
+        measured = self._measure(X)
+        return self.model_.evidence.standardize(measured.raw)
 
     @under_ordinary_torch
     def decision_function(self, X: InputLike) -> np.ndarray:
@@ -322,10 +424,8 @@ class BaseDetector(
             with ``guarantee="class"`` the largest difference between the score under a
             class and that class's threshold.
         """
-        warn_of_misuse("decision_function")
-        by_class = self._promises_by_class()
-        measured = self._measure(self._check_new(X), by_class=by_class)
-        return self._judged(measured)[1]
+        measured = self._measure(X, by_class=self._threshold_settings().by_class)
+        return self._judge(measured).margins
 
     @under_ordinary_torch
     def class_log_likelihood(self, X: InputLike) -> np.ndarray:
@@ -343,7 +443,7 @@ class BaseDetector(
             With ``fusion="late"`` the sum over the parts, as if they were independent;
             of ``features=("logit",)``, which has no Gaussians, the logits.
         """
-        return self._measure_features(self._check_new(X)).class_log_likelihood
+        return self._measure_known(X).class_log_likelihood
 
     @under_ordinary_torch
     def transform(self, X: InputLike) -> np.ndarray:
@@ -360,10 +460,14 @@ class BaseDetector(
             The parts named in `features_`, in that order, not normalised; of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
-        rows = self._check_new(X)
-        parts = ensembles(self.network_, self._batches(rows), self.view_)
+        rows, model = self._check_new(X), self.model_
+        batches = standardized_batches(
+            rows, model, batch_size=plain(self.batch_size), device=self.device
+        )
+        parts = ensembles(model.network, batches, model.selection)
+        names = model.selection.features
         return np.concatenate(
-            [np.hstack([batch[name] for name in self.features_]) for batch in parts]
+            [np.hstack([batch[name] for name in names]) for batch in parts]
         )
 
     def get_feature_names_out(
@@ -403,28 +507,358 @@ class BaseDetector(
         """
         return open_set_f1(y, self.predict(X), self.classes_)
 
+    # ---------------------------------------------------- thresholds and p-values
+
+    @property
+    def offset_(self) -> float:
+        """Threshold on the scores, from `threshold` or `contamination` as they are now.
+
+        Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
+        and the held-out scores do not depend on them.
+        """
+        return self.calibration_.threshold(self._threshold_settings())
+
+    @under_ordinary_torch
+    def p_value(self, X: InputLike) -> np.ndarray:
+        """Conformal p-value of "this point is of a known class".
+
+        For new known points it is at most ``a`` with a chance of at most ``a``,
+        whatever the net and the data, as long as they come as the training data came.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n,), float64
+            In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
+            threshold exactly where this is at most ``contamination``.
+        """
+        return conformal_p_value(self.calibration_.scores, self._measure(X).score)
+
+    @under_ordinary_torch
+    def p_values(self, X: InputLike) -> np.ndarray:
+        """Conformal p-value of "this point is of that class", for each class.
+
+        Each class's held-out points speak for that class alone (label-conditional
+        conformal prediction), whatever `guarantee` is.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n, n_classes), float64
+            Columns in the order of ``classes_``. For new points of a class, its column
+            is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
+            1)`` of a class with ``m`` held-out points.
+        """
+        held_out = self.calibration_.class_scores, self.calibration_.labels
+        return class_p_values(*held_out, self._class_scores(X))
+
+    @under_ordinary_torch
+    def prediction_set(self, X: InputLike) -> np.ndarray:
+        """Say which classes each point may be of.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        possible : ndarray of shape (n, n_classes), bool
+            Where :meth:`p_values` is above `contamination`: a new point's own class is
+            left out with a chance of at most `contamination`, whichever class it is.
+            A row without any is "unknown".
+
+        Warns
+        -----
+        UserWarning
+            Naming the classes with too few held-out points ever to be excluded.
+        """
+        scores, settings = self._class_scores(X), self._threshold_settings()
+        return scores >= self.calibration_.class_thresholds(settings, self.classes_)
+
+    @under_ordinary_torch
+    def select_unknown(self, X: InputLike, fdr: float = 0.05) -> np.ndarray:
+        """Call points of a batch unknown, with few false alarms among them.
+
+        `predict` bounds how many of the known points are rejected. This bounds how
+        many of the rejected points are known: if the known points of the batch come as
+        the training data came (they and the held-out points are exchangeable), the
+        expected share of known points among those selected is at most `fdr`. The
+        threshold follows from the batch, by the rule of Benjamini and Hochberg on the
+        conformal p-values, which depend on each other in the way that it allows [1]_.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`; the batch to select from.
+        fdr : float in (0, 1), default=0.05
+            False discovery rate: bound on the expected share.
+
+        Returns
+        -------
+        is_unknown : ndarray of shape (n,), bool
+
+        Raises
+        ------
+        ValueError
+            If `fdr` is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few held-out points ever to select anything.
+
+        References
+        ----------
+        .. [1] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers
+           with conformal p-values", Annals of Statistics 51, 2023.
+        """
+        if not (isinstance(fdr, Real) and 0 < fdr < 1):
+            raise ValueError(
+                f"fdr={fdr!r} must be a number above 0 and below 1: the share of known "
+                "points that may be among those selected."
+            )
+        p_values = self.p_value(X)
+        n = len(self.calibration_.scores)
+        if (n + 1) * fdr < 1 - 1e-9:
+            warn(
+                f"{n} held-out points are too few for fdr={fdr}: at least "
+                f"{int(np.ceil(1 / fdr - 1 - 1e-9))} are needed, so no point will be "
+                "selected. Give more training data, or raise calibration_fraction or "
+                "fdr."
+            )
+        return discoveries(p_values, float(fdr))
+
+    # --------------------------------------------------------------- explanations
+
+    @under_ordinary_torch
+    def explain(self, X: InputLike) -> Bunch:
+        """Say why points score as they do, rejected or not.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        explanation : Bunch
+            With these fields:
+
+            label : ndarray of shape (n,)
+                As of :meth:`predict`.
+            margin : ndarray of shape (n,), float64
+                As of :meth:`decision_function`: how far from the threshold.
+            p_value : ndarray of shape (n,), float64
+                As of :meth:`p_value`.
+            evidence : ndarray of shape (n, n_parts)
+                As of :meth:`evidence`: below -1, a part is outside the usual range.
+            nearest : ndarray of shape (n, 3)
+                Labels of the nearest known classes: first that of
+                :meth:`predict_known`, then by the score under each. ``-1`` where there
+                are no more classes.
+            contributions : ndarray of shape (n, n_features)
+                For tables with the part ``"x"``: which columns made the row strange, in
+                nats, the most negative ones most. They sum to the part's score less its
+                typical value, which is that column of `evidence` times
+                ``evidence_.spread``; far out, where the scale of `evidence` is
+                logarithmic, they shrink alike (see
+                :func:`skvmdls.explanation.column_contributions`).
+            residual_map : ndarray of shape (n, height, width)
+                For images: how far each place is from a reconstruction by the mean
+                image and the main variations of the class in `nearest` that comes
+                first, smoothed, in standard deviations of the input (see
+                :class:`skvmdls.explanation.ExpectedImages`).
+        """
+        rows = self._check_new(X)
+        measured = self._measure_rows(rows, by_class=True)
+        return explain(
+            rows,
+            measured,
+            self._judge(measured),
+            self.model_,
+            self.calibration_,
+            self.classes_,
+            batch_size=plain(self.batch_size),
+            device=self.device,
+        )
+
+    # ---------------------------------------------------------------- new classes
+
+    @under_ordinary_torch
+    def add_classes(self, X: InputLike, y: ArrayLike) -> Self:
+        """Learn new classes on the net as it is: no training, a matter of seconds.
+
+        Each new class gets Gaussians of its own, and a part of its rows
+        (`calibration_fraction`) is held out and joins the points that set the
+        threshold. The net, the other classes' Gaussians and likelihoods, and the
+        evidence's constants stay as they are. Of a new class only those parts of the
+        evidence speak that training has not drawn together (``"x"``, ``"t2"``,
+        ``"t3"``); under it the others go along with these, and the logit counts as
+        typical. A point is given to it where the parts that speak are higher under it
+        than with all classes of `fit` together, by a sixth of the usual range.
+
+        The promise of `contamination` holds for known points that come in the
+        proportions of all rows, those of `fit` and these; with ``guarantee="class"``,
+        for each class. Held-out scores of old points are kept as they were, although a
+        new class may raise some: the threshold is then a little low, never too high.
+
+        If anything goes wrong, the detector is left unchanged. :meth:`fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`: rows of new classes only.
+        y : array-like of shape (n,)
+            Their labels, of the type of ``classes_``; at least two rows each.
+
+        Returns
+        -------
+        self : detector
+
+        Raises
+        ------
+        ValueError
+            If a label is known already (widening a class means fitting again), or X or
+            y is unusable; the message says which and why.
+
+        Warns
+        -----
+        UserWarning
+            Naming the classes that are too close to a known one: more than half of
+            their rows are accepted as that class. And as :meth:`fit` does.
+        """
+        rows = self._check_new(X)
+        new, labels = check_new_labels(self.classes_, y)
+        check_consistent_length(rows, labels)
+        check_has_gaussians(self.model_.blocks)
+        settings = self.resolved()
+        changed = with_classes(
+            self.model_, self.calibration_, self.classes_, rows, new, labels, settings
+        )
+        warn_of_close_classes(
+            self._measure_rows(rows), new[labels], self.calibration_, self.classes_
+        )
+        changed.calibration.warn_of_few_points(
+            self._threshold_settings(), changed.classes
+        )
+        self._assign_classes(changed)
+        return self
+
+    @under_ordinary_torch
+    def drop_classes(self, labels: ArrayLike) -> Self:
+        """Forget classes, of `fit` or of :meth:`add_classes`.
+
+        Their Gaussians, logits and held-out points count no more; their points become
+        unknown, as far as no other class explains them. The other classes' likelihoods
+        do not change. Where a dropped class took part in the score of another class's
+        held-out point, the score under its own class stands for it, which is lower: the
+        threshold is never too high.
+
+        Parameters
+        ----------
+        labels : array-like of shape (k,)
+            Some of ``classes_``; at least two must stay.
+
+        Returns
+        -------
+        self : detector
+
+        Raises
+        ------
+        ValueError
+            If a label is not known, or fewer than two classes, or no held-out points,
+            would be left. The detector is left unchanged.
+        """
+        check_is_fitted(self)
+        stays = check_dropped(self.classes_, labels)
+        changed = without_classes(self.model_, self.calibration_, self.classes_, stays)
+        changed.calibration.warn_of_few_points(
+            self._threshold_settings(), changed.classes
+        )
+        self._assign_classes(changed)
+        return self
+
+    def _assign_classes(self, changed: ChangedClasses) -> None:
+        self.classes_ = changed.classes
+        self.model_ = changed.model
+        self.calibration_ = changed.calibration
+
+    # ------------------------------------------------------- steps of the methods
+
+    def _check_new(self, X: InputLike) -> Rows:
+        """Check new inputs, and give them as rows."""
+        check_is_fitted(self)
+        checked = check_inputs(self, X, self.model_.input_shape)
+        rows = rows_of(checked, plain(self.num_workers))
+        self.model_.standardizer.warn_of_other_units(rows)
+        return rows
+
+    def _measure(self, X: InputLike, *, by_class: bool = False) -> Measured:
+        return self._measure_rows(self._check_new(X), by_class=by_class)
+
+    def _measure_rows(self, rows: Rows, *, by_class: bool = False) -> Measured:
+        return measure(
+            rows,
+            self.model_,
+            batch_size=plain(self.batch_size),
+            device=self.device,
+            by_class=by_class,
+        )
+
+    def _measure_known(self, X: InputLike) -> Measured:
+        """Measure without the autoencoder, where only the classes are asked for."""
+        return measure(
+            self._check_new(X),
+            self.model_.without_autoencoder(),
+            batch_size=plain(self.batch_size),
+            device=self.device,
+        )
+
+    def _class_scores(self, X: InputLike) -> np.ndarray:
+        scores = self._measure(X, by_class=True).class_scores
+        assert scores is not None
+        return scores
+
+    def _threshold_settings(self) -> ThresholdSettings:
+        """Check the parameters that set the threshold, as they are now."""
+        given = {name: getattr(self, name) for name in THRESHOLD_PARAMETERS}
+        constraints = {
+            name: self._parameter_constraints[name] for name in THRESHOLD_PARAMETERS
+        }
+        validate_parameter_constraints(constraints, given, type(self).__name__)
+        return ThresholdSettings.of(self)
+
+    def _judge(self, measured: Measured) -> Verdicts:
+        return judge(
+            measured.score,
+            measured.most_likely,
+            measured.class_scores,
+            self.calibration_,
+            self._threshold_settings(),
+            self.classes_,
+        )
+
+    # ------------------------------------------------------ scikit-learn's protocol
+
     @under_ordinary_torch
     def __getstate__(self) -> dict[str, Any]:
         # What was fitted on an accelerator must load where there is none.
         state = super().__getstate__()
-        return {
-            name: deepcopy(value).cpu()
-            if is_fitted_name(name) and isinstance(value, nn.Module)
-            else value
-            for name, value in state.items()
-        }
+        if "model_" in state:
+            state = {**state, "model_": self.model_.on_cpu()}
+        return state
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _learned(detector: BaseDetector) -> dict[str, Any]:
-    return {n: value for n, value in vars(detector).items() if is_fitted_name(n)}
-
-
-def is_fitted_name(attribute: str) -> bool:
-    """Whether a name is, by scikit-learn's convention, that of something learned."""
-    return attribute.endswith("_") and not attribute.startswith("_")

@@ -4,15 +4,158 @@ The Gaussians of the classes that stay are the same arrays as before, and so are
 likelihoods, bit for bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
+from torch import nn
 
+from skvmdls._support.values import warn
+from skvmdls.calibration.conformal import conformal_p_value
+from skvmdls.calibration.hold_out import hold_out
+from skvmdls.calibration.verdicts import Calibration
+from skvmdls.detector.fitting import calibrate, images_in_grid
+from skvmdls.detector.parameters import Settings
+from skvmdls.inputs.groups import group_ids
 from skvmdls.inputs.labels import as_labels, check_labels, positions
-from skvmdls.scoring.gaussians import ClassGaussians
+from skvmdls.inputs.rows import Rows
+from skvmdls.scoring.expected_images import class_means
+from skvmdls.scoring.features import block_features
+from skvmdls.scoring.gaussians import (
+    ClassGaussians,
+    Features,
+    fit_gaussians,
+    kept_for_another_pass,
+)
+from skvmdls.scoring.model import FittedModel, Measured, standardized_batches
 
-__all__ = ["check_dropped", "check_has_gaussians", "check_new_labels", "rearranged"]
+__all__ = [
+    "ChangedClasses",
+    "check_dropped",
+    "check_has_gaussians",
+    "check_new_labels",
+    "rearranged",
+    "warn_of_close_classes",
+    "with_classes",
+    "without_classes",
+]
+
+# A new class is too close to a known one that accepts more than half of its rows,
+# within the range of 95 % of the known points.
+CLOSE_SHARE, CLOSE_P_VALUE = 0.5, 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedClasses:
+    """A model that knows other classes, with its calibration and its labels."""
+
+    model: FittedModel
+    calibration: Calibration
+    classes: np.ndarray
+
+
+def with_classes(
+    model: FittedModel,
+    calibration: Calibration,
+    classes: np.ndarray,
+    X: Rows,
+    new: np.ndarray,
+    labels: np.ndarray,
+    settings: Settings,
+) -> ChangedClasses:
+    """Add classes `new` (k,), of rows X whose labels (n,) are positions in `new`."""
+    rng = check_random_state(settings.random_state)
+    fraction = settings.calibration_fraction
+    split = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
+    X_train, y_train = X.take(split.training), labels[split.training]
+
+    def features(label: int) -> Iterable[Features]:
+        own = X_train.take(np.flatnonzero(y_train == label))
+        batches = standardized_batches(
+            own, model, batch_size=settings.batch_size, device=settings.device
+        )
+        return block_features(
+            model.network, model.autoencoder, batches, model.selection
+        )
+
+    known = model.blocks
+    gaussians = fit_gaussians(
+        kept_for_another_pass(features),
+        new.tolist(),
+        next(iter(known.values())).covariance_type,
+        settings.covariance_estimator,
+        settings.covariance_pooling,
+        known,
+    )
+    all_classes = np.concatenate([classes.astype(new.dtype), new])
+    order = np.argsort(all_classes, kind="stable")
+    position = np.argsort(order)  # of old and new classes, in the order to come
+    fit_positions = np.concatenate([model.fit_positions, np.full(len(new), -1)])
+    expected = model.expected_images
+    if expected is not None:
+        means = class_means(images_in_grid(model, X_train, settings), y_train)
+        expected = expected.rearranged(order, means)
+    changed = replace(
+        model,
+        gaussians=nn.ModuleDict(rearranged(known, order, gaussians)),
+        fit_positions=fit_positions[order],
+        expected_images=expected,
+    )
+    own = position[len(classes) + labels[split.threshold]]
+    held_out = calibrate(changed, X.take(split.threshold), own, settings)
+    joined = calibration.moved(position[: len(classes)]).joined(held_out)
+    return ChangedClasses(changed, joined, all_classes[order])
+
+
+def without_classes(
+    model: FittedModel, calibration: Calibration, classes: np.ndarray, stays: np.ndarray
+) -> ChangedClasses:
+    """Keep the classes that stay, by a mask (n_classes,)."""
+    if not stays[calibration.labels].any():
+        raise ValueError(
+            "The classes that would stay have no held-out points, so that there would "
+            "be no threshold. Drop fewer classes, or fit again."
+        )
+    order = np.flatnonzero(stays)
+    known = model.blocks
+    expected = model.expected_images
+    changed = replace(
+        model,
+        gaussians=nn.ModuleDict(rearranged(known, order)),
+        fit_positions=model.fit_positions[stays],
+        expected_images=None if expected is None else expected.rearranged(order),
+    )
+    return ChangedClasses(changed, calibration.without_classes(stays), classes[stays])
+
+
+def warn_of_close_classes(
+    measured: Measured,
+    labels: np.ndarray,
+    calibration: Calibration,
+    classes: np.ndarray,
+) -> None:
+    """Warn of new classes, by labels (n,), whose points are accepted as known ones.
+
+    The points were measured before their classes were added.
+    """
+    p_values = conformal_p_value(calibration.scores, measured.score)
+    is_usual = p_values > CLOSE_P_VALUE
+    close = []
+    for label in np.unique(labels).tolist():
+        taken = measured.most_likely[is_usual & (labels == label)]
+        counts = np.bincount(taken, minlength=len(classes))
+        share = counts.max() / np.sum(labels == label)
+        if share > CLOSE_SHARE:
+            old = classes.tolist()[counts.argmax()]
+            close.append(f"{label!r} to {old!r} ({share:.0%})")
+    if close:
+        warn(
+            f"New classes that are too close to a known one: {', '.join(close)}; in "
+            "brackets the share of their rows that it accepts. This net will not "
+            "separate them well. Fit again with all rows, or give both one label."
+        )
 
 
 def check_has_gaussians(fitted: Mapping[str, ClassGaussians]) -> None:

@@ -1,6 +1,7 @@
-"""What a fit trains, and from what: from checked data to nets and Gaussians."""
+"""What a fit learns: from checked data to a model and its calibration."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,44 +9,74 @@ from torch import nn
 
 from skvmdls._support.devices import place_to_score
 from skvmdls.calibration.hold_out import HeldOut, hold_out, warn_of_small_classes
+from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.calibration.verdicts import Calibration
+from skvmdls.detector.parameters import Settings
 from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import Feed, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
+from skvmdls.scoring.evidence import (
+    Evidence,
+    PartSelection,
+    default_weights,
+    prior_rows,
+)
+from skvmdls.scoring.expected_images import (
+    N_IMAGES,
+    ExpectedImages,
+    grid_of,
+    in_grid,
+)
 from skvmdls.scoring.features import block_features
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
+    Features,
     check_class_sizes,
     fit_gaussians,
     kept_for_another_pass,
 )
+from skvmdls.scoring.model import FittedModel, Measured, measure, standardized_batches
 from skvmdls.training.checkpoints import Stage
 from skvmdls.training.distributed import shared_out
 from skvmdls.training.loops import train_autoencoder, train_network
 from skvmdls.training.plans import autoencoder_plan, network_plan
 from skvmdls.training.progress import History
-from skvmdls.training.session import Workshop
+from skvmdls.training.session import TrainingSession
 
-__all__ = ["Learned", "learn"]
+__all__ = ["Learned", "calibrate", "images_in_grid", "learn"]
 
-# Share of the held-out rows that set the score's constants; the others the threshold.
+# Share of the held-out rows that set the evidence's constants; the others set the
+# threshold.
 EVIDENCE_SHARE = 0.25
 
 
-class Learned(NamedTuple):
-    """What the training rows teach, by the names of a detector's attributes."""
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a fit learned from its rows, and the histories of its trainings."""
 
-    split_: HeldOut
-    standardizer_: Standardizer
-    network_: VariationalNetwork
-    history_: History
-    autoencoder_: nn.Module | None
-    autoencoder_history_: History | None
-    gaussians_: nn.ModuleDict
+    model: FittedModel
+    calibration: Calibration
+    split: HeldOut
+    history: History
+    autoencoder_history: History | None
 
 
-class _Nets(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The rows that train, as checked: X (n, ...), positions of their classes (n,)."""
+
+    X: Rows
+    labels: np.ndarray
+    classes: np.ndarray
+    standardizer: Standardizer
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNets:
+    """The trained nets, each with its history."""
+
     network: VariationalNetwork
     history: History
     autoencoder: nn.Module | None = None
@@ -53,110 +84,223 @@ class _Nets(NamedTuple):
 
 
 def learn(
-    detector: Any,
+    settings: Settings,
     X: Rows,
     labels: np.ndarray,
+    classes: np.ndarray,
     groups: np.ndarray | None,
-    workshop: Workshop,
+    session: TrainingSession,
 ) -> Learned:
-    """Hold rows of X (n, ...) out, standardise the others, train, fit the Gaussians.
+    """Hold rows out, train the nets on the others, fit the Gaussians, and calibrate."""
+    selection = select_parts(settings, is_table=len(X.input_shape) == 1)
+    share = settings.calibration_fraction
+    split = hold_out(labels, share, EVIDENCE_SHARE, session.random_state, groups)
+    warn_of_small_classes(classes, labels, groups)
+    rows = _training_rows(settings, X, labels, classes, split)
+    with session.checkpoint.named_if_interrupted():
+        nets = _train_nets(settings, rows, session)
+        gaussians = _fit_gaussians(settings, selection, rows, nets, session)
+    model = FittedModel(
+        input_shape=X.input_shape,
+        standardizer=rows.standardizer,
+        network=nets.network,
+        autoencoder=nets.autoencoder,
+        selection=selection,
+        gaussians=gaussians,
+        evidence=Evidence.unfitted(selection.names),
+        fit_positions=np.arange(len(classes)),
+    )
+    model = _with_evidence(model, X, split, settings)
+    calibration = calibrate(
+        model, X.take(split.threshold), labels[split.threshold], settings
+    )
+    if not model.is_table:
+        model = replace(model, expected_images=_expected_images(model, rows, settings))
+    return Learned(model, calibration, split, nets.history, nets.autoencoder_history)
 
-    The detector gives its parameters, and `classes_`, `input_shape_` and `view_`.
-    """
-    shares = detector.calibration_fraction, EVIDENCE_SHARE
-    split = hold_out(labels, *shares, workshop.random_state, groups)
-    warn_of_small_classes(detector.classes_, labels, groups)
+
+def select_parts(settings: Settings, *, is_table: bool) -> PartSelection:
+    """Resolve which parts of the evidence a detector uses."""
+    return PartSelection.resolve(
+        settings.features,
+        fusion=settings.fusion,
+        normalize=settings.normalize,
+        average_flips=settings.average_flips,
+        has_head=settings.classification_weight > 0,
+        has_residual=settings.autoencoder is not None
+        and settings.weighting == "evidence",
+        is_table=is_table,
+    )
+
+
+def _training_rows(
+    settings: Settings,
+    X: Rows,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    split: HeldOut,
+) -> TrainingRows:
     X, labels = X.take(split.training), labels[split.training]
-    check_class_sizes(np.bincount(labels), detector.covariance_type)
-    standardizer = Standardizer().fit(X)
-    with workshop.checkpoint.named_if_interrupted():
-        nets = _trained(detector, standardizer, X, labels, workshop)
-        gaussians = _fitted_gaussians(detector, nets, standardizer, X, labels, workshop)
-    return Learned(split, standardizer, *nets, gaussians)
+    check_class_sizes(np.bincount(labels), settings.covariance_type)
+    return TrainingRows(X, labels, classes, Standardizer().fit(X))
 
 
-def _trained(
-    detector: Any,
-    standardizer: Standardizer,
-    X: Rows,
-    labels: np.ndarray,
-    workshop: Workshop,
-) -> _Nets:
-    shape = detector.input_shape_
-    targets = torch.from_numpy(labels).to(workshop.device)
-    inputs = Feed(X, standardizer, workshop.device)
-    backbone = resolve_factory(detector.backbone, BACKBONES, shape, "backbone")
-    # VMDLSbDetector has none.
-    choice = getattr(detector, "autoencoder", None)
-    autoencoder = choice and resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
-    n_logits = len(detector.classes_) if detector.classification_weight > 0 else 0
-    plan = network_plan(detector, len(X), workshop.device)
-    network, history = workshop.trained(
+def _train_nets(
+    settings: Settings, rows: TrainingRows, session: TrainingSession
+) -> TrainedNets:
+    shape, n_classes = rows.X.input_shape, len(rows.classes)
+    targets = torch.from_numpy(rows.labels).to(session.device)
+    inputs = Feed(rows.X, rows.standardizer, session.device)
+    backbone = resolve_factory(settings.backbone, BACKBONES, shape, "backbone")
+    n_logits = n_classes if settings.classification_weight > 0 else 0
+    plan = network_plan(settings, shape, len(rows.X), n_classes, session.device)
+    network, history = session.train(
         "network",
-        lambda: build_network(backbone, shape, detector.latent_dim, n_logits),
-        lambda net, seed, stage: train_network(net, inputs, targets, plan, seed, stage),
-        {"X": X.content, "labels": targets, "plan": plan},
+        lambda: build_network(backbone, shape, settings.latent_dim, n_logits),
+        lambda net, *loop: train_network(net, inputs, targets, plan, *loop),
+        {"X": rows.X.content, "labels": targets, "plan": plan},
     )
-    if autoencoder is None:
-        return _Nets(network, history)
-    ae_plan = autoencoder_plan(detector)
-    reconstructing = workshop.trained(
+    if settings.autoencoder is None:
+        return TrainedNets(network, history)
+    choice = settings.autoencoder
+    factory = resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
+    its_plan = autoencoder_plan(settings)
+    autoencoder, its_history = session.train(
         "autoencoder",
-        lambda: build_autoencoder(autoencoder, shape),
-        lambda net, seed, stage: train_autoencoder(net, inputs, ae_plan, seed, stage),
-        {"X": X.content, "plan": ae_plan},
+        lambda: build_autoencoder(factory, shape),
+        lambda net, *loop: train_autoencoder(net, inputs, its_plan, *loop),
+        {"X": rows.X.content, "plan": its_plan},
     )
-    return _Nets(network, history, *reconstructing)
+    return TrainedNets(network, history, autoencoder, its_history)
 
 
-def _fitted_gaussians(
-    detector: Any,
-    nets: _Nets,
-    standardizer: Standardizer,
-    X: Rows,
-    labels: np.ndarray,
-    workshop: Workshop,
+def _fit_gaussians(
+    settings: Settings,
+    selection: PartSelection,
+    rows: TrainingRows,
+    nets: TrainedNets,
+    session: TrainingSession,
 ) -> nn.ModuleDict:
-    names = ("covariance_type", "covariance_estimator", "covariance_pooling")
-    kind = {name: getattr(detector, name) for name in names}
+    kind = {
+        "covariance_type": settings.covariance_type,
+        "covariance_estimator": settings.covariance_estimator,
+        "covariance_pooling": settings.covariance_pooling,
+    }
+    features = _features_by_class(settings, selection, rows, nets, session.device)
 
     def fit(stage: Stage) -> nn.ModuleDict:
         if stage.state is not None:
-            kept = stage.state.items()
+            stored = stage.state.items()
             return nn.ModuleDict(
                 {
-                    block: ClassGaussians.from_state(state, detector.covariance_type)
-                    for block, state in kept
+                    block: ClassGaussians.from_state(state, settings.covariance_type)
+                    for block, state in stored
                 }
             )
-        is_table = len(detector.input_shape_) == 1
-        scoring = (nets.network, nets.autoencoder)
-        place = place_to_score(workshop.device, is_table, *scoring)
-
-        def features_of(rows: Rows) -> Any:
-            batches = standardizer.batches(rows, detector.batch_size, *place)
-            return block_features(*scoring, batches, detector.view_)
-
-        def features(label: int) -> Any:
-            own = X.take(np.flatnonzero(labels == label))
-            return shared_out(features_of, own)
-
-        classes = detector.classes_.tolist()
         gaussians = fit_gaussians(
-            kept_for_another_pass(features), classes, *kind.values()
+            kept_for_another_pass(features), rows.classes.tolist(), *kind.values()
         )
         stage.keep({block: g.state_dict() for block, g in gaussians.items()})
         return nn.ModuleDict(gaussians)
 
-    return workshop.fitted(
+    return session.compute(
         "gaussians",
         fit,
         {
             "network": nets.network,
             "autoencoder": nets.autoencoder,
-            "X": X.content,
-            "labels": labels,
-            "view": detector.view_,
+            "X": rows.X.content,
+            "labels": rows.labels,
+            "view": selection,
             **kind,
         },
     )
+
+
+def _features_by_class(
+    settings: Settings,
+    selection: PartSelection,
+    rows: TrainingRows,
+    nets: TrainedNets,
+    device: torch.device,
+) -> Callable[[int], Iterable[Features]]:
+    """Make the function that streams the features of a class, by its position."""
+    is_table = len(rows.X.input_shape) == 1
+
+    def features_of(X: Rows) -> Iterator[Features]:
+        placement = place_to_score(device, is_table, nets.network, nets.autoencoder)
+        batches = rows.standardizer.batches(X, settings.batch_size, *placement)
+        return block_features(nets.network, nets.autoencoder, batches, selection)
+
+    def features(label: int) -> Iterable[Features]:
+        own = rows.X.take(np.flatnonzero(rows.labels == label))
+        return shared_out(features_of, own)
+
+    return features
+
+
+def _with_evidence(
+    model: FittedModel, X: Rows, split: HeldOut, settings: Settings
+) -> FittedModel:
+    """Fit the constants of the evidence on held-out points that set no threshold."""
+    measured = _measured(model, X.take(split.evidence), settings)
+    helping = prior_rows(split, len(X))
+    raw_of_training = (
+        None if helping is None else _measured(model, X.take(helping), settings).raw
+    )
+    names = model.selection.names
+    weights = default_weights(names, is_table=model.is_table)
+    product = None
+    if settings.autoencoder is not None and settings.weighting == "paper":
+        product = WeightCalibration.fit(measured.log_likelihood, measured.weight)
+    return replace(
+        model,
+        evidence=Evidence.fit(names, measured.raw, weights, raw_of_training),
+        weight_calibration=product,
+    )
+
+
+def calibrate(
+    model: FittedModel, X: Rows, labels: np.ndarray, settings: Settings
+) -> Calibration:
+    """Score held-out points (n, ...), of classes at positions (n,)."""
+    measured = _measured(model, X, settings, by_class=True)
+    assert measured.class_scores is not None
+    assert measured.winners is not None
+    winners = measured.winners
+    if model.weight_calibration is not None:
+        winners = measured.class_log_likelihood.argmax(axis=1)[:, None]
+    own_scores = measured.class_scores[np.arange(len(labels)), labels]
+    return Calibration(measured.score, own_scores, labels, winners)
+
+
+def _measured(
+    model: FittedModel, X: Rows, settings: Settings, *, by_class: bool = False
+) -> Measured:
+    size, device = settings.batch_size, settings.device
+    return measure(X, model, batch_size=size, device=device, by_class=by_class)
+
+
+def _expected_images(
+    model: FittedModel, rows: TrainingRows, settings: Settings
+) -> ExpectedImages:
+    """Learn from as many training images as are enough, of each class as many."""
+    n_each = -(-N_IMAGES // len(rows.classes))
+    by_class = [
+        np.flatnonzero(rows.labels == label) for label in range(len(rows.classes))
+    ]
+    some = np.concatenate([own[:: -(-len(own) // n_each)] for own in by_class])
+    images = images_in_grid(model, rows.X.take(some), settings)
+    return ExpectedImages.fit(images, rows.labels[some])
+
+
+def images_in_grid(model: FittedModel, X: Rows, settings: Settings) -> torch.Tensor:
+    """Standardise images and average them into the grid, (n, channels, h, w)."""
+    shape = (len(X), X.input_shape[0], *grid_of(X.input_shape))
+    images = torch.empty(shape, dtype=torch.float64)
+    size, device = settings.batch_size, settings.device
+    start = 0
+    for x in standardized_batches(X, model, batch_size=size, device=device):
+        images[start : start + len(x)] = in_grid(x)
+        start += len(x)
+    return images

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skvmdls._support.sklearn import HasMethods, Interval, Options, StrOptions
+from skvmdls._support.values import plain
 from skvmdls.nets.backbones import BackboneFactory
 
 __all__ = ["DetectorParameters", "decisive", "parameter", "with_parameters"]
@@ -79,6 +81,10 @@ def _sections(cls: type) -> dict[str, str]:
     summary, *rest = SECTION.split(inspect.cleandoc(vars(cls).get("__doc__") or ""))
     texts = dict(zip(["", *rest[::2]], [summary, *rest[1::2]], strict=True))
     return {title: text.strip() for title, text in texts.items()}
+
+
+class Settings(SimpleNamespace):
+    """Temporary."""
 
 
 @with_parameters
@@ -271,3 +277,12 @@ class DetectorParameters:
     random_state: int | np.random.RandomState | None = parameter(None, "random_state")
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
+
+    def resolved(self):
+        values = {n: plain(v) for n, v in self.get_params(deep=False).items()}
+        return Settings(
+            **(
+                {"autoencoder": None, "autoencoder_epochs": 0, "weighting": "evidence"}
+                | values
+            )
+        )

@@ -4,14 +4,17 @@ from dataclasses import KW_ONLY
 from numbers import Integral
 
 import numpy as np
+from torch import nn
 
 from skvmdls._support.sklearn import Interval, StrOptions
 from skvmdls._support.torch_state import under_ordinary_torch
-from skvmdls._support.values import InputLike
+from skvmdls._support.values import InputLike, plain
+from skvmdls.calibration.paper_product import WeightCalibration
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.parameters import parameter, with_parameters
 from skvmdls.nets.backbones import BackboneFactory
 from skvmdls.scoring.features import reconstructions
+from skvmdls.scoring.model import standardized_batches
 
 __all__ = ["VMDLSDetector", "VMDLSbDetector"]
 
@@ -110,6 +113,16 @@ class VMDLSDetector(BaseDetector):
     autoencoder_epochs: int = parameter(5, Interval(Integral, 1, None, closed="left"))
     weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
+    @property
+    def autoencoder_(self) -> nn.Module | None:
+        """The trained autoencoder."""
+        return self.model_.autoencoder
+
+    @property
+    def weight_calibration_(self) -> WeightCalibration | None:
+        """Constants of the weight; None without ``weighting="paper"``."""
+        return self.model_.weight_calibration
+
     @under_ordinary_torch
     def reconstruct(self, X: InputLike) -> np.ndarray:
         """Reconstruct each point by the autoencoder.
@@ -125,10 +138,16 @@ class VMDLSDetector(BaseDetector):
 width), float64
             In the units of X; of uint8 images, in [0, 1] units (divided by 255).
         """
-        batches = self._batches(self._check_new(X))
-        return self.standardizer_.inverse_transform(
-            reconstructions(self.autoencoder_, batches)
+        model = self.model_
+        assert model.autoencoder is not None
+        batches = standardized_batches(
+            self._check_new(X),
+            model,
+            batch_size=plain(self.batch_size),
+            device=self.device,
         )
+        rebuilt = reconstructions(model.autoencoder, batches)
+        return model.standardizer.inverse_transform(rebuilt)
 
     @under_ordinary_torch
     def reconstruction_weight(self, X: InputLike) -> np.ndarray:
@@ -145,4 +164,4 @@ width), float64
             ``w(x) = ||t1(x) - t1(x_hat)||^2``, non-negative; large where the
             autoencoder has not learned to reconstruct.
         """
-        return self._measure(self._check_new(X)).weight
+        return self._measure(X).weight

@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvmdls._support.values import as_numpy, plain
+from skvmdls._support.values import as_numpy
 from skvmdls.inputs.labels import as_labels, check_labels
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
 
@@ -91,9 +91,12 @@ def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
 
 
 def check_training_data(
-    estimator: Any, X: Any, y: Any
+    estimator: Any, X: Any, y: Any, num_workers: int
 ) -> tuple[Rows, np.ndarray, np.ndarray]:
-    """Validate X and y: gives X, the classes, and the position (n,) of each label."""
+    """Validate X and y: gives X, the classes, and the position (n,) of each label.
+
+    The estimator gets ``n_features_in_`` and, from a DataFrame, ``feature_names_in_``.
+    """
     if y is None:
         way = " Give it beside the dataset: y=X.targets." * hasattr(X, "targets")
         raise ValueError(
@@ -103,7 +106,7 @@ def check_training_data(
     X = check_inputs(estimator, X, input_shape=None)
     y = as_labels(y)
     check_consistent_length(X, y)
-    return rows_of(X, plain(estimator.num_workers)), *check_labels(y)
+    return rows_of(X, num_workers), *check_labels(y)
 
 
 def as_array(X: Any) -> Any:

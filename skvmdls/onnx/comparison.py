@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from skvmdls.calibration.conformal import conformal_p_value
+from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.inputs.checking import check_inputs
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.scoring.evidence import INPUT
 from skvmdls.scoring.gaussians import ClassGaussians
+from skvmdls.scoring.model import FittedDetector
 
 __all__ = [
     "PROMISED",
@@ -90,14 +92,14 @@ class Expected:
     threshold: float | None
 
     @classmethod
-    def of(cls, detector: Any, X: Any) -> "Expected":
+    def of(cls, detector: FittedDetector, X: Any) -> "Expected":
         """Ask a detector for its answers on rows X."""
         scores = detector.score_samples(X)
         classes = labels_with_unknown(detector.classes_)
         position = {label: i for i, label in enumerate(classes.tolist())}
         labels = np.array([position[label] for label in detector.predict(X).tolist()])
         labels[labels == len(detector.classes_)] = -1
-        held_out = detector.calibration_scores_
+        held_out = detector.calibration_.scores
         return cls(
             _raw(detector, X),
             labels,
@@ -108,7 +110,9 @@ class Expected:
                 "class_log_likelihood": detector.class_log_likelihood(X),
             },
             held_out,
-            None if detector._promises_by_class() else float(detector.offset_),
+            None
+            if ThresholdSettings.of(detector).by_class
+            else float(detector.offset_),
         )
 
     def differences(self, found: Any) -> Differences:
@@ -173,14 +177,14 @@ def _relative(
     return float(ratios.max(initial=0))
 
 
-def _raw(detector: Any, X: Any) -> np.ndarray:
+def _raw(detector: FittedDetector, X: Any) -> np.ndarray:
     """Rows as they are given to the file: bytes, or floats in float64."""
-    X = np.asarray(check_inputs(detector, X, detector.input_shape_))
-    if not detector.standardizer_.were_bytes_:
-        is_image = len(detector.input_shape_) == 3
+    X = np.asarray(check_inputs(detector, X, detector.model_.input_shape))
+    if not detector.model_.standardizer.were_bytes_:
+        is_image = len(detector.model_.input_shape) == 3
         return X / 255 if X.dtype == np.uint8 and is_image else X.astype(np.float64)
     as_bytes = X.astype(np.uint8)
-    are_bytes = X.dtype == np.uint8 or len(detector.input_shape_) == 1
+    are_bytes = X.dtype == np.uint8 or len(detector.model_.input_shape) == 1
     if not are_bytes or (as_bytes != X).any():
         raise ValueError(
             f"X holds {X.dtype}, but the detector was fitted on bytes, and so its file "
@@ -189,12 +193,13 @@ def _raw(detector: Any, X: Any) -> np.ndarray:
     return as_bytes
 
 
-def drawn_inputs(detector: Any) -> np.ndarray:
+def drawn_inputs(detector: FittedDetector) -> np.ndarray:
     """Draw rows: of tables from the classes' Gaussians, of images coarse noise."""
     rng = np.random.default_rng(0)
-    shape, standardizer = detector.input_shape_, detector.standardizer_
-    if INPUT in detector.gaussians_:
-        gaussians = detector.gaussians_[INPUT]
+    shape, standardizer = detector.model_.input_shape, detector.model_.standardizer
+    blocks = detector.model_.blocks
+    if INPUT in blocks:
+        gaussians = blocks[INPUT]
         n = max(1, DRAWN_INPUTS // len(gaussians.means))
         drawn = [
             drawn_features(one, n, size)

@@ -18,6 +18,7 @@ import skvmdls
 from skvmdls._support.files import write_atomically
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import warn
+from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.onnx.comparison import (
     PROMISED,
@@ -30,6 +31,7 @@ from skvmdls.onnx.comparison import (
 )
 from skvmdls.onnx.files import import_extra, run, session_of, write_model
 from skvmdls.onnx.graph import Answers, Graph, Precision, WhiteDistances
+from skvmdls.scoring.model import FittedDetector
 
 __all__ = ["check", "export_onnx"]
 
@@ -42,7 +44,7 @@ PRECISIONS = ("float32", "float64")
 
 @under_ordinary_torch
 def export_onnx(
-    detector: Any,
+    detector: FittedDetector,
     path: str | os.PathLike[str],
     X: ArrayLike | None = None,
     *,
@@ -104,7 +106,11 @@ def export_onnx(
 
 @under_ordinary_torch
 def check(
-    path: str | os.PathLike[str], X: ArrayLike, detector: Any, *, verbose: bool = True
+    path: str | os.PathLike[str],
+    X: ArrayLike,
+    detector: FittedDetector,
+    *,
+    verbose: bool = True,
 ) -> Differences:
     """Compare a file of :func:`export_onnx` with the detector, and print the result.
 
@@ -148,8 +154,8 @@ def check(
     metadata = session.get_modelmeta().custom_metadata_map
     for name, ours in (
         ("classes", detector.classes_.tolist()),
-        ("input_shape", list(detector.input_shape_)),
-        ("evidence_names", list(detector.evidence_names_)),
+        ("input_shape", list(detector.model_.input_shape)),
+        ("evidence_names", list(detector.model_.selection.names)),
     ):
         theirs = json.loads(metadata.get(name, "null"))
         if theirs != json.loads(json.dumps(ours)):
@@ -165,7 +171,10 @@ def check(
 
 
 def _checked(
-    detector: Any, path: str | os.PathLike[str], batch: int | str, precision: str
+    detector: FittedDetector,
+    path: str | os.PathLike[str],
+    batch: int | str,
+    precision: str,
 ) -> Path:
     import_extra()
     check_is_fitted(detector)
@@ -184,10 +193,10 @@ def _checked(
     return path
 
 
-def _candidates(detector: Any, precision: str) -> list[Precision]:
+def _candidates(detector: FittedDetector, precision: str) -> list[Precision]:
     """Precisions to try, the cheapest first."""
     float32, float64 = torch.float32, torch.float64
-    is_table = len(detector.input_shape_) == 1
+    is_table = detector.model_.is_table
     all_float64 = Precision(float64, float64 if is_table else float32, float64)
     candidates = [all_float64]
     if precision == "float32":
@@ -195,30 +204,36 @@ def _candidates(detector: Any, precision: str) -> list[Precision]:
         candidates = [mixed, all_float64] if is_table else [mixed]
         if _rounding_of_gaussians(detector) <= TOLERANCE:
             candidates = [Precision(float32, float32, float32), *candidates]
-    if detector.standardizer_.were_bytes_:
+    if detector.model_.standardizer.were_bytes_:
         return [candidate._replace(inputs=torch.uint8) for candidate in candidates]
     return candidates
 
 
-def _rounding_of_gaussians(detector: Any) -> float:
+def _graph(detector: FittedDetector, precision: Precision) -> Graph:
+    settings = ThresholdSettings.of(detector)
+    model, calibration = detector.model_, detector.calibration_
+    return Graph(model, calibration, settings, detector.classes_, precision).eval()
+
+
+def _rounding_of_gaussians(detector: FittedDetector) -> float:
     """By how much Gaussians in float32 change scores, in units of their spread.
 
     On features that are drawn from them, so that no rows are needed, and so that the
     rounding of the nets, which the detector has as well, does not count.
     """
-    evidence = detector.evidence_
+    evidence = detector.model_.evidence
     shares = dict(zip(evidence.names, evidence.weights / evidence.spread, strict=True))
-    if hasattr(detector, "weight_calibration_"):
+    if detector.model_.weight_calibration is not None:
         shares = dict.fromkeys(evidence.names, 1.0)
     total = 0.0
-    for name, gaussians in detector.gaussians_.items():
+    for name, gaussians in detector.model_.blocks.items():
         largest = 0.0
         for one in one_by_one(gaussians):
             t = drawn_features(one, DRAWN_OF_A_CLASS, 1)
             coarse = WhiteDistances(one, torch.float32)(t)
             largest = max(largest, float((coarse - one.log_likelihood(t)).abs().max()))
         total += shares[name] * largest
-    lower, upper = np.quantile(detector.calibration_scores_, [0.25, 0.75])
+    lower, upper = np.quantile(detector.calibration_.scores, [0.25, 0.75])
     return float(total / (upper - lower)) if upper > lower else float(total)
 
 
@@ -232,7 +247,7 @@ class _Draft:
 
 
 def _best_draft(
-    detector: Any,
+    detector: FittedDetector,
     expected: Expected,
     batch: int | str,
     precision: str,
@@ -245,7 +260,7 @@ def _best_draft(
     closest is written, and only if nothing else is to be had.
     """
     candidates = _candidates(detector, precision)
-    distances = [_distance(Graph(detector, one).eval(), expected) for one in candidates]
+    distances = [_distance(_graph(detector, one), expected) for one in candidates]
     drafts: list[_Draft] = []
     reasons = []
     for number in np.argsort(np.maximum(distances, TOLERANCE), kind="stable"):
@@ -255,7 +270,7 @@ def _best_draft(
         own = folder / str(number)
         own.mkdir()
         draft = own / path.name
-        write_model(Graph(detector, candidate).eval(), detector, batch, draft)
+        write_model(_graph(detector, candidate), batch, draft)
         try:
             found = run(session_of(draft), expected.X)
         except ValueError as error:
@@ -285,7 +300,9 @@ def _distance(graph: Graph, expected: Expected) -> float:
     return expected.differences(found).largest
 
 
-def _check_is_the_detectors(draft: _Draft, detector: Any, expected: Expected) -> None:
+def _check_is_the_detectors(
+    draft: _Draft, detector: FittedDetector, expected: Expected
+) -> None:
     differences = draft.differences
     if differences.largest > REFUSED or 100 * differences.labels > differences.n:
         raise ValueError(
@@ -296,16 +313,18 @@ def _check_is_the_detectors(draft: _Draft, detector: Any, expected: Expected) ->
         )
 
 
-def _worst_parts(detector: Any, draft: _Draft, expected: Expected) -> str:
+def _worst_parts(detector: FittedDetector, draft: _Draft, expected: Expected) -> str:
     found = run(session_of(draft.path), expected.X)
     ours = expected.answers["evidence"]
     ratios = np.abs(np.asarray(found.evidence) - ours) / unit_of(ours, None)
     worst = ratios.max(axis=0, initial=0).round(4)
     order = np.argsort(-worst)[:3]
-    return ", ".join(f"{detector.evidence_names_[i]} ({worst[i]})" for i in order)
+    return ", ".join(
+        f"{detector.model_.selection.names[i]} ({worst[i]})" for i in order
+    )
 
 
-def _write(draft: _Draft, detector: Any, rows: str, path: Path) -> None:
+def _write(draft: _Draft, detector: FittedDetector, rows: str, path: Path) -> None:
     """Move a draft to its place, with metadata: its weights, if apart, first."""
     onnx: Any = import_module("onnx")
     model = onnx.load(draft.path, load_external_data=False)
@@ -330,9 +349,9 @@ def _told_if_far(draft: _Draft) -> Differences:
     return differences
 
 
-def _metadata(draft: _Draft, detector: Any, rows: str) -> dict[str, str]:
-    standardizer = detector.standardizer_
-    is_image = len(detector.input_shape_) == 3
+def _metadata(draft: _Draft, detector: FittedDetector, rows: str) -> dict[str, str]:
+    standardizer = detector.model_.standardizer
+    is_image = not detector.model_.is_table
     names = getattr(detector, "feature_names_in_", None)
     units = "as given to fit, not standardised"
     if standardizer.were_bytes_ and is_image:
@@ -341,13 +360,14 @@ def _metadata(draft: _Draft, detector: Any, rows: str) -> dict[str, str]:
     if standardizer.were_bytes_ and is_image:
         extent = [255 * end for end in extent]
     unknown = labels_with_unknown(detector.classes_)[-1:].tolist()[0]
-    threshold = None if detector._promises_by_class() else float(detector.offset_)
+    settings = ThresholdSettings.of(detector)
+    threshold = None if settings.by_class else float(detector.offset_)
     values = {
         "classes": detector.classes_.tolist(),
         "unknown": unknown,
-        "evidence_names": list(detector.evidence_names_),
+        "evidence_names": list(detector.model_.selection.names),
         "feature_names": None if names is None else names.tolist(),
-        "input_shape": list(detector.input_shape_),
+        "input_shape": list(detector.model_.input_shape),
         "input_units": units,
         "input_range": extent,
         # -inf, "everything is accepted", has no form in JSON.

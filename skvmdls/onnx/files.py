@@ -39,10 +39,10 @@ def import_extra() -> None:
             ) from error
 
 
-def write_model(graph: Graph, detector: Any, batch: int | str, path: Path) -> None:
+def write_model(graph: Graph, batch: int | str, path: Path) -> None:
     """Write a graph that takes (batch, *input_shape) to a file, without metadata."""
     n = 2 if isinstance(batch, str) else batch
-    X = torch.zeros((n, *detector.input_shape_), dtype=graph.precision.inputs)
+    X = torch.zeros((n, *graph.input_shape), dtype=graph.precision.inputs)
     try:
         model = _traced(graph, X, is_dynamic=batch == "dynamic")
     except Exception as error:

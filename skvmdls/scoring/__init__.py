@@ -1,7 +1,13 @@
 """Score points: Gaussians of the classes, and the evidence that they give."""
 
-from skvmdls.scoring.evidence import Evidence, View
+from skvmdls.scoring.evidence import Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
 from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
 
-__all__ = ["ClassGaussians", "Evidence", "ExpectedImages", "View", "fit_gaussians"]
+__all__ = [
+    "ClassGaussians",
+    "Evidence",
+    "ExpectedImages",
+    "PartSelection",
+    "fit_gaussians",
+]

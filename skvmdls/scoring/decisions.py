@@ -1,215 +1,269 @@
-"""From scores under each class to one class, one evidence and one score for a point."""
+"""From scores under each class to one class, one evidence and one score for a point.
 
-from dataclasses import dataclass, field, replace
+Everything is computed by torch in float64, in operations that ONNX has: the detectors
+and the exported files decide by the same code.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from skvmdls.calibration.paper_product import WeightCalibration
-from skvmdls.scoring.evidence import INPUT, JOINT, LOGIT, Evidence
+from skvmdls.calibration.paper_product import WeightCalibration, weighted
+from skvmdls.scoring.evidence import INPUT, JOINT, LOGIT, Evidence, standardized
 
-__all__ = ["MARGIN", "PARTS_IN_LABEL", "ByClass", "KnownClasses", "Measured"]
+__all__ = ["Decided", "Decision"]
 
-# How much the parts count beside the head in choosing the class; see docs/recipe.md.
+# Weight of the parts next to the head in choosing the class; see docs/recipe.md.
 PARTS_IN_LABEL = 0.5
-
-# The parts that speak of classes that the net was not trained on, and how much each
-# counts: the later ones have drawn together what did not matter to the others. And by
-# how much, in usual ranges, they have to explain a point better under such a class. See
-# docs/recipe.md.
-SPEAKING, MARGIN = {INPUT: 1.0, "t2": 0.5, "t3": 1.0, JOINT: 1.0}, 1 / 6
-
-
-def _nothing() -> np.ndarray:
-    return np.empty((0, 0))
+# The parts that count for classes that the net was not trained on, with their weights:
+# later parts have drawn together what does not separate the classes of `fit`. A point
+# is given to such a class if these parts are higher under it by MARGIN, in usual
+# ranges. See docs/recipe.md.
+PARTS_OF_ADDED_CLASSES = {INPUT: 1.0, "t2": 0.5, "t3": 1.0, JOINT: 1.0}
+MARGIN = 1 / 6
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What the nets and the Gaussians say of each point.
+class Decided(NamedTuple):
+    """What is decided of a batch, all float64 but for positions of classes (int64).
 
     `class_log_likelihood` (n, n_classes), in nats; `raw` (n, n_parts) scores of the
-    evidence; `most_likely` (n,), the position of the class that each point is given;
-    the reconstruction `weight` (n,), zero without an autoencoder. Where they were asked
-    for, `winners` (n, n_parts), the position of the class under which each part's raw
-    score is that in `raw`, and `class_scores` (n, n_classes).
+    evidence; `score` (n,); `most_likely` (n,), the position of the class that each
+    point is given. Where they were asked for: `winners` (n, n_parts), the position of
+    the class under which each raw score was found, and `class_scores` (n, n_classes).
     """
 
-    class_log_likelihood: np.ndarray
-    raw: np.ndarray
-    most_likely: np.ndarray
-    weight: np.ndarray
-    winners: np.ndarray = field(default_factory=_nothing)
-    class_scores: np.ndarray = field(default_factory=_nothing)
-
-    @property
-    def log_likelihood(self) -> np.ndarray:
-        """``l(x)``: the log-likelihood of the most likely class, shape (n,)."""
-        return self.class_log_likelihood.max(axis=1)
+    class_log_likelihood: Tensor
+    raw: Tensor
+    score: Tensor
+    most_likely: Tensor
+    winners: Tensor | None = None
+    class_scores: Tensor | None = None
 
 
-class ByClass(NamedTuple):
-    """What a batch scores under each class, before one is chosen.
+class Decision(nn.Module):
+    """Choose the class of each point, and so its evidence and its score.
 
-    `log_likelihood` (n, n_classes); `raw` (n, n_classes, n_parts); `logits` (n,
-    n_classes), or None without a head; `weight` (n,).
+    The classes of `fit` share a net that separates them, and each part of the evidence
+    is that of the class that explains it best. For classes that were added later, see
+    :class:`AddedClasses`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The parts of the evidence.
+    n_blocks : int
+        The first parts, so many, add up to the log-likelihood.
+    positions : ndarray of shape (n_classes,), int
+        Positions of the classes among those of `fit`, -1 if added since.
+    evidence : Evidence
+    product : WeightCalibration or None
+        With it, the score is the paper's product.
     """
 
-    log_likelihood: np.ndarray
-    raw: np.ndarray
-    logits: np.ndarray | None
-    weight: np.ndarray
+    typical: Tensor
+    spread: Tensor
+    weights: Tensor
+    highest: Tensor
+    bend: Tensor | None
+    typical_logit: Tensor
+    positions: Tensor
+    is_of_fit: Tensor
+    shift: Tensor | None
+    largest_weight: Tensor | None
 
+    def __init__(
+        self,
+        names: Sequence[str],
+        n_blocks: int,
+        positions: np.ndarray,
+        evidence: Evidence,
+        product: WeightCalibration | None,
+    ) -> None:
+        super().__init__()
+        self.names, self.n_blocks = tuple(names), n_blocks
+        # As tensors: the exporter rounds a number of Python to float32.
+        self.register_buffer("typical", torch.from_numpy(evidence.typical))
+        self.register_buffer("spread", torch.from_numpy(evidence.spread))
+        self.register_buffer("weights", torch.from_numpy(evidence.weights))
+        self.register_buffer("highest", torch.from_numpy(evidence.highest))
+        bend = torch.tensor(evidence.bend, dtype=torch.float64)
+        self.register_buffer("bend", bend if evidence.is_bent else None)
+        typical_logit = torch.tensor(evidence.typical_logit, dtype=torch.float64)
+        self.register_buffer("typical_logit", typical_logit)
+        self.register_buffer("positions", torch.from_numpy(positions.clip(0)))
+        self.register_buffer("is_of_fit", torch.from_numpy(positions >= 0))
+        self.register_buffer("shift", None)
+        self.register_buffer("largest_weight", None)
+        if product is not None:
+            self.shift = torch.tensor(product.shift, dtype=torch.float64)
+            self.largest_weight = torch.tensor(product.scale, dtype=torch.float64)
+        self.added = None
+        if (positions < 0).any():
+            self.added = AddedClasses(names, positions, evidence)
 
-@dataclass(frozen=True)
-class KnownClasses:
-    """Which classes there are, those of `fit` and those added since, and how to choose.
+    def forward(
+        self,
+        scores: Mapping[str, Tensor],
+        logits: Tensor | None,
+        weight: Tensor | None,
+        by_class: bool = False,
+    ) -> Decided:
+        """Decide from scores (n, n_classes) by part, logits of the head, weights (n,).
 
-    The classes of `fit` share a net that tells them apart, and each part of the
-    evidence is that of the class that explains it best. A class that was added later is
-    unknown to the net: of such a one only some parts speak (`shares`), and the others
-    go along with these, but for the logit, which counts as typical. A point scores as
-    with whichever explains it best; it is given to an added class if the parts that
-    speak say so by a :data:`MARGIN`.
-
-    `positions` (n_classes,) are those among the classes of `fit`, -1 if added; the
-    constants that scores need are there as soon as they are fitted.
-
-    Examples
-    --------
-    >>> known = KnownClasses(np.array([0, -1, 1]))
-    >>> known.fitted, known.added
-    (array([0, 2]), array([1]))
-    >>> known.of_head(np.array([[5.0, 7.0]]))
-    array([[5., 0., 7.]])
-    """
-
-    positions: np.ndarray
-    evidence: Evidence | None = None
-    product: WeightCalibration | None = None
-
-    @classmethod
-    def of_fit(cls, n_classes: int) -> "KnownClasses":
-        """All classes of `fit`, and no others."""
-        return cls(np.arange(n_classes))
-
-    @property
-    def fitted(self) -> np.ndarray:
-        """Positions (k,) of the classes that are left of `fit`."""
-        return np.flatnonzero(self.positions >= 0)
-
-    @property
-    def added(self) -> np.ndarray:
-        """Positions (n_classes - k,) of the classes that were added."""
-        return np.flatnonzero(self.positions < 0)
-
-    def of_head(self, logits: np.ndarray) -> np.ndarray:
-        """Give each class its logit (n, classes of fit), and the others the typical."""
-        typical = self.evidence.typical_logit if self.evidence else 0.0
-        return np.where(self.positions >= 0, logits[:, self.positions], typical)
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Shares (n_parts,) of the parts in what is said of added classes, sum one."""
-        assert self.evidence is not None
-        names = self.evidence.names
-        shares = np.array([SPEAKING.get(name, 0.0) for name in names])
-        if not shares.any():
-            shares = self.evidence.weights * (np.array(names) != LOGIT)
-        return shares / shares.sum()
-
-    @property
-    def silent(self) -> np.ndarray:
-        """Mask (n_parts,) of the parts that go along there; the logit does not."""
-        assert self.evidence is not None
-        return (self.shares == 0) & (np.array(self.evidence.names) != LOGIT)
-
-    def _said_by_some(self, raw: np.ndarray) -> np.ndarray:
-        """Mean (...) of what the parts say that speak of added classes, in spreads."""
-        assert self.evidence is not None
-        return self.evidence.in_spreads(raw) @ self.shares
+        The logits (n, classes of `fit`) are None without a head, the weights without an
+        autoencoder. `by_class` adds the winners and the scores under each class.
+        """
+        scores = dict(scores)
+        if logits is not None:
+            of_class = logits[:, self.positions]
+            scores[LOGIT] = torch.where(self.is_of_fit, of_class, self.typical_logit)
+        raw = torch.stack([scores[name] for name in self.names], dim=2)
+        # One by one: the rounding of a sum must not depend on the number of classes.
+        # Without Gaussians, the logits take the place of the likelihoods.
+        blocks = self.names[: self.n_blocks] or (LOGIT,)
+        likelihood = reduce(torch.add, [scores[name] for name in blocks])
+        label_scores = self._label_scores(scores.get(LOGIT), raw, likelihood)
+        if self.added is None:
+            best, winners = raw.amax(dim=1), raw.argmax(dim=1)
+            most_likely = label_scores.argmax(dim=1)
+        else:
+            raw = self.added.with_pooled_parts(raw)
+            candidates = self.added.candidates(raw, likelihood, label_scores)
+            totals = self.score(candidates.raw, candidates.likelihood, weight)
+            best, winners, most_likely = self.added.choose(
+                candidates, totals, by_margin=self.shift is None
+            )
+        score = self.score(best, likelihood.amax(dim=1), weight)
+        decided = Decided(likelihood, best, score, most_likely)
+        if not by_class:
+            return decided
+        class_scores = self.score(raw, likelihood, weight)
+        return decided._replace(winners=winners, class_scores=class_scores)
 
     def score(
-        self, raw: np.ndarray, log_likelihood: np.ndarray, weight: np.ndarray
-    ) -> np.ndarray:
-        """Score points: raw (n, ..., n_parts), the others of shapes that go along."""
-        if self.product is not None:
-            return self.product.apply(log_likelihood, weight)
-        assert self.evidence is not None
-        return self.evidence.total(raw)
+        self, raw: Tensor, log_likelihood: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Score raw evidence (n, ..., n_parts) with log-likelihoods (n, ...)."""
+        if self.shift is None:
+            # A product of matrices would round by the number of rows.
+            return (self.standardized(raw) * self.weights).sum(dim=-1)
+        assert weight is not None
+        assert self.largest_weight is not None
+        if log_likelihood.ndim == 2:
+            weight = weight[:, None]
+        return weighted(log_likelihood, weight, self.shift, self.largest_weight)
 
-    def decide(self, found: ByClass, n_blocks: int, *, by_class: bool) -> Measured:
-        """Choose the class that each point is given, and so its evidence.
+    def standardized(self, raw: Tensor) -> Tensor:
+        """Bring raw evidence (..., n_parts) to the common unit."""
+        constants = (self.typical, self.spread, self.highest, self.bend)
+        return standardized(raw, *constants)
 
-        The first `n_blocks` parts are those that have a say in it beside the head.
-        """
-        label_scores = self._label_scores(found, n_blocks)
-        if len(self.added):
-            found = found._replace(raw=self._with_silent_parts(found.raw))
-            measured, winners = self._with_added(found, label_scores)
-        else:
-            measured = Measured(
-                found.log_likelihood,
-                found.raw.max(axis=1),
-                label_scores.argmax(axis=1),
-                found.weight,
-            )
-            winners = found.raw.argmax(axis=1)
-        if not by_class:
-            return replace(
-                measured, winners=winners[:, :0], class_scores=label_scores[:, :0]
-            )
-        weight = found.weight[:, None]
-        class_scores = self.score(found.raw, found.log_likelihood, weight)
-        return replace(measured, winners=winners, class_scores=class_scores)
+    def _label_scores(
+        self, logits: Tensor | None, raw: Tensor, likelihood: Tensor
+    ) -> Tensor:
+        """Scores (n, n_classes) by which the class is chosen among those of `fit`."""
+        if logits is None:
+            return likelihood
+        n = self.n_blocks
+        if not n:
+            return logits
+        in_spreads = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
+        return logits + PARTS_IN_LABEL * (in_spreads * self.weights[:n]).sum(dim=-1)
 
-    def _label_scores(self, found: ByClass, n_blocks: int) -> np.ndarray:
-        """By what the class is chosen among those of `fit`, (n, n_classes)."""
-        if found.logits is None:
-            return found.log_likelihood
-        if self.evidence is None or not n_blocks:
-            return found.logits
-        parts = self.evidence.in_spreads(found.raw[..., :n_blocks])
-        weights = self.evidence.weights[:n_blocks]
-        return found.logits + PARTS_IN_LABEL * (parts @ weights)
 
-    def _with_silent_parts(self, raw: np.ndarray) -> np.ndarray:
-        """Let the parts of `raw` that are silent of added classes go along there."""
-        assert self.evidence is not None
-        raw, silent = raw.copy(), np.flatnonzero(self.silent)
-        said = self._said_by_some(raw[:, self.added])[..., None]
-        typical, spread = self.evidence.typical[silent], self.evidence.spread[silent]
-        raw[np.ix_(np.arange(len(raw)), self.added, silent)] = typical + said * spread
-        return raw
+class Candidates(NamedTuple):
+    """The classes of `fit` together, then each added class: (n, n_candidates, ...)."""
 
-    def _with_added(
-        self, found: ByClass, label_scores: np.ndarray
-    ) -> tuple[Measured, np.ndarray]:
-        """Candidates are the classes of `fit` together, and each of those added."""
-        n, _, n_parts = found.raw.shape
-        fitted, added = self.fitted, self.added
-        raw, likelihood = found.raw[:, added], found.log_likelihood[:, added]
-        classes = np.broadcast_to(added, (n, len(added)))
-        winners = np.broadcast_to(added[:, None], (n, len(added), n_parts))
-        if len(fitted):
-            of_fit = found.raw[:, fitted]
-            raw = np.concatenate([of_fit.max(axis=1, keepdims=True), raw], axis=1)
-            largest = found.log_likelihood[:, fitted].max(axis=1, keepdims=True)
-            likelihood = np.concatenate([largest, likelihood], axis=1)
-            most_likely = fitted[label_scores[:, fitted].argmax(axis=1)]
-            classes = np.column_stack([most_likely, classes])
-            winners = np.concatenate(
-                [fitted[of_fit.argmax(axis=1)][:, None], winners], axis=1
-            )
-        scores = self.score(raw, likelihood, found.weight[:, None])
-        best, rows = scores.argmax(axis=1), np.arange(n)
-        if len(fitted) and self.product is None:
-            scores = self._said_by_some(raw)
-            scores[:, 0] += MARGIN
-        measured = Measured(
-            found.log_likelihood,
-            raw[rows, best],
-            classes[rows, scores.argmax(axis=1)],
-            found.weight,
+    raw: Tensor
+    likelihood: Tensor
+    classes: Tensor
+    winners: Tensor
+
+
+class AddedClasses(nn.Module):
+    """How classes that the net was not trained on compete with those of `fit`.
+
+    For such a class only the parts in :data:`PARTS_OF_ADDED_CLASSES` count. The other
+    parts take their mean, and the logit counts as typical. A point scores as with the
+    class that explains it best. It is given to an added class if the parts that count
+    are higher by :data:`MARGIN`.
+    """
+
+    fitted: Tensor
+    added: Tensor
+    is_pooled: Tensor
+    typical: Tensor
+    spread: Tensor
+    shares: Tensor
+    margin: Tensor
+
+    def __init__(
+        self, names: Sequence[str], positions: np.ndarray, evidence: Evidence
+    ) -> None:
+        super().__init__()
+        is_logit = np.array(names) == LOGIT
+        shares = np.array([PARTS_OF_ADDED_CLASSES.get(name, 0.0) for name in names])
+        if not shares.any():
+            shares = evidence.weights * ~is_logit
+        is_pooled = (positions < 0)[:, None] & (shares == 0) & ~is_logit
+        fitted, added = np.flatnonzero(positions >= 0), np.flatnonzero(positions < 0)
+        self.n_fitted = len(fitted)
+        self.register_buffer("fitted", torch.from_numpy(fitted))
+        self.register_buffer("added", torch.from_numpy(added))
+        self.register_buffer("is_pooled", torch.from_numpy(is_pooled))
+        self.register_buffer("typical", torch.from_numpy(evidence.typical))
+        self.register_buffer("spread", torch.from_numpy(evidence.spread))
+        self.register_buffer("shares", torch.from_numpy(shares / shares.sum()))
+        self.register_buffer("margin", torch.tensor(MARGIN, dtype=torch.float64))
+
+    def with_pooled_parts(self, raw: Tensor) -> Tensor:
+        """Replace parts of raw evidence (n, n_classes, n_parts) that do not count."""
+        mean = self._mean_in_spreads(raw)[:, :, None]
+        return torch.where(self.is_pooled, self.typical + mean * self.spread, raw)
+
+    def candidates(
+        self, raw: Tensor, likelihood: Tensor, label_scores: Tensor
+    ) -> Candidates:
+        """Join the classes of `fit` to one candidate, next to each added class."""
+        raw_added, likelihoods = raw[:, self.added], likelihood[:, self.added]
+        classes = self.added + torch.zeros_like(likelihoods, dtype=torch.int64)
+        winners = classes[:, :, None].expand(-1, -1, raw.shape[2])
+        added = Candidates(raw_added, likelihoods, classes, winners)
+        if not self.n_fitted:
+            return added
+        of_fit = raw[:, self.fitted]
+        first = label_scores[:, self.fitted].argmax(dim=1, keepdim=True)
+        joined = Candidates(
+            of_fit.amax(dim=1, keepdim=True),
+            likelihood[:, self.fitted].amax(dim=1, keepdim=True),
+            self.fitted[first],
+            self.fitted[of_fit.argmax(dim=1, keepdim=True)],
         )
-        return measured, winners[rows, best]
+        pairs = zip(joined, added, strict=True)
+        return Candidates(*(torch.cat(pair, dim=1) for pair in pairs))
+
+    def choose(
+        self, candidates: Candidates, totals: Tensor, *, by_margin: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take evidence and winners (n, n_parts) of the best, and the class (n,)."""
+        n_parts = candidates.raw.shape[2]
+        best = totals.argmax(dim=1, keepdim=True)[:, :, None].expand(-1, -1, n_parts)
+        scores = totals
+        if self.n_fitted and by_margin:
+            means = self._mean_in_spreads(candidates.raw)
+            scores = torch.cat([means[:, :1] + self.margin, means[:, 1:]], dim=1)
+        chosen = scores.argmax(dim=1, keepdim=True)
+        return (
+            candidates.raw.gather(1, best)[:, 0],
+            candidates.winners.gather(1, best)[:, 0],
+            candidates.classes.gather(1, chosen)[:, 0],
+        )
+
+    def _mean_in_spreads(self, raw: Tensor) -> Tensor:
+        """Mean (...) of the parts that count for added classes, in spreads."""
+        in_spreads = (raw - self.typical) / self.spread
+        return (in_spreads * self.shares).sum(dim=-1)

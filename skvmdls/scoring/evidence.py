@@ -1,16 +1,16 @@
-"""What each part of the features says of a point, in common units, and their sum.
+"""The parts of the evidence, their standardisation, and their weighted sum.
 
 A part is a depth of the net (or the input itself), with a Gaussian for each class on
-it; the classification head's largest logit; or what the autoencoder could not
-reconstruct. Their raw scores differ in unit and spread by orders of magnitude, so that
-in one joint Gaussian the largest and sharpest decide. Held-out known points that do not
-set the threshold bring them to one unit: 0 is a known point's median, -1 the end of the
-usual range below it. Far below, the unit becomes a logarithm, so that no part outvotes
-all others; and some parts speak only against a point. Then they can be added.
+it; the classification head's largest logit; or the residual of the autoencoder. Their
+raw scores differ in unit and spread by orders of magnitude, so that the largest would
+decide their sum. Held-out known points that do not set the threshold bring them to one
+unit: 0 is the median of known points, -1 the end of their usual range. Far below, the
+scale becomes logarithmic, so that no part outvotes all others. Some parts count only
+where they are below the median. Then the parts can be added.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,10 @@ __all__ = [
     "LOGIT",
     "RESIDUAL",
     "Evidence",
-    "View",
-    "helping_rows",
-    "part_weights",
+    "PartSelection",
+    "default_weights",
+    "log_tail",
+    "prior_rows",
     "residual_features",
     "unit_and_length",
 ]
@@ -46,11 +47,11 @@ TAIL = 0.05
 # mirror image, for a logit without bounds is how a net answers numbers without bounds.
 BEND = -4.0
 
-# The first stages, and what is reconstructed there, see little of what tells similar
-# classes apart, and mu says again what g says: each counts half, and only against a
-# point. Of images the head sees most of it. See docs/recipe.md.
-WITNESSES_AGAINST = ("t1", "t2", "mu", RESIDUAL)
-WEIGHT_AGAINST, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
+# The first stages and the residual hold little of what separates similar classes, and
+# mu repeats g. Each has weight 0.5, and counts only below the median. On images the
+# head separates best. See docs/recipe.md.
+ONLY_BELOW_MEDIAN = ("t1", "t2", "mu", RESIDUAL)
+WEIGHT_ONLY_BELOW, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
 
 # With fewer held-out points, training points help to tell the usual range, together
 # worth PRIOR_POINTS of them.
@@ -103,7 +104,7 @@ def resolve_features(
 
 
 @dataclass(frozen=True)
-class View:
+class PartSelection:
     """Which parts of the net are looked at, and how.
 
     Parameters
@@ -120,9 +121,9 @@ class View:
 
     Examples
     --------
-    >>> View(("g", "mu", "logit"), "late", True, residual=True).names
+    >>> PartSelection(("g", "mu", "logit"), "late", True, residual=True).names
     ('g', 'mu', 'residual', 'logit')
-    >>> View(("g", "mu"), "early", False, residual=False).blocks
+    >>> PartSelection(("g", "mu"), "early", False, residual=False).blocks
     {'ensemble': ('g', 'mu')}
     """
 
@@ -133,27 +134,33 @@ class View:
     average_flips: bool = False
 
     @classmethod
-    def of(cls, parameters: Any, *, is_table: bool) -> "View":
-        """Decide what a detector looks at, by its parameters."""
-        late, normalize = parameters.fusion == "late", parameters.normalize
-        if parameters.average_flips and is_table:
+    def resolve(
+        cls,
+        features: str | Sequence[str],
+        *,
+        fusion: str,
+        normalize: bool | str,
+        average_flips: bool,
+        has_head: bool,
+        has_residual: bool,
+        is_table: bool,
+    ) -> "PartSelection":
+        """Resolve the parameters of a detector that select its parts."""
+        if average_flips and is_table:
             raise ValueError(
                 "average_flips=True mirrors images, but X is a table, (n, features). "
                 "Use average_flips=False."
             )
+        late = fusion == "late"
         return cls(
             features=resolve_features(
-                parameters.features,
-                fusion=parameters.fusion,
-                is_table=is_table,
-                has_head=parameters.classification_weight > 0,
+                features, fusion=fusion, is_table=is_table, has_head=has_head
             ),
-            fusion=parameters.fusion,
-            # On tables lengths say much of what is new; see docs/recipe.md.
+            fusion=fusion,
+            # On tables lengths separate unknown points well; see docs/recipe.md.
             normalize=late and not is_table if normalize == "auto" else bool(normalize),
-            # VMDLSbDetector has no autoencoder, and so no weighting.
-            residual=getattr(parameters, "weighting", None) == "evidence",
-            average_flips=bool(parameters.average_flips),
+            residual=has_residual,
+            average_flips=average_flips,
         )
 
     @property
@@ -195,7 +202,9 @@ class View:
         return {**asdict(self), "features": list(self.features)}
 
     @classmethod
-    def from_state(cls, state: Any, *, is_table: bool, has_head: bool) -> "View":
+    def from_state(
+        cls, state: Any, *, is_table: bool, has_head: bool
+    ) -> "PartSelection":
         """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
         if not isinstance(state, dict):
             raise ValueError(f"a view of {str(state)[:80]}")
@@ -219,15 +228,15 @@ class View:
         return view
 
 
-def part_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
+def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
     """How much each part counts in the sum, shape (n_parts,).
 
     Examples
     --------
-    >>> part_weights(("t1", "g", "logit"), is_table=False).tolist()
+    >>> default_weights(("t1", "g", "logit"), is_table=False).tolist()
     [0.5, 1.0, 2.0]
     """
-    weights = dict.fromkeys(WITNESSES_AGAINST, WEIGHT_AGAINST)
+    weights = dict.fromkeys(ONLY_BELOW_MEDIAN, WEIGHT_ONLY_BELOW)
     if not is_table:
         weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
     return np.array([weights.get(name, 1.0) for name in names])
@@ -266,21 +275,30 @@ def residual_features(first_map: Tensor, reconstructed: Tensor) -> Tensor:
     return torch.cat([mean, size.clamp_min(SMALLEST_LENGTH).log()], dim=1)
 
 
-def bent(scores: np.ndarray, bend: float) -> np.ndarray:
-    """Let scores below `bend` (negative) grow as logarithms do, without a step or kink.
+def log_tail(scores: Tensor, start: Tensor) -> Tensor:
+    """Replace the part of scores below `start` (negative) by its logarithm.
 
-    Known points in the tail of one part, a column of a table that is all but constant,
-    would outvote all other parts; what is so far out is unusual, however far.
+    The result has no step and no kink. A known point far in the tail of one part, as in
+    a column that is almost constant, would outvote all other parts.
 
     Examples
     --------
-    >>> bent(np.array([1.0, -4.0, -5.0, -50_000.0]), -4.0).round(2)
-    array([  1.  ,  -4.  ,  -4.89, -41.73])
+    >>> scores = torch.tensor([1.0, -4.0, -5.0, -50_000.0])
+    >>> log_tail(scores, torch.tensor(-4.0))
+    tensor([  1.0000,  -4.0000,  -4.8926, -41.7344])
     """
-    if not np.isfinite(bend):
-        return scores
-    beyond = np.maximum(bend - scores, 0)
-    return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
+    beyond = (start - scores).clamp_min(0)
+    return torch.maximum(scores, start) + start * torch.log1p(-beyond / start)
+
+
+def standardized(
+    raw: Tensor, typical: Tensor, spread: Tensor, highest: Tensor, bend: Tensor | None
+) -> Tensor:
+    """Bring raw scores (..., n_parts) to the common unit; see :class:`Evidence`."""
+    in_spreads = (raw - typical) / spread
+    if bend is None:
+        return in_spreads
+    return log_tail(torch.minimum(in_spreads, highest), bend)
 
 
 @dataclass(frozen=True)
@@ -298,12 +316,11 @@ class Evidence:
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
     highest : ndarray of shape (n_parts,), float64
-        Standardised scores are at most this: 0 of parts that only speak against a
-        point, else 4; infinity where nothing is bent.
+        Largest standardised score: 0 for parts that count only below the median, else
+        4; infinity where the scale is linear.
     bend : float, default=-4.0
-        Standardised score below which a part's shortfall counts as its logarithm.
-        Minus infinity of a single part, which cannot outvote others, and in files of
-        versions that had no such bend.
+        Standardised score below which the scale is logarithmic. Minus infinity for a
+        single part, which cannot outvote others.
 
     Examples
     --------
@@ -320,6 +337,14 @@ class Evidence:
     weights: np.ndarray
     highest: np.ndarray
     bend: float = BEND
+
+    @classmethod
+    def unfitted(cls, names: Sequence[str]) -> "Evidence":
+        """Make the constants that leave raw scores as they are."""
+        zeros, ones = np.zeros(len(names)), np.ones(len(names))
+        return cls(
+            tuple(names), zeros, ones, ones, np.full(len(names), np.inf), -np.inf
+        )
 
     @classmethod
     def fit(
@@ -342,7 +367,7 @@ class Evidence:
         constants = (np.median(raw, axis=0), spread, weights)
         if len(names) == 1:
             return cls(tuple(names), *constants, np.array([np.inf]), -np.inf)
-        only_against = np.isin(names, WITNESSES_AGAINST)
+        only_against = np.isin(names, ONLY_BELOW_MEDIAN)
         # Somebody has to speak for a point.
         only_against &= not only_against.all()
         return cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
@@ -385,15 +410,33 @@ class Evidence:
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores (..., n_parts) to the common unit.
 
-        0 is at the known points' median, and the most of parts that only speak against
-        a point; -1 is at the end of their usual range; see :func:`bent` for the rest.
+        0 is at the median of known points, which is the largest value for parts that
+        count only below it. -1 is at the end of their usual range.
         """
-        return bent(np.minimum(self.in_spreads(raw), self.highest), self.bend)
+        scores = standardized(
+            torch.from_numpy(raw),
+            torch.from_numpy(self.typical),
+            torch.from_numpy(self.spread),
+            torch.from_numpy(self.highest),
+            torch.tensor(self.bend) if self.is_bent else None,
+        )
+        return scores.numpy()
 
     def in_spreads(self, raw: np.ndarray) -> np.ndarray:
-        """Raw scores (..., k) of the first k parts in spreads, however far."""
-        k = raw.shape[-1]
-        return (raw - self.typical[:k]) / self.spread[:k]
+        """Distance of raw scores (..., n_parts) from the median, in spreads."""
+        return (raw - self.typical) / self.spread
+
+    def of_parts(self, names: Sequence[str]) -> "Evidence":
+        """Constants for some of the parts alone, in the order of `names`."""
+        places = [self.names.index(name) for name in names]
+        return replace(
+            self,
+            names=tuple(names),
+            typical=self.typical[places],
+            spread=self.spread[places],
+            weights=self.weights[places],
+            highest=self.highest[places],
+        )
 
     @property
     def typical_logit(self) -> float:
@@ -402,20 +445,16 @@ class Evidence:
             return 0.0
         return float(self.typical[self.names.index(LOGIT)])
 
-    def total(self, raw: np.ndarray) -> np.ndarray:
-        """Weighted sum (...) of the standardised scores, higher for the known."""
-        return self.standardize(raw) @ self.weights
 
-
-def helping_rows(split: HeldOut, n_rows: int) -> np.ndarray | None:
+def prior_rows(split: HeldOut, n_rows: int) -> np.ndarray | None:
     """Pick training rows (k,) to help where few held-out rows tell the usual range.
 
     Examples
     --------
     >>> few, many = np.arange(100), np.arange(200)
-    >>> len(helping_rows(HeldOut(np.arange(3000), few, few), 3200))
+    >>> len(prior_rows(HeldOut(np.arange(3000), few, few), 3200))
     1000
-    >>> helping_rows(HeldOut(np.arange(3000), many, few), 3300)
+    >>> prior_rows(HeldOut(np.arange(3000), many, few), 3300)
     """
     if len(split.evidence) >= FEW_POINTS:
         return None

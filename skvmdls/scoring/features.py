@@ -1,9 +1,7 @@
 """From batches of inputs to features and raw evidence: forward passes only."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
-from functools import reduce
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,42 +9,58 @@ from torch import Tensor, nn
 
 from skvmdls._support.devices import is_out_of_memory
 from skvmdls.nets.network import FIRST_MAP, VariationalNetwork
-from skvmdls.scoring.decisions import ByClass, KnownClasses, Measured
 from skvmdls.scoring.evidence import (
     INPUT,
-    LOGIT,
     RESIDUAL,
-    View,
+    PartSelection,
     residual_features,
     unit_and_length,
 )
-from skvmdls.scoring.gaussians import ClassGaussians
 
 __all__ = [
-    "OWN_FIRST",
+    "PointFeatures",
     "block_features",
     "blocks_of",
     "ensembles",
     "map_batches",
-    "measure",
-    "parts_of",
+    "point_features",
     "reconstructions",
 ]
 
 Result = TypeVar("Result")
 
-# The first tap of the points themselves, averaged over space, (n, channels).
-OWN_FIRST = "t1 of the point itself"
+
+class PointFeatures(NamedTuple):
+    """Features of a batch of points, as the detector selects them.
+
+    `parts` by name (n, length of the part): the input itself as ``x``, the taps, ``g``,
+    ``mu`` and, with a head, ``logit``. `first_map` (n, channels, places), the first tap
+    of the points themselves, never averaged over flips; `first` (n, channels), its mean
+    over the places. `reconstructed` (n, channels, places), the first tap of the
+    reconstructions; None without an autoencoder.
+    """
+
+    parts: dict[str, Tensor]
+    first_map: Tensor
+    first: Tensor
+    reconstructed: Tensor | None
+
+    def weight(self) -> Tensor | None:
+        """Compute the reconstruction weight (n,), if there is one."""
+        if self.reconstructed is None:
+            return None
+        difference = self.first - self.reconstructed.mean(dim=2)
+        return difference.square().sum(dim=1)
 
 
 @torch.inference_mode()
 def ensembles(
-    network: VariationalNetwork, batches: Iterable[Tensor], view: View
+    network: VariationalNetwork, batches: Iterable[Tensor], selection: PartSelection
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Feature ensemble of each batch, by part, and the input itself as ``x``."""
+    """Compute the feature ensemble of each batch, by part, with the input as ``x``."""
 
     def ensemble(x: Tensor) -> dict[str, np.ndarray]:
-        return _numpy(_parts(network, x, view))
+        return _numpy(point_features(network, None, x, selection).parts)
 
     yield from map_batches(ensemble, batches)
 
@@ -56,138 +70,53 @@ def block_features(
     network: VariationalNetwork,
     autoencoder: nn.Module | None,
     batches: Iterable[Tensor],
-    view: View,
+    selection: PartSelection,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Features (batch, D of the block) that the Gaussians are fitted to, by block."""
+    """Compute the features (batch, D of the block) that Gaussians are fitted to."""
 
     def features(x: Tensor) -> dict[str, np.ndarray]:
-        parts = _parts(network, x, view)
-        reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-        return _numpy(blocks_of(parts, reconstructed, view))
+        found = point_features(network, autoencoder, x, selection)
+        return _numpy(blocks_of(found, selection))
 
     yield from map_batches(features, batches)
 
 
-@torch.inference_mode()
-def measure(
+def point_features(
     network: VariationalNetwork,
-    gaussians: Mapping[str, ClassGaussians],
-    autoencoder: nn.Module | None,
-    batches: Iterable[Tensor],
-    n_points: int,
-    view: View,
-    known: KnownClasses | None = None,
-    *,
-    by_class: bool = False,
-) -> Measured:
-    """Likelihoods, raw evidence and reconstruction weights, one forward pass a batch.
-
-    `gaussians` are of each block of the view, and of the residual if it has one;
-    `n_points` are the rows of all batches together. The known classes are by default
-    those of the network; `by_class` asks for the scores under each of them.
-    """
-    if known is None:
-        means = [block.means for block in gaussians.values()]
-        head = [] if network.head is None else [network.head.weight]
-        known = KnownClasses.of_fit(len([*means, *head][0]))
-    n_classes, n_parts = len(known.positions), len(view.names)
-    # Filled in place: many small arrays, kept between the large ones that each batch
-    # needs for a moment, would keep the allocator from using their memory again.
-    measured = Measured(
-        np.empty((n_points, n_classes)),
-        np.empty((n_points, n_parts)),
-        np.empty(n_points, dtype=np.int64),
-        np.zeros(n_points),
-        np.empty((n_points, n_parts if by_class else 0), dtype=np.int64),
-        np.empty((n_points, n_classes if by_class else 0)),
-    )
-
-    def batch_measured(x: Tensor) -> Measured:
-        return _measured(network, gaussians, autoencoder, x, view, known, by_class)
-
-    start = 0
-    for part in map_batches(batch_measured, batches):
-        end = start + len(part.weight)
-        for field in fields(Measured):
-            getattr(measured, field.name)[start:end] = getattr(part, field.name)
-        start = end
-    return measured
-
-
-def _measured(
-    network: VariationalNetwork,
-    gaussians: Mapping[str, ClassGaussians],
     autoencoder: nn.Module | None,
     x: Tensor,
-    view: View,
-    known: KnownClasses,
-    by_class: bool,
-) -> Measured:
-    parts = _parts(network, x, view)
-    reconstructed = _first_map_of_reconstruction(network, autoencoder, x)
-    scores = {
-        name: gaussians[name].log_likelihood(block).cpu().numpy()
-        for name, block in blocks_of(parts, reconstructed, view).items()
-    }
-    logits = None
-    if LOGIT in parts:
-        logits = known.of_head(parts[LOGIT].cpu().double().numpy())
-        scores[LOGIT] = logits
-    raw = np.stack([scores[name] for name in view.names], axis=2)
-    # One by one: a sum's rounding is not to depend on how many classes there are.
-    # Of the logits alone there are no Gaussians: they take the likelihoods' place.
-    likelihood = reduce(np.add, [scores[name] for name in view.blocks or [LOGIT]])
-    weight = torch.zeros(len(x))
-    if reconstructed is not None:
-        difference = parts[OWN_FIRST] - reconstructed.mean(dim=2)
-        weight = difference.square().sum(dim=1)
-    found = ByClass(likelihood, raw, logits, weight.cpu().double().numpy())
-    return known.decide(found, len(view.blocks), by_class=by_class)
-
-
-def _parts(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tensor]:
-    return {INPUT: x.flatten(start_dim=1), **parts_of(network, x, view)}
-
-
-def parts_of(network: VariationalNetwork, x: Tensor, view: View) -> dict[str, Tensor]:
-    """Parts (n, length of the part) of a batch, as the view looks at them.
-
-    And the first tap of the points themselves, which is compared with that of their
-    reconstructions: ``t1 map``, and its mean over space.
-    """
-    parts = network.ensemble(x)
-    own = {FIRST_MAP: parts[FIRST_MAP], OWN_FIRST: parts["t1"]}
-    if view.average_flips:
+    selection: PartSelection,
+) -> PointFeatures:
+    """Run the nets on a batch of standardised points."""
+    reconstructed = None
+    if autoencoder is not None:
+        # Only the first stage of the backbone runs on the reconstructions.
+        reconstructed = network.first_map(autoencoder(x))
+    found = network.ensemble(x)
+    first_map, first = found.pop(FIRST_MAP), found["t1"]
+    if selection.average_flips:
         mirrored = network.ensemble(x.flip(dims=[-1]))
-        averaged = parts.keys() - own.keys()
-        parts = {name: (parts[name] + mirrored[name]) / 2 for name in averaged}
-    return parts | own
+        found = {name: (part + mirrored[name]) / 2 for name, part in found.items()}
+    parts = {INPUT: x.flatten(start_dim=1), **found}
+    return PointFeatures(parts, first_map, first, reconstructed)
 
 
-def _first_map_of_reconstruction(
-    network: VariationalNetwork, autoencoder: nn.Module | None, x: Tensor
-) -> Tensor | None:
-    """Only the backbone's first stage runs on the reconstructions."""
-    return None if autoencoder is None else network.first_map(autoencoder(x))
-
-
-def blocks_of(
-    parts: dict[str, Tensor], reconstructed: Tensor | None, view: View
-) -> dict[str, Tensor]:
+def blocks_of(found: PointFeatures, selection: PartSelection) -> dict[str, Tensor]:
     """Join and normalise parts (n, D) to the blocks (n, D) that have Gaussians."""
 
-    def seen(name: str) -> Tensor:
-        # The input's columns are the user's: their length means nothing by itself.
-        is_as_it_is = name == INPUT or not view.normalize
-        return parts[name] if is_as_it_is else unit_and_length(parts[name])
+    def scaled(name: str) -> Tensor:
+        # The length of a row of the user's own columns means nothing by itself.
+        if name == INPUT or not selection.normalize:
+            return found.parts[name]
+        return unit_and_length(found.parts[name])
 
     blocks = {
-        block: torch.cat([seen(name) for name in names], dim=1)
-        for block, names in view.blocks.items()
+        block: torch.cat([scaled(name) for name in names], dim=1)
+        for block, names in selection.blocks.items()
     }
-    if view.residual:
-        assert reconstructed is not None
-        blocks[RESIDUAL] = residual_features(parts[FIRST_MAP], reconstructed)
+    if selection.residual:
+        assert found.reconstructed is not None
+        blocks[RESIDUAL] = residual_features(found.first_map, found.reconstructed)
     return blocks
 
 

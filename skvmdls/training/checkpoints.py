@@ -9,13 +9,12 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from skvmdls._support.files import write_atomically
 from skvmdls._support.values import warn
@@ -31,14 +30,12 @@ CONTENT = {"ingredients", "seed", "stages"}
 
 
 class Stage:
-    """One stage of a fit, not kept: it starts anew, and `keep` does nothing.
+    """One stage of a fit that has no checkpoint: `keep` does nothing.
 
-    Attribute `state` is what an interrupted fit kept last, or None; `epochs` goes
-    through the epochs of a bar, and may tell others of them.
+    Attribute `state` is what an interrupted fit stored last, or None.
     """
 
     state: State | None = None
-    epochs: Callable[[tqdm], Iterable[int]] = staticmethod(iter)
 
     def keep(self, state: State) -> None:
         """Replace what is kept: tensors, numbers, strings, and containers of these."""

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from skvmdls._support.devices import autocast, out_of_memory_explained, to_device
 from skvmdls.nets.network import VariationalNetwork
+from skvmdls.training.callbacks import EpochLoop
 from skvmdls.training.checkpoints import Stage
 from skvmdls.training.distributed import (
     joint,
@@ -64,6 +65,7 @@ def train_network(
     plan: NetworkPlan,
     seed: int,
     stage: Stage | None = None,
+    epochs: EpochLoop = iter,
 ) -> History:
     """Train the network with the triplet, distancing and KL losses, in place.
 
@@ -74,7 +76,8 @@ def train_network(
 
     `inputs` give batches on the network's device; `labels` (n,), int64 from 0, each
     present, may be there or on the CPU. `seed` is of the batches; noise and
-    augmentation draw from torch's global generators (see :func:`seeded`).
+    augmentation draw from torch's global generators (see :func:`seeded`). `epochs`
+    loops over the epochs of the progress bar.
     """
     generator = torch.Generator().manual_seed(seed)
     sampler = BalancedBatchSampler(
@@ -95,7 +98,7 @@ def train_network(
         joint_batch_norm(network),
         bar as progress,
     ):
-        for epoch in run.stage.epochs(progress):
+        for epoch in epochs(progress):
             _set_training(network, trainable, frozen=epoch < plan.freeze_epochs)
             kl_is_on = epoch >= plan.kl_warmup * plan.epochs
             kl_weight = plan.kl_weight if kl_is_on else 0.0
@@ -124,6 +127,7 @@ def train_autoencoder(
     plan: AutoencoderPlan,
     seed: int,
     stage: Stage | None = None,
+    epochs: EpochLoop = iter,
 ) -> History:
     """Train the autoencoder with the squared error of the standardised input, in place.
 
@@ -144,7 +148,7 @@ def train_autoencoder(
         joint_batch_norm(autoencoder),
         bar as progress,
     ):
-        for epoch in run.stage.epochs(progress):
+        for epoch in epochs(progress):
             order = torch.randperm(len(inputs), generator=generator)
             averages = Averages()
             own_draws(seed, epoch)

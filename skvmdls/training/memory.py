@@ -1,4 +1,4 @@
-"""What training made, kept on disk under all that went into it (parameter `memory`)."""
+"""Results of trainings, cached on disk by all that they depend on (`memory`)."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from torch import nn
 
 from skvmdls.training.fingerprints import fingerprint, what_decides
 
-__all__ = ["remembered", "remembered_training"]
+__all__ = ["cached", "cached_training"]
 
 
 logger = logging.getLogger(__name__)
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def remembered(
+def cached(
     memory: Any,
     step: str,
     make: Callable[[], Result],
     ingredients: Mapping[str, Any],
 ) -> Result:
-    """Make something, or recall a copy of what equal ingredients made before.
+    """Compute something, or load what equal ingredients gave before.
 
     They are all that `make` depends on, by name. Logs at level DEBUG which it was.
 
@@ -34,7 +34,7 @@ def remembered(
     >>> folder = tempfile.mkdtemp()
     >>> calls = []
     >>> for _ in range(3):
-    ...     remembered(folder, "square", lambda: calls.append(1) or 2**2, {"x": 2})
+    ...     cached(folder, "square", lambda: calls.append(1) or 2**2, {"x": 2})
     4
     4
     4
@@ -45,35 +45,35 @@ def remembered(
         return make()
     if isinstance(memory, os.PathLike):
         memory = os.fspath(memory)
-    recall = check_memory(memory).cache(_made, ignore=["make"])
+    load_or_make = check_memory(memory).cache(_made, ignore=["make"])
     key = fingerprint(what_decides(ingredients))
     # Stand-ins for joblib.Memory need only have `cache`, as in a Pipeline.
-    is_stored = getattr(recall, "check_call_in_cache", None)
+    is_stored = getattr(load_or_make, "check_call_in_cache", None)
     if is_stored is not None:
-        outcome = "recalled" if is_stored(step, key, make) else "not stored yet, made"
+        outcome = "loaded from the cache" if is_stored(step, key, make) else "computed"
         logger.debug("%s %s: %s", step, key, outcome)
-    return recall(step, key, make)
+    return load_or_make(step, key, make)
 
 
-def remembered_training(
+def cached_training(
     memory: Any,
     step: str,
     net: nn.Module,
     train: Callable[[], Result],
     ingredients: Mapping[str, Any],
 ) -> Result:
-    """Train a net, in place, or give it the weights that an equal training made.
+    """Train a net, in place, or load the weights of an equal training.
 
-    What is kept is the net's `state_dict`, not the net: its class may be one of a
-    notebook or script, which no other process finds. It is left in evaluation mode, and
-    is an ingredient itself, by its class, its weights and what it holds.
+    The cache holds the `state_dict` of the net, not the net: its class may be defined
+    in a notebook or script, which no other process finds. The net is left in evaluation
+    mode. It is an ingredient itself, by its class, its weights and its attributes.
     """
 
     def make() -> tuple[dict[str, Any], Result]:
         result = train()
         return net.state_dict(), result
 
-    state, result = remembered(memory, step, make, {"net": net, **ingredients})
+    state, result = cached(memory, step, make, {"net": net, **ingredients})
     net.load_state_dict(state)
     net.eval()
     return result

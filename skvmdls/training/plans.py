@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ __all__ = [
     "AutoencoderPlan",
     "NetworkPlan",
     "Plan",
+    "TrainingSettings",
     "autoencoder_plan",
     "network_plan",
     "usual_epochs",
@@ -24,21 +25,45 @@ FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
 TABLE_STEPS = 2000
 
 
+# Points of a batch of many classes; one of few classes has MOST_SAMPLES of each.
+USUAL_BATCH, MOST_SAMPLES = 160, 16
+AUTOENCODER_BATCH = 128
+
+
+class TrainingSettings(Protocol):
+    """The parameters of a detector that decide a training, as plain values."""
+
+    latent_dim: int
+    triplet_margin: float
+    distancing_margin: float | None
+    margin_warmup: float
+    kl_warmup: float
+    prior_variance: float
+    kl_weight: float
+    classification_weight: float
+    metric_weight: float
+    classes_per_batch: int | None
+    samples_per_class: int | None
+    max_epochs: int | str
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    augmentation: str | Callable[[Tensor], Tensor] | None
+    freeze_epochs: int
+    precision: str
+    verbose: int
+    autoencoder_epochs: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a net is trained: a detector's parameters by their names, resolved."""
+    """How a net is trained: the parameters of a detector by their names, resolved."""
 
     epochs: int
     learning_rate: float
     weight_decay: float
-    # What is shown does not make it another plan.
+    # The progress bar does not make it another plan.
     verbose: int = field(compare=False)
-
-    @classmethod
-    def of(cls, parameters: Any, **resolved: Any) -> Self:
-        """Take parameters by the fields' names, but for what is resolved here."""
-        names = {declared.name for declared in fields(cls)} - set(resolved)
-        return cls(**{name: getattr(parameters, name) for name in names}, **resolved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +94,9 @@ class AutoencoderPlan(Plan):
 
 
 def usual_epochs(n_batches: int, is_table: bool) -> int:
-    """Epochs that a training takes if nothing else is asked for.
+    """Epochs of a training by default.
 
-    Tables of few rows need more of them: :data:`TABLE_STEPS` steps, within bounds.
+    Tables with few rows need more: :data:`TABLE_STEPS` steps, within bounds.
 
     Examples
     --------
@@ -83,41 +108,59 @@ def usual_epochs(n_batches: int, is_table: bool) -> int:
     return min(max(FEWEST_EPOCHS, math.ceil(TABLE_STEPS / n_batches)), MOST_EPOCHS)
 
 
-# Points of a batch of many classes; one of few classes has MOST_SAMPLES of each.
-USUAL_BATCH, MOST_SAMPLES = 160, 16
-
-
-def network_plan(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
-    """How a detector that knows its inputs and classes trains its network on rows."""
-    margin = detector.distancing_margin
-    classes_per_batch, samples_per_class = _batch_of(detector)
+def network_plan(
+    settings: TrainingSettings,
+    input_shape: tuple[int, ...],
+    n_rows: int,
+    n_classes: int,
+    device: torch.device,
+) -> NetworkPlan:
+    """Plan the training of the network on so many rows and classes."""
+    margin = settings.distancing_margin
+    classes_per_batch, samples_per_class = _batch_of(settings, n_classes)
     n_batches = max(1, round(n_rows / classes_per_batch / samples_per_class))
-    is_table = len(detector.input_shape_) == 1
-    epochs = detector.max_epochs
-    return NetworkPlan.of(
-        detector,
-        epochs=usual_epochs(n_batches, is_table) if epochs == "auto" else int(epochs),
-        augmentation=resolve_augmentation(detector.augmentation, detector.input_shape_),
-        dtype=resolve_precision(detector.precision, device),
+    epochs = settings.max_epochs
+    if not isinstance(epochs, int):
+        epochs = usual_epochs(n_batches, is_table=len(input_shape) == 1)
+    return NetworkPlan(
+        epochs=epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        verbose=settings.verbose,
+        augmentation=resolve_augmentation(settings.augmentation, input_shape),
+        dtype=resolve_precision(settings.precision, device),
+        optimizer=settings.optimizer,
         classes_per_batch=classes_per_batch,
         samples_per_class=samples_per_class,
-        distancing_margin=detector.latent_dim if margin is None else margin,
+        triplet_margin=settings.triplet_margin,
+        distancing_margin=settings.latent_dim if margin is None else margin,
+        margin_warmup=settings.margin_warmup,
+        prior_variance=settings.prior_variance,
+        kl_weight=settings.kl_weight,
+        kl_warmup=settings.kl_warmup,
+        classification_weight=settings.classification_weight,
+        metric_weight=settings.metric_weight,
+        freeze_epochs=settings.freeze_epochs,
     )
 
 
-def _batch_of(detector: Any) -> tuple[int, int]:
-    """How many classes a batch holds, and how many points of each.
+def _batch_of(settings: TrainingSettings, n_classes: int) -> tuple[int, int]:
+    """Classes in a batch, and points of each.
 
     A head learns badly from batches that leave most classes out, and so do batch norms.
     """
-    samples = detector.samples_per_class
+    samples = settings.samples_per_class
     most_classes = max(2, USUAL_BATCH // (samples or 2))
-    classes = min(len(detector.classes_), detector.classes_per_batch or most_classes)
+    classes = min(n_classes, settings.classes_per_batch or most_classes)
     return classes, samples or min(MOST_SAMPLES, max(2, USUAL_BATCH // classes))
 
 
-def autoencoder_plan(detector: Any) -> AutoencoderPlan:
-    """How a detector trains its autoencoder."""
-    return AutoencoderPlan.of(
-        detector, epochs=detector.autoencoder_epochs, batch_size=128
+def autoencoder_plan(settings: TrainingSettings) -> AutoencoderPlan:
+    """Plan the training of the autoencoder."""
+    return AutoencoderPlan(
+        epochs=settings.autoencoder_epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        verbose=settings.verbose,
+        batch_size=AUTOENCODER_BATCH,
     )

@@ -1,8 +1,7 @@
-"""Where a fit makes its nets and Gaussians: anew, recalled, or taken up again."""
+"""One fit's trainings: computed, loaded from the cache, or resumed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -10,10 +9,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from skvmdls._support.devices import resolve_device
 from skvmdls._support.torch_state import seeded
-from skvmdls.detector.parameters import decisive
-from skvmdls.training.callbacks import Telling
+from skvmdls.training.callbacks import EpochLoop, FitCallbacks
 from skvmdls.training.checkpoints import Checkpoint, Stage
 from skvmdls.training.distributed import (
     check_same_data,
@@ -21,74 +18,95 @@ from skvmdls.training.distributed import (
     n_processes,
     same_weights,
 )
-from skvmdls.training.memory import remembered, remembered_training
+from skvmdls.training.memory import cached, cached_training
 from skvmdls.training.progress import History
 
-__all__ = ["Workshop"]
+__all__ = ["TrainingSession"]
 
 Net = TypeVar("Net", bound=nn.Module)
-
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """One place that answers "is this the same training?", by its ingredients."""
+@dataclass(frozen=True, eq=False)
+class TrainingSession:
+    """Where a fit trains and computes, and what its results depend on.
+
+    Parameters
+    ----------
+    memory : path, joblib.Memory or None
+        The cache of results.
+    checkpoint : Checkpoint
+        Stores the state after each epoch.
+    random_state : RandomState
+    device : torch.device
+    callbacks : FitCallbacks
+    """
 
     memory: Any
     checkpoint: Checkpoint
     random_state: np.random.RandomState
     device: torch.device
-    telling: Telling
+    callbacks: FitCallbacks
 
     @classmethod
-    def of(cls, detector: Any, telling: Telling, **data: Any) -> Self:
-        """Open what a detector's parameters name, for a fit of this data."""
-        if detector.memory is not None and n_processes() > 1:
+    def start(
+        cls,
+        *,
+        memory: Any,
+        checkpoint: Any,
+        random_state: Any,
+        device: torch.device,
+        callbacks: FitCallbacks,
+        data: Mapping[str, Any],
+        depends_on: Mapping[str, Any],
+    ) -> Self:
+        """Open the checkpoint and check that all processes were given the same data.
+
+        `data` and `depends_on` decide by name whether an interrupted fit is the same.
+        """
+        if memory is not None and n_processes() > 1:
             raise ValueError(
-                f"memory={detector.memory!r} is for fits in one process, but "
-                f"{n_processes()} fit together. Use memory=None, and `checkpoint`."
+                f"memory={memory!r} is for fits in one process, but {n_processes()} "
+                "fit together. Use memory=None, and `checkpoint`."
             )
         check_same_data(data)
-        device = resolve_device(detector.device)
-        ingredients = decisive(detector) | data | {"device": device.type}
-        checkpoint = Checkpoint(detector.checkpoint, ingredients)
-        seed = checkpoint.seed(detector.random_state)
-        random_state = from_first(lambda: check_random_state(seed))
-        return cls(detector.memory, checkpoint, random_state, device, telling)
+        ingredients = {**depends_on, **data, "device": device.type}
+        opened = Checkpoint(checkpoint, ingredients)
+        seed = opened.seed(random_state)
+        shared = from_first(lambda: check_random_state(seed))
+        return cls(memory, opened, shared, device, callbacks)
 
-    def trained(
+    def train(
         self,
         step: str,
         build: Callable[[], Net],
-        train: Callable[[Net, int, Stage], History],
-        ingredients: Mapping[str, Any],
+        train: Callable[[Net, int, Stage, EpochLoop], History],
+        depends_on: Mapping[str, Any],
     ) -> tuple[Net, History]:
-        """Build a net and train it, from a seed of its own; or recall both.
+        """Build a net and train it from a seed of its own, or load it from the cache.
 
-        What `build` returns is an ingredient too, by its initial weights and its code.
+        The result also depends on the initial weights and the code of the net.
         """
         seed = self.random_state.randint(np.iinfo(np.int32).max)
-        stage = self.checkpoint.stage(step)
-        stage.epochs = partial(self.telling.epochs, step)
+        stage, epochs = self.checkpoint.stage(step), self.callbacks.epochs(step)
         with seeded(seed, self.device):
             net = build()
             same_weights(net)
-            history = remembered_training(
+            history = cached_training(
                 self.memory,
                 step,
                 net,
-                lambda: train(net.to(self.device), seed, stage),
-                {"seed": seed, "device": self.device.type, **ingredients},
+                lambda: train(net.to(self.device), seed, stage, epochs),
+                {"seed": seed, "device": self.device.type, **depends_on},
             )
         return net, history
 
-    def fitted(
+    def compute(
         self,
         step: str,
-        fit: Callable[[Stage], Result],
-        ingredients: Mapping[str, Any],
+        compute: Callable[[Stage], Result],
+        depends_on: Mapping[str, Any],
     ) -> Result:
-        """Fit something that draws no random numbers; or recall it."""
+        """Compute something without random numbers, or load it from the cache."""
         stage = self.checkpoint.stage(step)
-        return remembered(self.memory, step, lambda: fit(stage), ingredients)
+        return cached(self.memory, step, lambda: compute(stage), depends_on)
