@@ -2,18 +2,14 @@
 
 from skvmdls.calibration.conformal import (
     class_p_values,
-    class_thresholds,
     conformal_p_value,
     conformal_threshold,
-    discoveries,
 )
 from skvmdls.calibration.paper_product import WeightCalibration
 
 __all__ = [
     "WeightCalibration",
     "class_p_values",
-    "class_thresholds",
     "conformal_p_value",
     "conformal_threshold",
-    "discoveries",
 ]

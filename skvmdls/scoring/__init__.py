@@ -2,12 +2,6 @@
 
 from skvmdls.scoring.evidence import Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
-from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
+from skvmdls.scoring.gaussians import ClassGaussians
 
-__all__ = [
-    "ClassGaussians",
-    "Evidence",
-    "ExpectedImages",
-    "PartSelection",
-    "fit_gaussians",
-]
+__all__ = ["ClassGaussians", "Evidence", "ExpectedImages", "PartSelection"]

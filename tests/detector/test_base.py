@@ -891,7 +891,9 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is():
 def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
     X, y = table
     usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr("skvmdls.inputs.fits_on", lambda n_bytes, device: False)
+    monkeypatch.setattr(
+        "skvmdls.inputs.standardizer.fits_on", lambda n_bytes, device: False
+    )
     streamed = quick(device="cuda").fit(X, y).score_samples(X)
     np.testing.assert_allclose(streamed, usual, rtol=1e-4)
 
@@ -1055,7 +1057,7 @@ def test_groups_are_asked_for_by_metadata_routing(table, monkeypatch):
         seen.append(groups)
         return group_ids(X, groups)
 
-    monkeypatch.setattr("skvmdls.detector.group_ids", observed)
+    monkeypatch.setattr("skvmdls.detector.base.group_ids", observed)
     with config_context(enable_metadata_routing=True):
         asking = quick(max_epochs=1).set_fit_request(groups=True)
         Pipeline([("s", StandardScaler()), ("d", asking)]).fit(X, y, groups=groups)

@@ -335,7 +335,7 @@ def test_gaussians_that_float32_cannot_hold_are_float64():
     for whitening, is_enough in ((np.eye(2), True), (white, False)):
         one = ClassGaussians(np.full((1, 2), 3.0), whitening[None], "full")
         Detector.gaussians_ = nn.ModuleDict({"g": one})
-        rounding = skvmdls.onnx._rounding_of_gaussians(Detector)
+        rounding = skvmdls.onnx.export._rounding_of_gaussians(Detector)
         assert (rounding <= skvmdls.onnx.TOLERANCE) is is_enough
 
 
