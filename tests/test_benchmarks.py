@@ -29,14 +29,13 @@ from experiments import (
     _in_colour,
 )
 from figures import draw_points
-from peers import PEERS, SoftmaxNet, softmax_net, softmax_peers, train_softmax
+from peers import PEERS, SoftmaxNet, plan_of, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
 from report import PAGES, readme_with_tables
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.metrics import open_set_f1
 from skvmdls.nets.backbones import mlp
-from skvmdls.training.plans import network_plan
 from tables import (
     TABLE_PEERS,
     TABLES,
@@ -142,7 +141,7 @@ def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors
     [(trained, *data, plan)] = seen
     assert trained is net
     n_rows = len(detector.split_.training)
-    assert plan == network_plan(detector, n_rows, torch.device("cpu"))
+    assert plan == plan_of(detector, n_rows, torch.device("cpu"))
     rows, _ = split(task, detector)
     expected = detector.standardizer_.transform(task.X_train[rows])
     torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
@@ -153,7 +152,7 @@ def test_the_softmax_net_learns():
     X, y = blobs(300, 0)
     X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
     detector = VMDLSbDetector(max_epochs=10).fit(X, y)
-    plan = network_plan(detector, len(X), torch.device("cpu"))
+    plan = plan_of(detector, len(X), torch.device("cpu"))
     torch.manual_seed(0)
     net = SoftmaxNet(mlp, (6,), 3)
     train_softmax(net, X, y, plan)

@@ -1221,10 +1221,8 @@ def test_a_failed_fit_on_other_data_keeps_even_the_input_shape(vmdls, digits):
     ],
 )
 def test_batches_hold_all_classes_as_far_as_they_go(n_classes, given, batch):
-    detector = VMDLSbDetector(**given, max_epochs=1)
-    detector.classes_ = np.arange(n_classes)
-    detector.input_shape_ = (6,)
-    plan = network_plan(detector, 5000, torch.device("cpu"))
+    settings = VMDLSbDetector(**given, max_epochs=1).resolved()
+    plan = network_plan(settings, (6,), 5000, n_classes, torch.device("cpu"))
     assert (plan.classes_per_batch, plan.samples_per_class) == batch
 
 

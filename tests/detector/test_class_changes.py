@@ -14,7 +14,8 @@ import skvmdls
 from shared import TABLE_SETTINGS, blobs, changed
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.calibration.conformal import class_p_values, class_thresholds, discoveries
-from skvmdls.scoring.evidence import bent
+from skvmdls.scoring.features import block_features, ensembles
+from skvmdls.scoring.model import standardized_batches
 
 # ------------------------------------------------------------ promises by class
 
@@ -75,20 +76,22 @@ def test_answers_sets_and_p_values_agree(of_table):
     )
 
 
+def with_log_tail(scores, bend):
+    beyond = np.maximum(bend - scores, 0)
+    return np.maximum(scores, bend) + bend * np.log1p(beyond / -bend)
+
+
 def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     """A slow reference, part by part and class by class."""
     X = blobs(3, 4, seed=2)[0]
     measured = of_table._measure(X, by_class=True)
-    evidence = of_table.evidence_
-    features = next(of_table._block_features(X))
-    logits = np.concatenate(
-        [
-            parts["logit"]
-            for parts in skvmdls.scoring.features.ensembles(
-                of_table.network_, of_table._batches(X), of_table.view_
-            )
-        ]
-    )
+    evidence, model = of_table.evidence_, of_table.model_
+    rows = of_table._check_new(X)
+    batches = list(standardized_batches(rows, model, batch_size=99, device="cpu"))
+    nets, selection = (model.network, model.autoencoder), model.selection
+    [features] = block_features(*nets, batches, selection)
+    [parts] = ensembles(model.network, batches, selection)
+    logits = parts["logit"]
     expected = np.zeros((len(X), 3))
     for name, typical, spread, weight, highest in zip(
         evidence.names,
@@ -104,7 +107,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
             block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
         standard = np.minimum((raw - typical) / spread, highest)
-        expected += weight * bent(standard, evidence.bend)
+        expected += weight * with_log_tail(standard, evidence.bend)
     np.testing.assert_allclose(measured.class_scores, expected, rtol=1e-9)
 
 
@@ -282,7 +285,7 @@ def test_evidence_still_sums_to_the_score(of_table):
     silent = np.minimum(said[is_new, None], detector.evidence_.highest[~speaks])
     np.testing.assert_allclose(
         evidence[is_new][:, ~speaks],
-        bent(silent, detector.evidence_.bend),
+        with_log_tail(silent, detector.evidence_.bend),
     )
     explanation = detector.explain(X)
     part = detector.evidence_names_.index("x")

@@ -11,9 +11,9 @@ from skvmdls.scoring.evidence import (
     JOINT,
     RESIDUAL,
     Evidence,
-    View,
-    bent,
-    part_weights,
+    PartSelection,
+    default_weights,
+    log_tail,
     residual_features,
     resolve_features,
     unit_and_length,
@@ -82,7 +82,7 @@ def test_parts_that_are_not_there_are_explained(features, there, message):
 
 
 def view(features=ALL, fusion="late", normalize=True, residual=True):
-    return View(features, fusion, normalize, residual)
+    return PartSelection(features, fusion, normalize, residual)
 
 
 def test_late_fusion_has_a_block_a_part_and_early_one_of_all():
@@ -128,7 +128,7 @@ def test_lengths_are_those_of_the_parts_and_a_column_for_each_length(places):
 )
 def test_a_view_comes_back_from_its_state(kept):
     state = json.loads(json.dumps(kept.state_dict()))
-    assert View.from_state(state, is_table=True, has_head=True) == kept
+    assert PartSelection.from_state(state, is_table=True, has_head=True) == kept
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_a_view_comes_back_from_its_state(kept):
 def test_a_state_of_no_view_is_refused(change, message):
     state = view(("g", "mu")).state_dict()
     with pytest.raises(ValueError, match=message):
-        View.from_state(state | change, is_table=False, has_head=False)
+        PartSelection.from_state(state | change, is_table=False, has_head=False)
 
 
 def test_a_state_from_before_there_were_flips_has_none():
     state = view().state_dict()
     del state["average_flips"]
-    assert View.from_state(state, is_table=True, has_head=True) == view()
+    assert PartSelection.from_state(state, is_table=True, has_head=True) == view()
 
 
 def test_flips_of_tables_are_refused():
     state = view(("g", "mu")).state_dict() | {"average_flips": True}
-    assert View.from_state(state, is_table=False, has_head=True).average_flips
+    assert PartSelection.from_state(state, is_table=False, has_head=True).average_flips
     with pytest.raises(ValueError, match="mirrored images, of a table"):
-        View.from_state(state, is_table=True, has_head=True)
+        PartSelection.from_state(state, is_table=True, has_head=True)
 
 
 def test_a_state_that_is_none_or_lacks_something_is_refused():
@@ -174,7 +174,7 @@ def test_a_state_that_is_none_or_lacks_something_is_refused():
     del state["normalize"]
     for wrong in (None, [], "late", state):
         with pytest.raises(ValueError, match="a view of"):
-            View.from_state(wrong, is_table=True, has_head=True)
+            PartSelection.from_state(wrong, is_table=True, has_head=True)
 
 
 # --------------------------------------------------------------------- the features
@@ -322,10 +322,10 @@ def test_parts_that_are_always_the_same_stay_finite(level, n_training):
 
 @pytest.mark.parametrize(("is_table", "logit"), [(True, 1.0), (False, 2.0)])
 def test_each_part_counts_and_early_ones_by_half(is_table, logit):
-    weights = dict(zip(ALL, part_weights(ALL, is_table=is_table), strict=True))
+    weights = dict(zip(ALL, default_weights(ALL, is_table=is_table), strict=True))
     half = dict.fromkeys(("t1", "t2", "mu"), 0.5)
     assert weights == dict.fromkeys(ALL, 1.0) | half | {"logit": logit}
-    rest = part_weights([RESIDUAL, JOINT], is_table=is_table)
+    rest = default_weights([RESIDUAL, JOINT], is_table=is_table)
     assert rest.tolist() == [0.5, 1.0]
 
 
@@ -362,10 +362,14 @@ def test_parts_that_would_speak_only_against_a_point_speak_for_it_if_no_other_do
     assert np.all(np.mean(evidence.standardize(raw) > 0, axis=0) == 0.5)
 
 
+def with_log_tail(scores, start):
+    return log_tail(torch.from_numpy(scores), torch.tensor(start).double()).numpy()
+
+
 @pytest.mark.parametrize("bend", [-1.0, -4.0, -9.5])
 def test_far_below_a_score_grows_as_its_logarithm_does(bend):
     scores = np.array([3.0, 0.0, bend, 2 * bend, 11 * bend, -1e300])
-    found = bent(scores, bend)
+    found = with_log_tail(scores, bend)
     by_hand = [
         score
         if score >= bend
@@ -374,13 +378,14 @@ def test_far_below_a_score_grows_as_its_logarithm_does(bend):
     ]
     np.testing.assert_allclose(found, by_hand)
     assert np.all(np.diff(found) < 0)
-    close = bent(np.array([bend + 1e-6, bend - 1e-6]), bend)
+    close = with_log_tail(np.array([bend + 1e-6, bend - 1e-6]), bend)
     np.testing.assert_allclose(close, [bend + 1e-6, bend - 1e-6], atol=1e-9)
 
 
 def test_without_a_bend_the_scale_is_even():
-    scores = np.array([3.0, -5.0, -1e300])
-    np.testing.assert_array_equal(bent(scores, -np.inf), scores)
+    scores = np.array([[3.0], [-5.0], [-1e300]])
+    single = Evidence.unfitted(["g"])
+    np.testing.assert_array_equal(single.standardize(scores), scores)
 
 
 def test_one_part_does_not_outvote_all_others():

@@ -5,27 +5,37 @@ import pytest
 import torch
 from torch import nn
 
+from skvmdls.inputs.rows import ArrayRows
+from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.nets.autoencoder import cnn as cnn_autoencoder
 from skvmdls.nets.backbones import cnn
 from skvmdls.nets.network import build_network
-from skvmdls.scoring.decisions import Measured
-from skvmdls.scoring.evidence import View, residual_features, unit_and_length
+from skvmdls.scoring.evidence import (
+    Evidence,
+    PartSelection,
+    residual_features,
+    unit_and_length,
+)
 from skvmdls.scoring.features import (
     block_features,
     ensembles,
     map_batches,
-    measure,
     reconstructions,
 )
 from skvmdls.scoring.gaussians import fit_gaussians
+from skvmdls.scoring.model import FittedModel, Measured, measure
 
 N_POINTS = 20
 VIEWS = {
-    "late": View(("x", "t1", "mu", "logit"), "late", normalize=True, residual=True),
-    "raw": View(("logit", "g", "t2"), "late", normalize=False, residual=False),
-    "early": View(("mu", "t1", "logit"), "early", normalize=True, residual=True),
-    "paper": View(("mu", "t1"), "early", normalize=False, residual=False),
-    "flips": View(
+    "late": PartSelection(
+        ("x", "t1", "mu", "logit"), "late", normalize=True, residual=True
+    ),
+    "raw": PartSelection(("logit", "g", "t2"), "late", normalize=False, residual=False),
+    "early": PartSelection(
+        ("mu", "t1", "logit"), "early", normalize=True, residual=True
+    ),
+    "paper": PartSelection(("mu", "t1"), "early", normalize=False, residual=False),
+    "flips": PartSelection(
         ("x", "t1", "mu", "logit"),
         "late",
         normalize=True,
@@ -52,6 +62,25 @@ def fitted_gaussians(network, autoencoder, view):
     return fit_gaussians(lambda label: classes[label], "ab", "full")
 
 
+def measured_by(network, gaussians, autoencoder, view):
+    """Measure by a model whose standardizer leaves inputs as they are."""
+    unchanged = {"mean": np.zeros((1, 1, 1)), "scale": np.ones((1, 1, 1))}
+    model = FittedModel(
+        input_shape=(1, 8, 8),
+        standardizer=Standardizer.from_state(
+            {**unchanged, "range": [-9.0, 9.0], "were_bytes": False}, (1, 8, 8)
+        ),
+        network=network,
+        autoencoder=autoencoder,
+        selection=view,
+        gaussians=nn.ModuleDict(gaussians),
+        evidence=Evidence.unfitted(view.names),
+        fit_positions=np.arange(2),
+    )
+    rows = ArrayRows(torch.cat(batches()).numpy())
+    return measure(rows, model, batch_size=7, device="cpu")
+
+
 def slow_parts(network, x, view):
     parts = network.ensemble(x)
     if view.average_flips:
@@ -64,7 +93,7 @@ def slow_parts(network, x, view):
 
 
 def slow_blocks(network, autoencoder, view):
-    """All at once, block by block, as View's docstring says it."""
+    """All at once, block by block, as the docstring of PartSelection says it."""
     x = torch.cat(batches())
     with torch.no_grad():
         parts = slow_parts(network, x, view)
@@ -114,7 +143,7 @@ def test_block_features_are_the_views_blocks_with_its_lengths(view):
 def test_measure_agrees_with_doing_it_step_by_step(view):
     network, autoencoder = nets()
     gaussians = fitted_gaussians(network, autoencoder, view)
-    measured = measure(network, gaussians, autoencoder, batches(), N_POINTS, view)
+    measured = measured_by(network, gaussians, autoencoder, view)
     parts, rebuilt, blocks = slow_blocks(network, autoencoder, view)
     scores = {name: gaussians[name].log_likelihood(blocks[name]) for name in blocks}
     likelihood = sum(scores[name] for name in scores if name != "residual")
@@ -135,7 +164,7 @@ def test_without_a_head_the_likelihood_says_which_class():
     torch.manual_seed(0)
     network, view = build_network(cnn, (1, 8, 8), latent_dim=3).eval(), VIEWS["paper"]
     gaussians = fitted_gaussians(network, None, view)
-    measured = measure(network, gaussians, None, batches(), N_POINTS, view)
+    measured = measured_by(network, gaussians, None, view)
     likelihood = measured.class_log_likelihood
     np.testing.assert_array_equal(measured.most_likely, likelihood.argmax(axis=1))
     assert set(measured.most_likely) == {0, 1}
@@ -145,8 +174,8 @@ def test_without_a_head_the_likelihood_says_which_class():
 def test_the_logits_alone_need_no_gaussians():
     """Regression: the number of classes was that of the first Gaussians."""
     network, _ = nets()
-    view = View(("logit",), "late", normalize=True, residual=False)
-    measured = measure(network, {}, None, batches(), N_POINTS, view)
+    view = PartSelection(("logit",), "late", normalize=True, residual=False)
+    measured = measured_by(network, {}, None, view)
     logits = network(torch.cat(batches())).logits.detach().numpy()
     np.testing.assert_allclose(measured.class_log_likelihood, logits, rtol=1e-4)
     np.testing.assert_allclose(measured.raw[:, 0], logits.max(axis=1), rtol=1e-4)
@@ -202,10 +231,10 @@ def test_scores_in_halves_are_those_of_whole_batches():
     network, autoencoder = nets()
     view = VIEWS["late"]
     gaussians = fitted_gaussians(network, autoencoder, view)
-    args = network, gaussians, autoencoder, batches(), N_POINTS, view
-    usual = measure(*args)
+    args = network, gaussians, autoencoder, view
+    usual = measured_by(*args)
     network.ensemble, calls = small_memory(network.ensemble, limit=4)
-    halved = measure(*args)
+    halved = measured_by(*args)
     assert max(calls[1:]) <= 3
     for name in ("class_log_likelihood", "raw", "weight"):
         np.testing.assert_allclose(
@@ -217,14 +246,13 @@ def test_scores_in_halves_are_those_of_whole_batches():
 def test_a_perfect_reconstruction_weighs_nothing_and_stays_finite():
     network, autoencoder = nets()
     gaussians = fitted_gaussians(network, autoencoder, VIEWS["late"])
-    measured = measure(
-        network, gaussians, nn.Identity(), batches(), N_POINTS, VIEWS["late"]
-    )
+    measured = measured_by(network, gaussians, nn.Identity(), VIEWS["late"])
     np.testing.assert_allclose(measured.weight, 0, atol=1e-9)
     assert np.isfinite(measured.raw).all()
 
 
 def test_measured_knows_the_largest_likelihood():
     likelihood = np.array([[1.0, 3.0], [5.0, 2.0]])
-    measured = Measured(likelihood, np.zeros((2, 1)), np.array([0, 0]), np.zeros(2))
+    zeros, first = np.zeros(2), np.array([0, 0])
+    measured = Measured(likelihood, np.zeros((2, 1)), zeros, first, zeros)
     assert measured.log_likelihood.tolist() == [3.0, 5.0]

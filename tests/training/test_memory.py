@@ -17,7 +17,7 @@ import skvmdls.detector.fitting
 import skvmdls.training.fingerprints
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.nets.backbones import mlp
-from skvmdls.training.memory import remembered, remembered_training
+from skvmdls.training.memory import cached, cached_training
 
 QUICK = {"max_epochs": 3, "contamination": 0.1, "random_state": 0}
 
@@ -42,7 +42,7 @@ def test_what_cannot_be_compared_is_explained(table, tmp_path):
 def test_results_of_another_version_of_skvmdls_are_not_loaded(tmp_path, monkeypatch):
     for version, expected in (("1.0", 1), ("1.1", 2), ("1.0", 1)):
         monkeypatch.setattr("skvmdls.__version__", version)
-        made = remembered(tmp_path, "step", lambda expected=expected: expected, {})
+        made = cached(tmp_path, "step", lambda expected=expected: expected, {})
         assert made == expected
 
 
@@ -51,9 +51,9 @@ def test_a_result_that_failed_is_not_kept(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        remembered(tmp_path, "step", fail, {"x": 1})
-    assert remembered(tmp_path, "step", lambda: 5, {"x": 1}) == 5
-    assert remembered(tmp_path, "step", fail, {"x": 1}) == 5
+        cached(tmp_path, "step", fail, {"x": 1})
+    assert cached(tmp_path, "step", lambda: 5, {"x": 1}) == 5
+    assert cached(tmp_path, "step", fail, {"x": 1}) == 5
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):
                 net.weight.normal_()
             return seed
 
-        return net, remembered_training(tmp_path, "step", net, train, {"what": "same"})
+        return net, cached_training(tmp_path, "step", net, train, {"what": "same"})
 
     (one, first), (other, second) = trained(1), trained(2)
     assert (first, second) == (1, 1)
