@@ -21,9 +21,11 @@ from sklearn.utils import Bunch, check_random_state
 from torchvision import datasets as torchvision_datasets
 from torchvision.io import decode_jpeg
 
-from skvmdls.inputs.rows import DatasetRows
+from skvmdls.inputs.rows import DatasetRows, ImageFiles
 
 __all__ = [
+    "DatasetRows",
+    "ImageFiles",
     "get_data_home",
     "image_folder",
     "load_cifar10",

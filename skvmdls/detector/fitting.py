@@ -117,7 +117,7 @@ def _fitted_gaussians(
     labels: np.ndarray,
     workshop: Workshop,
 ) -> nn.ModuleDict:
-    names = ("covariance_type", "covariance_estimator", "covariance_pooling")
+    names = ("covariance_type", "covariance_pooling")
     kind = {name: getattr(detector, name) for name in names}
 
     def fit(stage: Stage) -> nn.ModuleDict:
