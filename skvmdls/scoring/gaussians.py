@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
-from skvmdls._support.values import warn
+from skvmdls._support.values import listed, warn
 
 __all__ = [
     "ClassGaussians",
@@ -506,10 +506,10 @@ def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
     yield borrowers
     for reason, labels in borrowers.items():
         if labels:
-            names = [classes[label] for label in sorted(labels)]
+            names = [repr(classes[label]) for label in sorted(labels)]
             warn(
-                f"{len(names)} of {len(classes)} classes ({names[:5]}"
-                f"{'...' * (len(names) > 5)}) have no covariance of their own: "
+                f"{len(names)} of {len(classes)} classes ([{listed(names)}]) have no "
+                "covariance of their own: "
                 f"{reason}. They take the one pooled over all classes. "
                 "covariance_type='tied' does so for every class."
             )

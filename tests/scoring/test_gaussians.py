@@ -279,7 +279,7 @@ def test_classes_that_borrow_in_several_blocks_are_named_once(covariance_type):
 def test_many_classes_that_borrow_are_named_in_part():
     arrays = [*CLASSES, *(correlated(1, 5, seed) for seed in range(9))]
     with pytest.warns(
-        UserWarning, match=r"9 of 12 classes \(\[3, 4, 5, 6, 7\]\.\.\.\)"
+        UserWarning, match=r"9 of 12 classes \(\[3, 4, 5, 6, 7, \.\.\.\]\)"
     ):
         fitted(arrays, "full")
 
