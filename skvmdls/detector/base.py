@@ -9,7 +9,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skvmdls._support.misuse import warn_of_misuse
 from skvmdls._support.sklearn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -145,7 +144,6 @@ class BaseDetector(
         MemoryError
             If a batch is too large for the device.
         """
-        warn_of_misuse("fit")
         telling = Telling.of_fit(self)
         attempt = object.__new__(type(self))
         given = {n: value for n, value in vars(self).items() if not is_fitted_name(n)}
@@ -327,7 +325,6 @@ class BaseDetector(
             with ``guarantee="class"`` the largest difference between the score under a
             class and that class's threshold.
         """
-        warn_of_misuse("decision_function")
         by_class = self._promises_by_class()
         measured = self._measure(self._check_new(X), by_class=by_class)
         return self._judged(measured)[1]
