@@ -46,7 +46,7 @@ KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 
 # Not needed to score; and paths to write to, which are not a file's business.
-NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
+NOT_STORED = ("augmentation", "random_state")
 PLACES = ("checkpoint", "memory")
 HISTORIES = ("history_", "autoencoder_history_")
 
@@ -60,8 +60,8 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
 
     The file is written beside its place and then moved there, so that a file of the
     same name is replaced as a whole or not at all. Everything that scoring needs is
-    stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`,
-    `covariance_estimator` and `random_state` only if they are plain values.
+    stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`
+    and `random_state` only if they are plain values.
 
     Parameters
     ----------
@@ -251,6 +251,8 @@ def _parameters(
     cls: type[BaseDetector], stored: Any, factories: dict[str, BackboneFactory]
 ) -> dict[str, Any]:
     parameters = dict(expected(stored, dict))
+    # Earlier files of this format have this parameter. Its value is always None.
+    parameters.pop("covariance_estimator", None)
     if unknown := set(parameters) - (set(cls().get_params()) - {*PLACES}):
         raise ValueError(f"it sets parameters that are not a file's: {sorted(unknown)}")
     if isinstance(parameters["features"], list):

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from torch import nn
 
-from skvmdls._support.values import warn
+from skvmdls._support.values import listed, warn
 from skvmdls.calibration.conformal import conformal_p_value
 from skvmdls.calibration.hold_out import hold_out
 from skvmdls.calibration.verdicts import Calibration
@@ -85,7 +85,6 @@ def with_classes(
         kept_for_another_pass(features),
         new.tolist(),
         next(iter(known.values())).covariance_type,
-        settings.covariance_estimator,
         settings.covariance_pooling,
         known,
     )
@@ -182,10 +181,10 @@ def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]
     is_known = positions(y, known) < len(known)
     if common := sorted(set(y[is_known].tolist())):
         raise ValueError(
-            f"y holds labels that the detector knows already: {common[:5]}"
-            f"{'...' * (len(common) > 5)}. add_classes takes rows of new classes only. "
-            "To learn a class anew, drop_classes it first; to widen it, fit again with "
-            "all rows."
+            "y holds labels that the detector knows already: "
+            f"[{listed(map(repr, common))}]. add_classes takes rows of new classes "
+            "only. To learn a class anew, drop_classes it first; to widen it, fit "
+            "again with all rows."
         )
     if known.dtype.kind in "iu" and y.dtype.kind == "f":
         y = y.astype(np.int64)
@@ -245,7 +244,7 @@ def check_dropped(known: np.ndarray, labels: Any) -> np.ndarray:
     if (dropped == len(known)).any():
         unknown = np.asarray(labels)[dropped == len(known)].tolist()
         raise ValueError(
-            f"labels holds {unknown[:5]}{'...' * (len(unknown) > 5)}, which the "
+            f"labels holds [{listed(map(repr, unknown))}], which the "
             f"detector does not know: its classes are {known.tolist()[:20]}."
         )
     stays = ~np.isin(np.arange(len(known)), dropped)

@@ -39,7 +39,7 @@ from skvmdls.scoring.gaussians import (
 )
 from skvmdls.scoring.model import FittedModel, Measured, measure, standardized_batches
 from skvmdls.training.checkpoints import Stage
-from skvmdls.training.distributed import shared_out
+from skvmdls.training.distributed import compute_sharded
 from skvmdls.training.loops import train_autoencoder, train_network
 from skvmdls.training.plans import autoencoder_plan, network_plan
 from skvmdls.training.progress import History
@@ -183,7 +183,6 @@ def _fit_gaussians(
 ) -> nn.ModuleDict:
     kind = {
         "covariance_type": settings.covariance_type,
-        "covariance_estimator": settings.covariance_estimator,
         "covariance_pooling": settings.covariance_pooling,
     }
     features = _features_by_class(settings, selection, rows, nets, session.device)
@@ -234,7 +233,7 @@ def _features_by_class(
 
     def features(label: int) -> Iterable[Features]:
         own = rows.X.take(np.flatnonzero(rows.labels == label))
-        return shared_out(features_of, own)
+        return compute_sharded(features_of, own)
 
     return features
 

@@ -13,10 +13,10 @@ from skvmdls._support.torch_state import seeded
 from skvmdls.training.callbacks import EpochLoop, FitCallbacks
 from skvmdls.training.checkpoints import Checkpoint, Stage
 from skvmdls.training.distributed import (
+    broadcast_object,
+    broadcast_weights,
     check_same_data,
-    from_first,
     n_processes,
-    same_weights,
 )
 from skvmdls.training.memory import cached, cached_training
 from skvmdls.training.progress import History
@@ -73,7 +73,7 @@ class TrainingSession:
         ingredients = {**depends_on, **data, "device": device.type}
         opened = Checkpoint(checkpoint, ingredients)
         seed = opened.seed(random_state)
-        shared = from_first(lambda: check_random_state(seed))
+        shared = broadcast_object(lambda: check_random_state(seed))
         return cls(memory, opened, shared, device, callbacks)
 
     def train(
@@ -91,7 +91,7 @@ class TrainingSession:
         stage, epochs = self.checkpoint.stage(step), self.callbacks.epochs(step)
         with seeded(seed, self.device):
             net = build()
-            same_weights(net)
+            broadcast_weights(net)
             history = cached_training(
                 self.memory,
                 step,
