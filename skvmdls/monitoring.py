@@ -13,9 +13,10 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from skvmdls._support.estimators import detector_and_inputs
+from skvmdls._support.estimators import Detector, detector_and_inputs
 from skvmdls._support.sklearn import Interval, validate_parameter_constraints
 from skvmdls._support.stored_arrays import stored_array
 from skvmdls._support.values import InputLike
@@ -166,7 +167,7 @@ class ShiftMonitor:
 
     def __init__(
         self,
-        detector: Any,
+        detector: Detector | BaseEstimator,
         *,
         false_alarm: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
@@ -176,7 +177,7 @@ class ShiftMonitor:
             {"false_alarm": false_alarm},
             type(self).__name__,
         )
-        self.detector: Any = detector
+        self.detector = detector
         self.false_alarm: float = float(false_alarm)
         self.random_state: int | np.random.RandomState | None = random_state
         self.reset()
@@ -280,7 +281,9 @@ class ShiftMonitor:
         }
 
     @classmethod
-    def from_state(cls, detector: Any, state: Mapping[str, Any]) -> "ShiftMonitor":
+    def from_state(
+        cls, detector: Detector | BaseEstimator, state: Mapping[str, Any]
+    ) -> "ShiftMonitor":
         """Go on where another monitor of the same detector was.
 
         Parameters

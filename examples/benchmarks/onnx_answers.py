@@ -30,6 +30,7 @@ from records import (
     write,
 )
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
+from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.datasets import load_digits
 from skvmdls.nets import BACKBONES
 from skvmdls.onnx.comparison import Expected
@@ -105,7 +106,13 @@ def compared(net: str, detector: str, n: int) -> dict[str, Any]:
 
 def in_float64(fitted: Any, X: np.ndarray) -> Answers:
     """Answers of the same nets and Gaussians in float64, in torch."""
-    graph = Graph(fitted, Precision(*[torch.float64] * 3)).eval()
+    graph = Graph(
+        fitted.model_,
+        fitted.calibration_,
+        ThresholdSettings.of(fitted),
+        fitted.classes_,
+        Precision(*[torch.float64] * 3),
+    ).eval()
     with torch.no_grad():
         batches = [graph(batch.double()) for batch in torch.from_numpy(X).split(100)]
     return Answers(*map(torch.cat, zip(*batches, strict=True)))

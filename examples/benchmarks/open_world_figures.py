@@ -31,7 +31,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from records import circumstances, script_parser, write
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.calibration import (
+from skvmdls.calibration.conformal import (
     class_p_values,
     conformal_p_value,
     conformal_threshold,

@@ -9,6 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from skvmdls.nets.network import build_network
 from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
 from skvmdls.training import distancing_loss, squared_distances, triplet_loss
 from skvmdls.training.loops import train_network
-from skvmdls.training.plans import NetworkPlan
+from skvmdls.training.plans import NetworkPlan, network_plan
 
 __all__ = ["GROUPS", "LIMITS", "alternate", "extra_memory", "speed"]
 
@@ -350,13 +351,12 @@ def _precision(backbone: str, auto: torch.dtype, turns: int, n_batches: int) -> 
 
 
 def _plan(epochs: int, dtype: torch.dtype) -> NetworkPlan:
-    return NetworkPlan.of(
-        VMDLSbDetector(kl_warmup=0.0, samples_per_class=SAMPLES_PER_CLASS),
-        epochs=epochs,
-        dtype=dtype,
-        classes_per_batch=N_CLASSES,
-        distancing_margin=32.0,
+    detector = VMDLSbDetector(
+        max_epochs=epochs, kl_warmup=0.0, samples_per_class=SAMPLES_PER_CLASS
     )
+    settings = detector.resolved()
+    plan = network_plan(settings, (1, 1, 1), 1, N_CLASSES, torch.device("cpu"))
+    return replace(plan, dtype=dtype)
 
 
 class Held:

@@ -1,6 +1,6 @@
 """Small helpers for values of users: plain copies, messages, conversion to numpy."""
 
-import sys
+import inspect
 import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -45,9 +45,10 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 def warn(message: str) -> None:
     """Warn, as of the line of the caller's own code that called the package."""
-    level = 2
-    while _is_ours(sys._getframe(level - 1).f_globals.get("__name__", "")):
-        level += 1
+    # `skip_file_prefixes` of `warnings.warn` does the same, from Python 3.12 on.
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
 
 

@@ -181,10 +181,6 @@ def _fit_gaussians(
     nets: TrainedNets,
     session: TrainingSession,
 ) -> nn.ModuleDict:
-    kind = {
-        "covariance_type": settings.covariance_type,
-        "covariance_pooling": settings.covariance_pooling,
-    }
     features = _features_by_class(settings, selection, rows, nets, session.device)
 
     def fit(stage: Stage) -> nn.ModuleDict:
@@ -197,7 +193,10 @@ def _fit_gaussians(
                 }
             )
         gaussians = fit_gaussians(
-            kept_for_another_pass(features), rows.classes.tolist(), *kind.values()
+            kept_for_another_pass(features),
+            rows.classes.tolist(),
+            settings.covariance_type,
+            settings.covariance_pooling,
         )
         stage.keep({block: g.state_dict() for block, g in gaussians.items()})
         return nn.ModuleDict(gaussians)
@@ -211,7 +210,8 @@ def _fit_gaussians(
             "X": rows.X.content,
             "labels": rows.labels,
             "view": selection,
-            **kind,
+            "covariance_type": settings.covariance_type,
+            "covariance_pooling": settings.covariance_pooling,
         },
     )
 

@@ -89,9 +89,11 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     """
 
     @property
-    def autoencoder_(self) -> nn.Module | None:
+    def autoencoder_(self) -> nn.Module:
         """The trained autoencoder."""
-        return self.model_.autoencoder
+        autoencoder = self.model_.autoencoder
+        assert autoencoder is not None
+        return autoencoder
 
     @property
     def weight_calibration_(self) -> WeightCalibration | None:
@@ -113,16 +115,14 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
 width), float64
             In the units of X; of uint8 images, in [0, 1] units (divided by 255).
         """
-        model = self.model_
-        assert model.autoencoder is not None
         batches = standardized_batches(
             self._check_new(X),
-            model,
+            self.model_,
             batch_size=plain(self.batch_size),
             device=self.device,
         )
-        rebuilt = reconstructions(model.autoencoder, batches)
-        return model.standardizer.inverse_transform(rebuilt)
+        rebuilt = reconstructions(self.autoencoder_, batches)
+        return self.standardizer_.inverse_transform(rebuilt)
 
     @under_ordinary_torch
     def reconstruction_weight(self, X: InputLike) -> np.ndarray:

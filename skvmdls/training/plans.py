@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -44,13 +44,13 @@ class TrainingSettings(Protocol):
     metric_weight: float
     classes_per_batch: int | None
     samples_per_class: int | None
-    max_epochs: int | str
-    optimizer: str
+    max_epochs: int | Literal["auto"]
+    optimizer: Literal["adamw", "muon"]
     learning_rate: float
     weight_decay: float
     augmentation: str | Callable[[Tensor], Tensor] | None
     freeze_epochs: int
-    precision: str
+    precision: Literal["auto", "float32", "bfloat16"]
     verbose: int
     autoencoder_epochs: int
 
