@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
-import skvmdls
 from skvmdls._support.devices import compute_in_one_thread_if_forked
 from skvmdls._support.files import replacing
 from skvmdls._support.stored_arrays import check_shape, expected
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import plain
+from skvmdls._support.version import __version__
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.vmdls import VMDLSbDetector, VMDLSDetector
@@ -187,7 +187,7 @@ def _head(detector: BaseDetector) -> Head:
     names = getattr(detector, "feature_names_in_", None)
     return {
         "format": FORMAT,
-        "written_by": skvmdls.__version__,
+        "written_by": __version__,
         "class": type(detector).__name__,
         "parameters": _stored_parameters(detector),
         "classes": _stored_classes(detector.classes_),
@@ -337,7 +337,7 @@ def _read(path: Path) -> tuple[Head, Arrays]:
         raise ValueError(
             f"{path} has format {version!r}, written by skvmdls "
             f"{str(head.get('written_by', '0.1.0'))[:20]}; this is skvmdls "
-            f"{skvmdls.__version__}, which reads formats {READABLE}. Load it with the "
+            f"{__version__}, which reads formats {READABLE}. Load it with the "
             "version that wrote it, or fit and save again with this one."
         )
     return head, arrays

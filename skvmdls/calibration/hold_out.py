@@ -7,7 +7,7 @@ import numpy as np
 
 from skvmdls._support.values import listed, warn
 
-__all__ = ["HeldOut", "hold_out", "warn_of_small_classes"]
+__all__ = ["Split", "hold_out", "warn_of_small_classes"]
 
 # A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
 SMALLEST_TRAINING = 3
@@ -17,7 +17,7 @@ SMALLEST_PROMISED = 20
 FEWEST_GROUPS = 5
 
 
-class HeldOut(NamedTuple):
+class Split(NamedTuple):
     """Positions of the rows that train, that set constants, and the threshold.
 
     Where rows have groups, `threshold` holds one row of each of its groups, and the
@@ -59,7 +59,7 @@ def hold_out(
     evidence_share: float,
     rng: np.random.RandomState,
     groups: np.ndarray | None = None,
-) -> HeldOut:
+) -> Split:
     """Split the training data, stratified by labels (n,), into rows with their tasks.
 
     A share `fraction`, at most a half, is held out, and `evidence_share` of that sets
@@ -88,7 +88,7 @@ def hold_out(
     n_evidence = math.ceil(evidence_share * n_held_out)
     for_evidence = stratified_sample(labels[rows], n_evidence, rng)
     for_threshold = ~for_evidence if n_held_out > 1 else np.ones(1, dtype=bool)
-    return HeldOut(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])
+    return Split(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])
 
 
 def _hold_out_groups(
@@ -97,7 +97,7 @@ def _hold_out_groups(
     fraction: float,
     evidence_share: float,
     rng: np.random.RandomState,
-) -> HeldOut:
+) -> Split:
     sizes = np.bincount(groups)
     main_label = _main_labels(labels, groups)
     candidates = _candidates(labels, groups, fraction)
@@ -117,14 +117,14 @@ def _hold_out_groups(
     is_held_out[
         candidates[stratified_sample(by_class_and_size[candidates], n_held_out, rng)]
     ] = True
-    _give_back(is_held_out, labels, groups)
+    _return_to_training(is_held_out, labels, groups)
     held_out = np.flatnonzero(is_held_out)
     n_evidence = math.ceil(evidence_share * len(held_out))
     for_evidence = stratified_sample(main_label[held_out], n_evidence, rng)
     for_threshold = ~for_evidence if len(held_out) > 1 else np.ones(1, dtype=bool)
     shuffled = rng.permutation(len(labels))
     first = shuffled[np.unique(groups[shuffled], return_index=True)[1]]
-    return HeldOut(
+    return Split(
         np.flatnonzero(~is_held_out[groups]),
         np.flatnonzero(np.isin(groups, held_out[for_evidence])),
         np.sort(first[held_out[for_threshold]]),
@@ -153,7 +153,9 @@ def _candidates(labels: np.ndarray, groups: np.ndarray, fraction: float) -> np.n
     return np.flatnonzero(may_be)
 
 
-def _give_back(is_held_out: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> None:
+def _return_to_training(
+    is_held_out: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> None:
     """Return groups of several classes to the training, where a class would miss them.
 
     In place; at least one group stays held out.

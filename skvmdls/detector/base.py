@@ -107,7 +107,7 @@ class BaseDetector(
         Constants that standardise the parts' scores, and their weights.
     expected_images_ : ExpectedImages
         What images of each class look like, for :meth:`explain`.
-    split_ : HeldOut
+    split_ : Split
         Positions of the rows that trained, that set the evidence's constants, and that
         set the threshold.
     view_ : View

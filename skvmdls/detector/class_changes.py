@@ -26,8 +26,8 @@ from skvmdls.scoring.features import block_features
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
     Features,
+    cache_features,
     fit_gaussians,
-    kept_for_another_pass,
 )
 from skvmdls.scoring.model import FittedModel, Measured, standardized_batches
 
@@ -82,7 +82,7 @@ def with_classes(
 
     known = model.blocks
     gaussians = fit_gaussians(
-        kept_for_another_pass(features),
+        cache_features(features),
         new.tolist(),
         next(iter(known.values())).covariance_type,
         settings.covariance_pooling,

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from skvmdls._support.devices import place_to_score
-from skvmdls.calibration.hold_out import HeldOut, hold_out, warn_of_small_classes
+from skvmdls.calibration.hold_out import Split, hold_out, warn_of_small_classes
 from skvmdls.calibration.paper_product import WeightCalibration
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.parameters import Settings
 from skvmdls.inputs.rows import Rows
-from skvmdls.inputs.standardizer import Feed, Standardizer
+from skvmdls.inputs.standardizer import BatchSource, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
@@ -33,9 +33,9 @@ from skvmdls.scoring.features import block_features
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
     Features,
+    cache_features,
     check_class_sizes,
     fit_gaussians,
-    kept_for_another_pass,
 )
 from skvmdls.scoring.model import FittedModel, Measured, measure, standardized_batches
 from skvmdls.training.checkpoints import Stage
@@ -58,7 +58,7 @@ class Learned:
 
     model: FittedModel
     calibration: Calibration
-    split: HeldOut
+    split: Split
     history: History
     autoencoder_history: History | None
 
@@ -138,7 +138,7 @@ def _training_rows(
     X: Rows,
     labels: np.ndarray,
     classes: np.ndarray,
-    split: HeldOut,
+    split: Split,
 ) -> TrainingRows:
     X, labels = X.take(split.training), labels[split.training]
     check_class_sizes(np.bincount(labels), settings.covariance_type)
@@ -150,7 +150,7 @@ def _train_nets(
 ) -> TrainedNets:
     shape, n_classes = rows.X.input_shape, len(rows.classes)
     targets = torch.from_numpy(rows.labels).to(session.device)
-    inputs = Feed(rows.X, rows.standardizer, session.device)
+    inputs = BatchSource(rows.X, rows.standardizer, session.device)
     backbone = resolve_factory(settings.backbone, BACKBONES, shape, "backbone")
     n_logits = n_classes if settings.classification_weight > 0 else 0
     plan = network_plan(settings, shape, len(rows.X), n_classes, session.device)
@@ -193,7 +193,7 @@ def _fit_gaussians(
                 }
             )
         gaussians = fit_gaussians(
-            kept_for_another_pass(features),
+            cache_features(features),
             rows.classes.tolist(),
             settings.covariance_type,
             settings.covariance_pooling,
@@ -239,7 +239,7 @@ def _features_by_class(
 
 
 def _with_evidence(
-    model: FittedModel, X: Rows, split: HeldOut, settings: Settings
+    model: FittedModel, X: Rows, split: Split, settings: Settings
 ) -> FittedModel:
     """Fit the constants of the evidence on held-out points that set no threshold."""
     measured = _measured(model, X.take(split.evidence), settings)

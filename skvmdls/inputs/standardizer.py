@@ -14,7 +14,7 @@ from skvmdls._support.stored_arrays import check_shape, stored_array
 from skvmdls._support.values import warn
 from skvmdls.inputs.rows import ArrayRows, Rows, rows_of
 
-__all__ = ["FARTHEST", "Feed", "Standardizer"]
+__all__ = ["FARTHEST", "BatchSource", "Standardizer"]
 
 # Beyond this many standard deviations all inputs are equally strange, and further out
 # float32 would overflow inside the net.
@@ -173,7 +173,7 @@ def unit_range(batch: Tensor) -> Tensor:
     return values / 255 if batch.dtype == torch.uint8 and batch.ndim == 4 else values
 
 
-class Feed:
+class BatchSource:
     """Standardised float32 batches of rows, on a device, for training.
 
     Arrays that fit a GPU beside the training are kept there as they came; of all other
@@ -183,7 +183,7 @@ class Feed:
     --------
     >>> X = np.array([[0.0], [2.0], [4.0]])
     >>> rows, standardizer = ArrayRows(X), Standardizer().fit(X[:2])
-    >>> feed = Feed(rows, standardizer, torch.device("cpu"))
+    >>> feed = BatchSource(rows, standardizer, torch.device("cpu"))
     >>> list(feed.batches([torch.tensor([2, 0])], (0,)))
     [tensor([[ 3.],
              [-1.]])]

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-import skvmdls
 from skvmdls._support.files import write_atomically
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import warn
+from skvmdls._support.version import __version__
 from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.onnx.comparison import (
@@ -328,7 +328,7 @@ def _write(draft: _Draft, detector: FittedDetector, rows: str, path: Path) -> No
     """Move a draft to its place, with metadata: its weights, if apart, first."""
     onnx: Any = import_module("onnx")
     model = onnx.load(draft.path, load_external_data=False)
-    model.producer_name, model.producer_version = "skvmdls", skvmdls.__version__
+    model.producer_name, model.producer_version = "skvmdls", __version__
     model.doc_string = "Open-set classifier: a known label, or -1 for never seen."
     onnx.helper.set_model_props(model, _metadata(draft, detector, rows))
     data = draft.path.with_name(f"{path.name}.data")
@@ -382,4 +382,4 @@ def _metadata(draft: _Draft, detector: FittedDetector, rows: str) -> dict[str, s
         "detector": type(detector).__name__,
     }
     metadata = {name: json.dumps(value) for name, value in values.items()}
-    return {**metadata, "skvmdls_version": skvmdls.__version__}
+    return {**metadata, "skvmdls_version": __version__}

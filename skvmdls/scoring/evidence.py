@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
-from skvmdls.calibration.hold_out import HeldOut
+from skvmdls.calibration.hold_out import Split
 from skvmdls.nets.network import ENSEMBLE_PARTS
 
 __all__ = [
@@ -446,15 +446,15 @@ class Evidence:
         return float(self.typical[self.names.index(LOGIT)])
 
 
-def prior_rows(split: HeldOut, n_rows: int) -> np.ndarray | None:
+def prior_rows(split: Split, n_rows: int) -> np.ndarray | None:
     """Pick training rows (k,) to help where few held-out rows tell the usual range.
 
     Examples
     --------
     >>> few, many = np.arange(100), np.arange(200)
-    >>> len(prior_rows(HeldOut(np.arange(3000), few, few), 3200))
+    >>> len(prior_rows(Split(np.arange(3000), few, few), 3200))
     1000
-    >>> prior_rows(HeldOut(np.arange(3000), many, few), 3300)
+    >>> prior_rows(Split(np.arange(3000), many, few), 3300)
     """
     if len(split.evidence) >= FEW_POINTS:
         return None

@@ -18,9 +18,9 @@ from skvmdls._support.values import listed, warn
 
 __all__ = [
     "ClassGaussians",
+    "cache_features",
     "check_class_sizes",
     "fit_gaussians",
-    "kept_for_another_pass",
 ]
 
 # A feature that hardly ever moves within its class would outvote all others as soon as
@@ -44,7 +44,7 @@ Features = dict[str, np.ndarray]
 ClassBatches = Callable[[int], Iterable[Features]]
 
 # By the reason, the positions of classes that take the pooled covariance.
-Borrowers = defaultdict[str, set[int]]
+PooledInstead = defaultdict[str, set[int]]
 
 
 class ClassGaussians(nn.Module):
@@ -289,16 +289,14 @@ def fit_gaussians(
     if covariance_type == "full" or (covariance_type == "tied" and known is None):
         for label, of_class in enumerate(moments):
             _take_class(blocks, label, class_batches(label), of_class)
-    with _borrowing_named_once(classes) as borrowers:
+    with _pooled_named_once(classes) as pooled_instead:
         return {
-            name: block.gaussians(covariance_type, pooling, borrowers)
+            name: block.gaussians(covariance_type, pooling, pooled_instead)
             for name, block in blocks.items()
         }
 
 
-def kept_for_another_pass(
-    class_batches: ClassBatches, budget: int = 2**26
-) -> ClassBatches:
+def cache_features(class_batches: ClassBatches, budget: int = 2**26) -> ClassBatches:
     """Keep the features of classes for the next pass, while they fit in `budget` bytes.
 
     Those of the other classes are computed again in each pass.
@@ -310,7 +308,7 @@ def kept_for_another_pass(
     >>> def class_batches(label):
     ...     passes.append(label)
     ...     yield {"t1": np.ones((2, 3))}
-    >>> kept = kept_for_another_pass(class_batches)
+    >>> kept = cache_features(class_batches)
     >>> [len(list(kept(label))) for label in (0, 1, 0, 1)], passes
     ([1, 1, 1, 1], [0, 1])
     """
@@ -376,7 +374,7 @@ class _Block:
             self.covariances.append(covariance)
 
     def gaussians(
-        self, covariance_type: str, pooling: float, borrowers: Borrowers
+        self, covariance_type: str, pooling: float, pooled_instead: PooledInstead
     ) -> ClassGaussians:
         """Gaussians of the classes whose moments, and covariances, were taken."""
         means = np.stack(self.means)
@@ -392,10 +390,10 @@ class _Block:
                 max(pooling, PRIOR_POINTS / (n + PRIOR_POINTS)) for n in self.sizes
             ]
         if covariance_type == "diag":
-            deviations = _deviations(self.moments, self.scale, shares, borrowers)
+            deviations = _deviations(self.moments, self.scale, shares, pooled_instead)
             common = {"scale": self.scale}
             return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
-        whitenings = _whitenings(self.covariances, self.pooled, shares, borrowers)
+        whitenings = _whitenings(self.covariances, self.pooled, shares, pooled_instead)
         common = {"scale": self.scale, "pooled": self.pooled}
         return ClassGaussians(means, whitenings / self.scale[:, None], "full", common)
 
@@ -484,10 +482,10 @@ def _deviations(
     moments: list[StandardScaler],
     pooled: np.ndarray,
     shares: list[float],
-    borrowers: Borrowers,
+    pooled_instead: PooledInstead,
 ) -> list[np.ndarray]:
     is_small = [m.n_samples_seen_ < SMALLEST_CLASS for m in moments]
-    borrowers["too few points"] |= set(np.flatnonzero(is_small))
+    pooled_instead["too few points"] |= set(np.flatnonzero(is_small))
     # A channel that is dead within a class must not make the density infinite.
     usual = np.sqrt(np.square(pooled).mean())
     smallest = SMALLEST_RELATIVE_SCALE * np.maximum(pooled, usual)
@@ -500,11 +498,11 @@ def _deviations(
 
 
 @contextmanager
-def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
+def _pooled_named_once(classes: Sequence[Any]) -> Iterator[PooledInstead]:
     """Warn of the classes that take the pooled covariance, in whichever block."""
-    borrowers: Borrowers = defaultdict(set)
-    yield borrowers
-    for reason, labels in borrowers.items():
+    pooled_instead: PooledInstead = defaultdict(set)
+    yield pooled_instead
+    for reason, labels in pooled_instead.items():
         if labels:
             names = [repr(classes[label]) for label in sorted(labels)]
             warn(
@@ -536,7 +534,7 @@ def _whitenings(
     covariances: list[np.ndarray],
     pooled: np.ndarray,
     shares: list[float],
-    borrowers: Borrowers,
+    pooled_instead: PooledInstead,
 ) -> np.ndarray:
     """Whiten by each class's covariance with its share of the pooled one in it."""
     whitenings = np.empty((len(covariances), *pooled.shape))
@@ -549,7 +547,7 @@ def _whitenings(
             whitenings[label] = _whitening(cholesky(mixed, lower=True))
     if borrowing:
         whitenings[borrowing] = _whitening_of_pooled(pooled)
-        borrowers["too few or too similar points"] |= set(borrowing)
+        pooled_instead["too few or too similar points"] |= set(borrowing)
     return whitenings
 
 

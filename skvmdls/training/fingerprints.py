@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import skvmdls
+from skvmdls._support import version
 
 __all__ = ["fingerprint", "what_decides"]
 
@@ -32,7 +32,7 @@ def what_decides(ingredients: Mapping[str, Any]) -> dict[str, str]:
     """
     hashes = {name: fingerprint(value) for name, value in ingredients.items()}
     return hashes | {
-        "the version of skvmdls": skvmdls.__version__,
+        "the version of skvmdls": version.__version__,
         "the version of torch": str(torch.__version__),
     }
 

@@ -11,9 +11,9 @@ from sklearn.covariance import LedoitWolf
 
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
+    cache_features,
     check_class_sizes,
     fit_gaussians,
-    kept_for_another_pass,
 )
 
 
@@ -315,7 +315,7 @@ def test_streamed_shrinkage_is_scikit_learns(n, n_features):
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(expected), rtol=1e-7)
 
 
-def test_features_are_kept_for_another_pass_as_far_as_memory_allows():
+def test_features_are_cache_features_as_far_as_memory_allows():
     computed = []
 
     def class_batches(label):
@@ -324,7 +324,7 @@ def test_features_are_kept_for_another_pass_as_far_as_memory_allows():
             features = CLASSES[0][start : start + 20] + label
             yield {"t1": features[:, :2], "g": features[:, 2:]}
 
-    kept = kept_for_another_pass(class_batches, budget=2 * CLASSES[0].nbytes)
+    kept = cache_features(class_batches, budget=2 * CLASSES[0].nbytes)
     first, second = (
         [
             np.concatenate([np.hstack(list(rows.values())) for rows in kept(label)])

@@ -40,7 +40,7 @@ def test_what_cannot_be_compared_is_explained(table, tmp_path):
 
 def test_results_of_another_version_of_skvmdls_are_not_loaded(tmp_path, monkeypatch):
     for version, expected in (("1.0", 1), ("1.1", 2), ("1.0", 1)):
-        monkeypatch.setattr("skvmdls.__version__", version)
+        monkeypatch.setattr("skvmdls._support.version.__version__", version)
         made = cached(tmp_path, "step", lambda expected=expected: expected, {})
         assert made == expected
 
