@@ -1106,6 +1106,7 @@ def test_warnings_point_at_the_line_of_the_user(table):
     assert {warning.filename for warning in warned} == {__file__}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 def test_tensors_under_array_api_dispatch(table):
     """Regression: "'Tensor' object has no attribute 'astype'"."""

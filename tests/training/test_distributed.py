@@ -11,6 +11,8 @@ import pytest
 
 from skvmdls import VMDLSDetector
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, pickle, signal, sys, time
 import torch
