@@ -291,7 +291,7 @@ def test_vmdls_finds_what_only_the_reconstruction_shows(digits, is_known):
     known = digits.X_test[is_known]
     X = np.concatenate([known, 4 * known])
     is_usual = np.arange(len(X)) < len(known)
-    parameters = {"features": ("logit",), "max_epochs": 10}
+    parameters = {"features": ("logit",), "max_epochs": 5}
     found = {}
     for detector in DETECTORS:
         fitted = quick(detector, **parameters).fit(digits.X_train, digits.y_train)
@@ -381,7 +381,7 @@ def test_the_papers_vmdls_b_ranks_by_the_likelihood_alone(table):
 @pytest.mark.parametrize("weighting", ["evidence", "paper"])
 def test_badly_reconstructed_points_never_gain(vmdls, digits, weighting):
     """Regression: the paper's ``w * l`` ranks backwards where ``l > 0``."""
-    detector = quick(VMDLSDetector, weighting=weighting, max_epochs=20)
+    detector = quick(VMDLSDetector, weighting=weighting, max_epochs=8)
     detector.fit(digits.X_train, digits.y_train)
     assert detector.class_log_likelihood(digits.X_test).max() > 0
     noise = np.random.default_rng(0).uniform(0, 16, size=(200, 8, 8))
