@@ -30,10 +30,19 @@ NEED_NO_EXAMPLE = {
 }
 # Their rooms say once what they all take and return.
 FACTORIES = {**BACKBONES, **AUTOENCODERS}
+# Their code takes longest: it searches, or writes ONNX files.
+LONG = {"choosing_the_threshold.md", "faq.md", "outside_python.md"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [])
+        for page in PAGES
+    ],
+    ids=lambda page: page.name,
+)
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

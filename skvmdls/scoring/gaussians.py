@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
-from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -430,6 +429,9 @@ class _Estimate:
             if distance_to_target > 0
             else 0.0
         )
+        # Imported where it is used: it takes scikit-learn's linear models along.
+        from sklearn.covariance import shrunk_covariance
+
         return self.mean, shrunk_covariance(empirical, shrinkage)
 
 

@@ -21,13 +21,13 @@ from torch.utils.data import (
 )
 from torchvision.datasets import ImageFolder
 
+from children import extra_memory
 from shared import SCORING_METHODS
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import DatasetRows, ImageFiles, image_folder
 from skvmdls.inputs.rows import ArrayRows, dataset_rows, rows_of
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.model_selection import LeaveClassesOut, get_scorer
-from speed import extra_memory
 
 # What transforms of others draw from.
 # ruff: noqa: NPY002
@@ -425,6 +425,7 @@ def fit_memory_map(path, n):
     VMDLSbDetector(**settings).fit(X, np.arange(n) % 2)
 
 
+@pytest.mark.slow
 def test_the_memory_of_fit_beyond_x_does_not_grow_with_x(tmp_path, monkeypatch):
     # Else glibc keeps what was freed, now more and now less: that is not ours.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**17))

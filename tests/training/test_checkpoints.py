@@ -143,6 +143,7 @@ def _fit_forever(X, y, path):
     VMDLSDetector(**QUICK, checkpoint=path).fit(X, y)
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_killed_at_any_moment_goes_on(table, uninterrupted, tmp_path):
     path = tmp_path / "fit.checkpoint"
     rng = np.random.default_rng(0)

@@ -28,6 +28,8 @@ def without_batch_norms(shape):
     return net
 
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, pickle, signal, sys, time
 import torch
