@@ -36,8 +36,8 @@ def looks_like_vectors(X: np.ndarray) -> bool:
     """Whether rows (n, features) look like embeddings rather than a table's rows.
 
     True of 64 columns and more that hold real numbers in one unit. In most columns
-    more than half of the values other than zero are distinct, and the largest spreads are at
-    most 100 times the smallest ones (95 % and 5 % quantiles).
+    more than half of the values other than zero are distinct, and the largest spreads
+    are at most 100 times the smallest ones (95 % and 5 % quantiles).
 
     Parameters
     ----------
