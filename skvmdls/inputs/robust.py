@@ -70,6 +70,18 @@ class ColumnScales:
         """Copy X (n, features) as float64, with far cells at their column's centre."""
         return np.where(self.is_far(X), self.centre, X)
 
+    def without_codes(self, X: np.ndarray) -> np.ndarray:
+        """Copy X (n, features) as float64, with each far value at its column's centre.
+
+        For new rows: a code that the training rows hold is nothing unknown, while any
+        other far cell is.
+        """
+        filled = np.array(X, dtype=np.float64)
+        for far in self.far_values:
+            cells = filled[:, far.column]
+            cells[cells == far.value] = self.centre[far.column]
+        return filled
+
 
 def robust_scales(X: np.ndarray) -> ColumnScales:
     """Find centre and scale of columns that a few far cells cannot move.

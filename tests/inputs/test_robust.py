@@ -100,6 +100,18 @@ def test_far_cells_become_the_centre(X):
     np.testing.assert_array_equal(filled[4:], X[4:])
 
 
+def test_codes_of_new_rows_become_the_centre_and_other_far_cells_stay(X):
+    X[:4, 2] = -9999
+    scales = robust_scales(X)
+    new = X[[0, 10, 11]]
+    new[1, 2], new[2, 3] = 5e5, -9999
+    filled = scales.without_codes(new)
+    assert filled[0, 2] == scales.centre[2]
+    assert filled[1, 2] == 5e5
+    assert filled[2, 3] == -9999
+    assert new[0, 2] == -9999
+
+
 def test_integers_and_single_precision_are_taken(X):
     whole = X.round().astype(np.int32)
     whole[:3, 0] = -9999
