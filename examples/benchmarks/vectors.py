@@ -181,9 +181,7 @@ def tasks(
                 )
         if not tuning:
             cifar = np.load(data_home / "cifar_effnet.npz")
-            pools = [
-                (cifar[f"c10_{n}"], cifar[f"c10_{n}_y"]) for n in ("train", "test")
-            ]
+            pools = _cifar_pools(cifar, "c10")
             for seed in seeds:
                 known = _drawn(pools[0][1], 6, seed)
                 yield (
@@ -204,10 +202,7 @@ def tasks(
     if not tuning:
         cifar = np.load(data_home / "cifar_effnet.npz")
         for mine, other in (("c10", "c100"), ("c100", "c10")):
-            pools = [
-                (cifar[f"{mine}_{n}"], cifar[f"{mine}_{n}_y"])
-                for n in ("train", "test")
-            ]
+            pools = _cifar_pools(cifar, mine)
             known = np.unique(pools[0][1])
             make = partial(open_set_task, *pools, known, None, 0)
             unknown = cifar[f"{other}_test"]
@@ -215,13 +210,20 @@ def tasks(
             yield name, partial(_with_unknown, make, unknown)
 
 
-def _banking_pools(banking: Any, seed: int, *, tuning: bool) -> list[Pool]:
+def _banking_pools(banking: Any, seed: int, *, tuning: bool) -> tuple[Pool, Pool]:
     """Training and new rows; for tuning, both are training rows."""
     train = banking["train"], banking["train_y"]
     if not tuning:
-        return [train, (banking["test"], banking["test_y"])]
+        return train, (banking["test"], banking["test_y"])
     is_new = np.random.RandomState(seed).uniform(size=len(train[1])) < 0.25
-    return [(train[0][mask], train[1][mask]) for mask in (~is_new, is_new)]
+    X, y = train
+    return (X[~is_new], y[~is_new]), (X[is_new], y[is_new])
+
+
+def _cifar_pools(cifar: Any, name: str) -> tuple[Pool, Pool]:
+    """Training and new features of CIFAR-10, "c10", or of CIFAR-100, "c100"."""
+    train = cifar[f"{name}_train"], cifar[f"{name}_train_y"]
+    return train, (cifar[f"{name}_test"], cifar[f"{name}_test_y"])
 
 
 def _with_unknown(make: Callable[[], VectorTask], unknown: np.ndarray) -> VectorTask:
