@@ -1,0 +1,388 @@
+"""How much each part of the evidence counts, learned by leaving known classes out.
+
+No part is right on all data, and no unknown data are there to choose by. Known classes
+that are left out of the fit of the parts stand in for them. Folds of classes are left
+out in turn. Scores of held-out rows of the other classes and of rows of the classes
+left out train weights that are not negative.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls.metrics import auroc
+from skvmdls.scoring.evidence import Evidence
+
+__all__ = [
+    "FitScores",
+    "PartTrials",
+    "class_folds",
+    "fit_weights",
+    "learn_part_weights",
+    "pull_to_prior",
+]
+
+# Scores (n, n_classes, n_parts) of rows (n, features), and what fits such a function to
+# rows, labels (n,) from 0 on, and the number of classes.
+Scores = Callable[[np.ndarray], np.ndarray]
+FitScores = Callable[[np.ndarray, np.ndarray, int], Scores]
+
+# Folds of classes; of up to so many classes each is left out in turn. With two classes
+# the one that is left shows nothing of what tells classes apart.
+N_FOLDS, FEWEST_CLASSES = 5, 3
+# Share of the rows of each kept class that are scored instead of fitted.
+HELD_OUT_SHARE = 0.25
+# Of each class a trial fits at most so many rows, and scores at most half of them as
+# held out or left out. More rows change the weights little.
+MOST_ROWS_OF_CLASS = 30
+# Or so many rows in all, where classes are few.
+MOST_ROWS = 1500
+# How strongly weights are drawn to the prior ones, by the classes and their rows.
+PULL, PULL_CLASSES, PULL_ROWS = 0.1, 3, 20
+
+
+class TrialScores(NamedTuple):
+    """Raw scores (n, n_parts) of held-out known rows, and (m, n_parts) left out."""
+
+    known: np.ndarray
+    left_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class PartTrials:
+    """Weights of the parts, and the trials that taught them.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The parts.
+    weights : ndarray of shape (n_parts,), float64
+        Not negative; they sum to the number of parts.
+    aurocs : ndarray of shape (n_folds, n_parts), float64
+        Of each part alone, held-out known rows against the rows of the classes left
+        out. Without rows where there were no trials.
+    auroc_of_sum, auroc_of_prior : ndarray of shape (n_folds,), float64
+        The same of the sum with these weights, which were fitted to these very scores,
+        and with the prior ones.
+    folds : ndarray of shape (n_classes,), int
+        The fold in which each class was left out; -1 where there were no trials.
+    pull : float
+        Strength with which the weights were drawn to the prior ones.
+
+    Examples
+    --------
+    >>> trials = PartTrials.untried(("shared", "linear"), np.array([1.0, 3.0]), 2)
+    >>> trials.weights, len(trials.aurocs)
+    (array([0.5, 1.5]), 0)
+    """
+
+    names: tuple[str, ...]
+    weights: np.ndarray
+    aurocs: np.ndarray
+    auroc_of_sum: np.ndarray
+    auroc_of_prior: np.ndarray
+    folds: np.ndarray
+    pull: float
+
+    @classmethod
+    def untried(
+        cls, names: Sequence[str], prior: np.ndarray, n_classes: int
+    ) -> "PartTrials":
+        """Take the prior weights (n_parts,) as they are, without trials."""
+        return cls(
+            tuple(names),
+            _normalized(np.asarray(prior, dtype=np.float64)),
+            np.empty((0, len(names))),
+            np.empty(0),
+            np.empty(0),
+            np.full(n_classes, -1),
+            np.inf,
+        )
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the arrays, all float64, by name, for :meth:`from_state`."""
+        state = {"weights": self.weights}
+        if len(self.aurocs):
+            state |= {
+                "aurocs": self.aurocs,
+                "auroc_of_sum": self.auroc_of_sum,
+                "auroc_of_prior": self.auroc_of_prior,
+                "folds": self.folds.astype(np.float64),
+                "pull": np.array([self.pull]),
+            }
+        else:
+            state["n_classes"] = np.array([float(len(self.folds))])
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], names: Sequence[str]) -> "PartTrials":
+        """Rebuild from a `state_dict`; a ValueError if it is not of these parts."""
+        of = "part weights"
+        weights = stored_array(state, "weights", 1, of=of)
+        check_shape(f"{of}.weights", weights.shape, (len(names),))
+        if weights.min() < 0 or weights.sum() <= 0:
+            raise ValueError(f"{of}.weights must not be negative, nor all zero")
+        if "aurocs" not in state:
+            n_classes = stored_array(state, "n_classes", 1, of=of)
+            return cls.untried(names, weights, int(n_classes[0]))
+        aurocs = stored_array(state, "aurocs", 2, of=of)
+        check_shape(f"{of}.aurocs", aurocs.shape[1:], (len(names),))
+        of_sum = stored_array(state, "auroc_of_sum", 1, of=of)
+        of_prior = stored_array(state, "auroc_of_prior", 1, of=of)
+        for array in (of_sum, of_prior):
+            check_shape(f"{of} of folds", array.shape, aurocs.shape[:1])
+        folds = stored_array(state, "folds", 1, of=of).astype(int)
+        pull = float(stored_array(state, "pull", 1, of=of)[0])
+        return cls(tuple(names), weights, aurocs, of_sum, of_prior, folds, pull)
+
+
+def class_folds(n_classes: int, random_state: int) -> np.ndarray:
+    """Deal classes into five folds at random; up to five classes get a fold each.
+
+    Parameters
+    ----------
+    n_classes : int
+    random_state : int
+
+    Returns
+    -------
+    folds : ndarray of shape (n_classes,), int
+
+    Examples
+    --------
+    >>> np.bincount(class_folds(12, random_state=0))
+    array([3, 3, 2, 2, 2])
+    """
+    folds = np.empty(n_classes, dtype=int)
+    order = np.random.RandomState(random_state).permutation(n_classes)
+    folds[order] = np.arange(n_classes) % min(n_classes, N_FOLDS)
+    return folds
+
+
+def pull_to_prior(counts: np.ndarray) -> float:
+    """How strongly weights are drawn to the prior ones, from the classes' sizes.
+
+    ``0.1 (3 / C)^2 (1 + 20 / n)``, for C classes of n rows at the median. Few classes
+    left out say little about all that is unknown, and few rows little about a class.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_classes,), int
+
+    Returns
+    -------
+    pull : float
+
+    Examples
+    --------
+    >>> round(pull_to_prior(np.full(30, 20)), 4)
+    0.002
+    """
+    few_classes = (PULL_CLASSES / len(counts)) ** 2
+    return float(PULL * few_classes * (1 + PULL_ROWS / np.median(counts)))
+
+
+def learn_part_weights(
+    X: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    fit: FitScores,
+    names: Sequence[str],
+    *,
+    prior: np.ndarray,
+    groups: np.ndarray | None = None,
+    random_state: int = 0,
+    n_jobs: int | None = None,
+) -> PartTrials:
+    """Learn how much each part counts, by leaving known classes out.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, features)
+        Rows that set neither the threshold nor the parts' units.
+    labels : ndarray of shape (n,), int
+        Positions of the classes.
+    n_classes : int
+        With fewer than three the prior weights are taken.
+    fit : callable
+        Fits the parts to rows, labels from 0 on, and a number of classes. What it
+        returns takes rows (n, features) to scores (n, n_classes, n_parts).
+    names : sequence of str
+        The parts.
+    prior : ndarray of shape (n_parts,)
+        Weights that the learned ones are drawn to.
+    groups : ndarray of shape (n,), int, optional
+        Rows of one group are fitted or held out together.
+    random_state : int, default=0
+    n_jobs : int, optional
+        Threads that run trials side by side.
+
+    Returns
+    -------
+    trials : PartTrials
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(200) % 4
+    >>> X = np.column_stack([9 * np.cos(y), 9 * np.sin(y)]) + rng.normal(size=(200, 2))
+    >>> def fit(X, labels, n_classes):
+    ...     means = np.stack([X[labels == c].mean(axis=0) for c in range(n_classes)])
+    ...     def scores(rows):
+    ...         near = -np.linalg.norm(rows[:, None] - means, axis=2)
+    ...         noise = np.random.RandomState(0).normal(size=near.shape)
+    ...         return np.stack([near, noise], axis=2)
+    ...     return scores
+    >>> learned = learn_part_weights(X, y, 4, fit, ("near", "noise"), prior=np.ones(2))
+    >>> bool(learned.weights[0] > learned.weights[1])
+    True
+    """
+    prior = _normalized(np.asarray(prior, dtype=np.float64))
+    counts = np.bincount(labels, minlength=n_classes)
+    if n_classes < FEWEST_CLASSES or len(names) == 1:
+        return PartTrials.untried(names, prior, n_classes)
+    folds = class_folds(n_classes, random_state)
+    units = np.arange(len(labels)) if groups is None else groups
+    run = delayed(_trial)
+    found = Parallel(n_jobs=n_jobs, prefer="threads")(
+        run(X, labels, units, np.flatnonzero(folds == fold), n_classes, fit, seed)
+        for seed, fold in enumerate(np.unique(folds), start=random_state)
+    )
+    scored = [scores for scores in found if scores is not None]
+    if not scored:
+        return PartTrials.untried(names, prior, n_classes)
+    pull = pull_to_prior(np.minimum(counts, MOST_ROWS_OF_CLASS))
+    standardized = [_standardized(scores, names) for scores in scored]
+    weights = fit_weights(standardized, prior, pull)
+
+    # One column for each part alone, then the learned sum and the prior one.
+    sums = np.column_stack([np.eye(len(names)), weights, prior])
+    aurocs = np.stack([_aurocs(scores, sums) for scores in standardized])
+    return PartTrials(
+        tuple(names), weights, aurocs[:, :-2], aurocs[:, -2], aurocs[:, -1], folds, pull
+    )
+
+
+def _trial(
+    X: np.ndarray,
+    labels: np.ndarray,
+    units: np.ndarray,
+    left_out: np.ndarray,
+    n_classes: int,
+    fit: FitScores,
+    seed: int,
+) -> TrialScores | None:
+    """Fit without some classes, and score; None if too few classes or rows are left."""
+    rng = np.random.RandomState(seed % 2**32)
+    most = max(MOST_ROWS_OF_CLASS, MOST_ROWS // n_classes)
+    most_scored = max(1, most // 2)
+    is_left_out = np.isin(labels, left_out)
+    held_out_units = set()
+    for label in np.setdiff1d(labels, left_out):
+        own = rng.permutation(np.unique(units[labels == label]))
+        n_held_out = max(1, round(HELD_OUT_SHARE * len(own)))
+        if len(own) > 1:
+            held_out_units.update(own[: min(n_held_out, most_scored)].tolist())
+    is_held_out = np.isin(units, list(held_out_units))
+    fitted = np.flatnonzero(~is_left_out & ~is_held_out)
+    fitted = fitted[_first_of_each(labels[fitted], most, rng)]
+    kept, positions = np.unique(labels[fitted], return_inverse=True)
+    known = np.flatnonzero(is_held_out & np.isin(labels, kept))
+    unknown = np.flatnonzero(is_left_out)
+    unknown = unknown[_first_of_each(labels[unknown], most_scored, rng)]
+    if len(kept) < 2 or not len(known) or not len(unknown):
+        return None
+    scores = fit(X[fitted], positions, len(kept))
+    return TrialScores(*(scores(X[rows]).max(axis=1) for rows in (known, unknown)))
+
+
+def _aurocs(scores: TrialScores, sums: np.ndarray) -> np.ndarray:
+    """AUROC (k,) of sums (n_parts, k) of the parts, of known rows and left out ones."""
+    is_known = np.repeat([True, False], [len(scores.known), len(scores.left_out)])
+    return np.array([auroc(is_known, s) for s in (np.concatenate(scores) @ sums).T])
+
+
+def _first_of_each(
+    labels: np.ndarray, most: int, rng: np.random.RandomState
+) -> np.ndarray:
+    """Draw positions of at most so many rows of each label."""
+    if np.bincount(labels, minlength=1).max() <= most:
+        return np.arange(len(labels))
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == label))[:most]
+        for label in np.unique(labels)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def _standardized(scores: TrialScores, names: Sequence[str]) -> TrialScores:
+    """Bring a trial's scores to the unit in which the evidence adds parts."""
+    evidence = Evidence.fit(names, scores.known, np.ones(len(names)))
+    return TrialScores(*map(evidence.standardize, scores))
+
+
+def fit_weights(
+    trials: Sequence[TrialScores], prior: np.ndarray, pull: float
+) -> np.ndarray:
+    """Fit weights that tell known rows from those left out, and are not negative.
+
+    They minimise the mean over trials of a logistic loss in which known rows and left
+    out ones count half each, plus `pull` times the squared distance of the weights
+    from the nearest multiple of the prior ones.
+
+    Parameters
+    ----------
+    trials : sequence of TrialScores
+        Standardised scores.
+    prior : ndarray of shape (n_parts,)
+        Not negative.
+    pull : float
+
+    Returns
+    -------
+    weights : ndarray of shape (n_parts,)
+        They sum to the number of parts.
+
+    Examples
+    --------
+    >>> known, unknown = np.array([[1.0, -2.0], [1.0, 0.0]]), np.array([[-1.0, 2.0]])
+    >>> fit_weights([TrialScores(known, unknown)], np.ones(2), pull=0.001).round(1)
+    array([2., 0.])
+    """
+    scores = np.concatenate([np.concatenate(trial) for trial in trials])
+    signs = np.concatenate(
+        [np.repeat([1.0, -1.0], [len(known), len(other)]) for known, other in trials]
+    )
+    shares = np.concatenate(
+        [np.repeat(0.5 / np.array(sizes), sizes) for sizes in _sizes(trials)]
+    ) / len(trials)
+    n_parts, unit_prior = len(prior), prior / np.linalg.norm(prior)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, offset = flat[:-1], flat[-1]
+        margins = signs * (scores @ weights + offset)
+        slopes = -shares * signs * expit(-margins)
+        away = weights - (weights @ unit_prior) * unit_prior
+        gradient = np.append(scores.T @ slopes + 2 * pull * away, slopes.sum())
+        return shares @ np.logaddexp(0, -margins) + pull * away @ away, gradient
+
+    start = np.append(prior / prior.sum(), 1.0)
+    bounds = [(0.0, None)] * n_parts + [(None, None)]
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x[:-1]
+    # Where no sum of the parts tells them apart, nothing was learned.
+    return _normalized(weights if weights.sum() > 0 else prior)
+
+
+def _sizes(trials: Sequence[TrialScores]) -> list[tuple[int, int]]:
+    return [(len(trial.known), len(trial.left_out)) for trial in trials]
+
+
+def _normalized(weights: np.ndarray) -> np.ndarray:
+    """Scale weights so that they sum to their number."""
+    return weights * len(weights) / weights.sum()
