@@ -26,17 +26,17 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import normalize
 
 from skvmdls.calibration import conformal_threshold
-from skvmdls.metrics import auroc, tnr_at_tpr
-from skvmdls.scoring.cross_fitting import cross_fitted_scores
-from skvmdls.scoring.direct_parts import (
+from skvmdls.direct.parts import (
     PRIOR_WEIGHTS,
     PRIOR_WEIGHTS_OF_TABLES,
     fit_direct_parts,
     usual_parts,
 )
+from skvmdls.direct.row_space import looks_like_vectors
+from skvmdls.metrics import auroc, tnr_at_tpr
+from skvmdls.scoring.cross_fitting import cross_fitted_scores
 from skvmdls.scoring.evidence import Evidence
 from skvmdls.scoring.part_weights import Scores, learn_part_weights
-from skvmdls.scoring.row_space import looks_like_vectors
 
 __all__ = ["BASELINES", "DirectEvidence", "VectorTask", "measure", "tasks"]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from skvmdls.calibration import conformal_threshold
+from skvmdls.direct.parts import PARTS_OF_TABLES, fit_direct_parts
 from skvmdls.scoring.class_offsets import class_offsets, is_small_class
 from skvmdls.scoring.cross_fitting import cross_fitted_scores
-from skvmdls.scoring.direct_parts import PARTS_OF_TABLES, fit_direct_parts
 from skvmdls.scoring.evidence import Evidence
 
 NAMES = tuple(name for name in PARTS_OF_TABLES if name != "trees")

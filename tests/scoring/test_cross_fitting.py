@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from skvmdls.calibration import conformal_threshold
+from skvmdls.direct.parts import fit_direct_parts
 from skvmdls.scoring.cross_fitting import cross_fitted_scores, row_folds
-from skvmdls.scoring.direct_parts import fit_direct_parts
 
 NAMES = ("shared", "neighbours", "linear")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from skvmdls.direct.parts import fit_direct_parts
 from skvmdls.metrics import auroc
-from skvmdls.scoring.direct_parts import fit_direct_parts
 from skvmdls.scoring.part_weights import (
     PartTrials,
     TrialScores,

@@ -1,6 +1,6 @@
 """Parts of the evidence from class means: shared and separate covariances, prototypes.
 
-All of them are functions of the rows in a :class:`~skvmdls.scoring.row_space.RowSpace`
+All of them are functions of the rows in a :class:`~skvmdls.direct.row_space.RowSpace`
 and of arrays that are frozen after the fit. Every score is higher for better known
 points, one column a class.
 """

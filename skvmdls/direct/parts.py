@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
-from skvmdls.scoring.linear_part import (
+from skvmdls.direct.linear import (
     C_OF_COLUMNS,
     C_OF_UNIT_ROWS,
     LinearClassifier,
 )
-from skvmdls.scoring.mean_parts import (
+from skvmdls.direct.means import (
     ClassMoments,
     SeparateCovariances,
     fit_moments,
 )
-from skvmdls.scoring.neighbour_part import NearestRows
-from skvmdls.scoring.row_space import RowSpace
-from skvmdls.scoring.tree_part import TreeVotes
+from skvmdls.direct.neighbours import NearestRows
+from skvmdls.direct.row_space import RowSpace
+from skvmdls.direct.trees import TreeVotes
 
 __all__ = [
     "DIRECT_PARTS",

@@ -9,15 +9,15 @@ from sklearn.covariance import ledoit_wolf as sklearn_ledoit_wolf
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
 
-from skvmdls.scoring.direct_parts import (
+from skvmdls.direct.means import ledoit_wolf
+from skvmdls.direct.neighbours import NearestRows
+from skvmdls.direct.parts import (
     DIRECT_PARTS,
     DirectParts,
     fit_direct_parts,
     usual_parts,
 )
-from skvmdls.scoring.mean_parts import ledoit_wolf
-from skvmdls.scoring.neighbour_part import NearestRows
-from skvmdls.scoring.row_space import RowSpace, looks_like_vectors
+from skvmdls.direct.row_space import RowSpace, looks_like_vectors
 
 
 def blobs(n_classes=4, n_rows=30, n_features=6, seed=0, spread=5.0):
