@@ -426,6 +426,10 @@ class Evidence:
         """Distance of raw scores (..., n_parts) from the median, in spreads."""
         return (raw - self.typical) / self.spread
 
+    def total(self, raw: np.ndarray) -> np.ndarray:
+        """Weighted sum (...) of the standardised scores, higher for known points."""
+        return self.standardize(raw) @ self.weights
+
     def of_parts(self, names: Sequence[str]) -> "Evidence":
         """Constants for some of the parts alone, in the order of `names`."""
         places = [self.names.index(name) for name in names]
