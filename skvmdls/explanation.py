@@ -17,6 +17,9 @@ from skvmdls.scoring.model import FittedModel, Measured, standardized_batches
 
 __all__ = ["column_contributions", "explain", "nearest_classes"]
 
+# Of tables, the first of these parts that is used is shared among the columns.
+EXPLAINED_PARTS = (INPUT, "separate", "shared", "relative", "neighbours", "linear")
+
 
 def explain(
     X: Rows,
@@ -51,9 +54,12 @@ def explain(
         nearest=labels_with_unknown(classes)[nearest],
     )
     batches = standardized_batches(X, model, batch_size=batch_size, device=device)
-    if INPUT in model.evidence.names:
+    part = _explained_part(model)
+    if part is not None:
+        raw = X.in_order(batch_size)
         contributions = [
-            _contributions(x, rows, measured, model) for rows, x in _with_rows(batches)
+            _contributions(part, given, x, rows, measured, model)
+            for given, (rows, x) in zip(raw, _with_rows(batches), strict=True)
         ]
         explanation.contributions = np.concatenate(contributions)
     if model.expected_images is not None:
@@ -74,24 +80,43 @@ def _with_rows(batches: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
         yield slice(start, end), x
 
 
+def _explained_part(model: FittedModel) -> str | None:
+    """Name the part whose score is shared among the columns, if there is one."""
+    if model.direct is not None and not model.direct.has_column_terms:
+        return None
+    names = (name for name in EXPLAINED_PARTS if name in model.evidence.names)
+    return next(names, None)
+
+
 @torch.inference_mode()
 def _contributions(
-    x: Tensor, rows: slice, measured: Measured, model: FittedModel
+    name: str,
+    given: Tensor,
+    x: Tensor,
+    rows: slice,
+    measured: Measured,
+    model: FittedModel,
 ) -> np.ndarray:
-    """Share the part ``x`` of standardised rows (k, features) among the columns."""
+    """Share a part's score among the columns of rows, (k, features)."""
     assert measured.winners is not None
-    part = model.evidence.names.index(INPUT)
+    part = model.evidence.names.index(name)
     raw = measured.raw[rows]
     excess = torch.from_numpy(raw[:, part] - model.evidence.typical[part])
     winners = torch.from_numpy(measured.winners[rows, part]).to(x.device)
-    contributions = (
-        column_contributions(model.blocks[INPUT], x, winners, excess).cpu().numpy()
-    )
+    if name == INPUT:
+        contributions = column_contributions(model.blocks[INPUT], x, winners, excess)
+    else:
+        assert model.direct is not None
+        taken = given if model.selection.unit_rows else x
+        terms = model.direct.column_terms(taken.cpu(), winners.cpu())
+        terms = terms[:, :, model.direct.names.index(name)]
+        left_over = excess - terms.sum(dim=1)
+        contributions = terms + left_over[:, None] / terms.shape[1]
     # Far out, where the scale of the evidence is logarithmic, they shrink alike.
     linear = model.evidence.in_spreads(raw)[:, part]
     scaled = model.evidence.standardize(raw)[:, part]
     kept = np.divide(scaled, linear, out=np.ones_like(linear), where=linear != 0)
-    return contributions * kept[:, None]
+    return contributions.cpu().numpy() * kept[:, None]
 
 
 def column_contributions(

@@ -219,7 +219,7 @@ def _stored_parameters(detector: BaseDetector) -> dict[str, Any]:
 
 def _arrays(detector: BaseDetector) -> Arrays:
     arrays = model_arrays(detector.model_) | detector.calibration_.state_dict()
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 def _rebuilt(

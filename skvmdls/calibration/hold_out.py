@@ -17,6 +17,17 @@ SMALLEST_PROMISED = 20
 FEWEST_GROUPS = 5
 
 
+# Points that are enough in all, and those that should lie below the threshold.
+ENOUGH_POINTS, POINTS_BELOW, LARGEST_FRACTION = 1250, 50, 0.1
+
+
+class ThresholdNeeds(NamedTuple):
+    """What decides how many points a threshold needs."""
+
+    contamination: float
+    by_class: bool = False
+
+
 class Split(NamedTuple):
     """Positions of the rows that train, that set constants, and the threshold.
 
@@ -51,6 +62,25 @@ def stratified_sample(
     mask = np.zeros(len(labels), dtype=bool)
     mask[by_class[steps.astype(int)]] = True
     return mask
+
+
+def usual_fraction(n_rows: int, n_classes: int, settings: ThresholdNeeds) -> float:
+    """Share of rows that is held out by default.
+
+    A tenth; of many rows as many as the threshold and the evidence need.
+
+    Examples
+    --------
+    >>> usual_fraction(1000, 2, ThresholdNeeds(0.05)), usual_fraction(
+    ...     25_000, 2, ThresholdNeeds(0.05)
+    ... )
+    (0.1, 0.05)
+    """
+    needed = float(ENOUGH_POINTS)
+    if settings.contamination > 0:
+        of_class = POINTS_BELOW / settings.contamination
+        needed = max(needed, of_class * (n_classes if settings.by_class else 1))
+    return min(LARGEST_FRACTION, needed / n_rows)
 
 
 def hold_out(

@@ -216,6 +216,11 @@ class BaseDetector(
         self.calibration_ = learned.calibration
         self.split_ = learned.split
         self.history_ = learned.history
+        if learned.autoencoder_history is not None:
+            self.autoencoder_history_ = learned.autoencoder_history
+        elif hasattr(self, "autoencoder_history_"):
+            # Of an earlier fit.
+            del self.autoencoder_history_
         if hasattr(checked, "feature_names_in_"):
             self.feature_names_in_ = checked.feature_names_in_
         elif hasattr(self, "feature_names_in_"):
@@ -258,8 +263,8 @@ class BaseDetector(
         return self.model_.input_shape
 
     @property
-    def network_(self) -> VariationalNetwork:
-        """The trained net."""
+    def network_(self) -> VariationalNetwork | None:
+        """The trained net; None where no part of the evidence needs it."""
         return self.model_.network
 
     @property
@@ -274,7 +279,7 @@ class BaseDetector(
 
     @property
     def features_(self) -> tuple[str, ...]:
-        """Parts that `features` resolved to."""
+        """Parts of the evidence that `features` resolved to."""
         return self.model_.selection.features
 
     @property
@@ -465,7 +470,7 @@ class BaseDetector(
             rows, model, batch_size=plain(self.batch_size), device=self.device
         )
         parts = ensembles(model.network, batches, model.selection)
-        names = model.selection.features
+        names = model.selection.of_ensemble
         return np.concatenate(
             [np.hstack([batch[name] for name in names]) for batch in parts]
         )
@@ -486,8 +491,11 @@ class BaseDetector(
             ``"t1_0"``, ``"t1_1"``, ... ``"mu_0"``, ...
         """
         check_is_fitted(self)
-        sizes = {"x": self.n_features_in_, **self.network_.ensemble_sizes}
-        names = [f"{part}_{i}" for part in self.features_ for i in range(sizes[part])]
+        sizes = {"x": self.n_features_in_}
+        if self.network_ is not None:
+            sizes |= self.network_.ensemble_sizes
+        parts = self.model_.selection.of_ensemble
+        names = [f"{part}_{i}" for part in parts for i in range(sizes[part])]
         return np.array(names, dtype=object)
 
     def score(self, X: InputLike, y: ArrayLike) -> float:
@@ -739,7 +747,7 @@ class BaseDetector(
         rows = self._check_new(X)
         new, labels = check_new_labels(self.classes_, y)
         check_consistent_length(rows, labels)
-        check_has_gaussians(self.model_.blocks)
+        check_has_gaussians(self.model_)
         settings = self.resolved()
         changed = with_classes(
             self.model_, self.calibration_, self.classes_, rows, new, labels, settings

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
@@ -16,8 +17,9 @@ from skvmdls._support.values import listed, warn
 from skvmdls.calibration.conformal import conformal_p_value
 from skvmdls.calibration.hold_out import hold_out
 from skvmdls.calibration.verdicts import Calibration
-from skvmdls.detector.fitting import calibrate, images_in_grid
+from skvmdls.detector.fitting import calibrate, held_out_fraction, images_in_grid
 from skvmdls.detector.parameters import Settings
+from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.groups import group_ids
 from skvmdls.inputs.labels import as_labels, check_labels, positions
 from skvmdls.inputs.rows import Rows
@@ -67,7 +69,7 @@ def with_classes(
 ) -> ChangedClasses:
     """Add classes `new` (k,), of rows X whose labels (n,) are positions in `new`."""
     rng = check_random_state(settings.random_state)
-    fraction = settings.calibration_fraction
+    fraction = held_out_fraction(settings, len(labels), len(new))
     split = hold_out(labels, fraction, 0.0, rng, group_ids(X, None))
     X_train, y_train = X.take(split.training), labels[split.training]
 
@@ -81,13 +83,15 @@ def with_classes(
         )
 
     known = model.blocks
-    gaussians = fit_gaussians(
-        cache_features(features),
-        new.tolist(),
-        next(iter(known.values())).covariance_type,
-        settings.covariance_pooling,
-        known,
-    )
+    gaussians: dict[str, ClassGaussians] = {}
+    if known:
+        gaussians = fit_gaussians(
+            cache_features(features),
+            new.tolist(),
+            next(iter(known.values())).covariance_type,
+            settings.covariance_pooling,
+            known,
+        )
     all_classes = np.concatenate([classes.astype(new.dtype), new])
     order = np.argsort(all_classes, kind="stable")
     position = np.argsort(order)  # of old and new classes, in the order to come
@@ -101,11 +105,26 @@ def with_classes(
         gaussians=nn.ModuleDict(rearranged(known, order, gaussians)),
         fit_positions=fit_positions[order],
         expected_images=expected,
+        evidence=model.evidence.of_classes(np.where(order < len(classes), order, -1)),
+        direct=_with_direct_classes(model, X_train, y_train, order),
     )
     own = position[len(classes) + labels[split.threshold]]
     held_out = calibrate(changed, X.take(split.threshold), own, settings)
     joined = calibration.moved(position[: len(classes)]).joined(held_out)
     return ChangedClasses(changed, joined, all_classes[order])
+
+
+def _with_direct_classes(
+    model: FittedModel, X: Rows, labels: np.ndarray, order: np.ndarray
+) -> DirectParts | None:
+    """Add classes of rows X, by labels (n,) from 0, to the parts without a net."""
+    if model.direct is None:
+        return None
+    chunks = list(X.in_chunks())
+    if not model.selection.unit_rows:
+        chunks = [model.standardizer.transform(c, torch.float64) for c in chunks]
+    rows = torch.cat(chunks).numpy()
+    return model.direct.with_classes(rows, labels).of_classes(order)
 
 
 def without_classes(
@@ -125,6 +144,8 @@ def without_classes(
         gaussians=nn.ModuleDict(rearranged(known, order)),
         fit_positions=model.fit_positions[stays],
         expected_images=None if expected is None else expected.rearranged(order),
+        evidence=model.evidence.of_classes(order),
+        direct=model.direct and model.direct.of_classes(order),
     )
     return ChangedClasses(changed, calibration.without_classes(stays), classes[stays])
 
@@ -157,9 +178,9 @@ def warn_of_close_classes(
         )
 
 
-def check_has_gaussians(fitted: Mapping[str, ClassGaussians]) -> None:
-    """Raise a ValueError unless there are Gaussians that new classes may join."""
-    if not fitted:
+def check_has_gaussians(model: FittedModel) -> None:
+    """Raise a ValueError unless there are parts that new classes may join."""
+    if not model.blocks and model.direct is None:
         raise ValueError(
             "The detector has no Gaussians, with features=('logit',) alone, and the "
             "head knows nothing of new classes. Fit again with all rows, or with more "

@@ -1,6 +1,6 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,19 +8,39 @@ import torch
 from torch import nn
 
 from skvmdls._support.devices import place_to_score
-from skvmdls.calibration.hold_out import Split, hold_out, warn_of_small_classes
+from skvmdls.calibration.hold_out import (
+    Split,
+    ThresholdNeeds,
+    hold_out,
+    usual_fraction,
+    warn_of_small_classes,
+)
 from skvmdls.calibration.paper_product import WeightCalibration
 from skvmdls.calibration.verdicts import Calibration
-from skvmdls.detector.parameters import Settings
+from skvmdls.detector.direct_evidence import (
+    MOST_CROSS_FITTED,
+    DirectRows,
+    automatic_parts,
+    cross_fit,
+    direct_offsets,
+    direct_rows,
+    fit_direct,
+    learn_weights,
+    split_of_cross_fitted,
+)
+from skvmdls.detector.parameters import Settings, asks_for_net
+from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import BatchSource, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
+from skvmdls.scoring.class_offsets import class_offsets
 from skvmdls.scoring.evidence import (
     Evidence,
     PartSelection,
     default_weights,
+    given_weights,
     prior_rows,
 )
 from skvmdls.scoring.expected_images import (
@@ -37,7 +57,14 @@ from skvmdls.scoring.gaussians import (
     check_class_sizes,
     fit_gaussians,
 )
-from skvmdls.scoring.model import FittedModel, Measured, measure, standardized_batches
+from skvmdls.scoring.model import (
+    FittedModel,
+    Measured,
+    decide_scores,
+    measure,
+    standardized_batches,
+)
+from skvmdls.scoring.trials import PartTrials
 from skvmdls.training.checkpoints import Stage
 from skvmdls.training.distributed import compute_sharded
 from skvmdls.training.loops import train_autoencoder, train_network
@@ -70,17 +97,31 @@ class TrainingRows:
     X: Rows
     labels: np.ndarray
     classes: np.ndarray
+    groups: np.ndarray | None
     standardizer: Standardizer
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedNets:
-    """The trained nets, each with its history."""
+    """The trained nets, each with its history; None where no part needs them."""
 
-    network: VariationalNetwork
+    network: VariationalNetwork | None
     history: History
     autoencoder: nn.Module | None = None
     autoencoder_history: History | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedDirect:
+    """The parts without a net, what their weights were learned from, and their seed.
+
+    The offsets of small classes are (n_classes, n_parts), or None.
+    """
+
+    parts: DirectParts | None
+    trials: PartTrials | None = None
+    offsets: np.ndarray | None = None
+    seed: int = 0
 
 
 def learn(
@@ -91,15 +132,18 @@ def learn(
     groups: np.ndarray | None,
     session: TrainingSession,
 ) -> Learned:
-    """Hold rows out, train the nets on the others, fit the Gaussians, and calibrate."""
-    selection = select_parts(settings, is_table=len(X.input_shape) == 1)
-    share = settings.calibration_fraction
-    split = hold_out(labels, share, EVIDENCE_SHARE, session.random_state, groups)
+    """Select the parts of the evidence, fit them, and calibrate."""
+    selection = select_parts(settings, X, len(classes))
     warn_of_small_classes(classes, labels, groups)
-    rows = _training_rows(settings, X, labels, classes, split)
+    if is_cross_calibrated(settings, selection, len(X)):
+        return _learn_from_all(settings, selection, X, labels, classes, groups, session)
+    fraction = held_out_fraction(settings, len(X), len(classes))
+    split = hold_out(labels, fraction, EVIDENCE_SHARE, session.random_state, groups)
+    rows = _training_rows(settings, selection, X, labels, classes, groups, split)
     with session.checkpoint.named_if_interrupted():
-        nets = _train_nets(settings, rows, session)
+        nets = _train_nets(settings, selection, rows, session)
         gaussians = _fit_gaussians(settings, selection, rows, nets, session)
+    direct = _fit_direct_parts(settings, selection, rows, session)
     model = FittedModel(
         input_shape=X.input_shape,
         standardizer=rows.standardizer,
@@ -109,20 +153,102 @@ def learn(
         gaussians=gaussians,
         evidence=Evidence.unfitted(selection.names),
         fit_positions=np.arange(len(classes)),
+        direct=direct.parts,
     )
-    model = _with_evidence(model, X, split, settings)
-    calibration = calibrate(
-        model, X.take(split.threshold), labels[split.threshold], settings
-    )
+    model = _with_evidence(model, X, split, direct, settings)
+    held_out = X.take(split.threshold), labels[split.threshold]
+    calibration = calibrate(model, *held_out, settings)
     if not model.is_table:
         model = replace(model, expected_images=_expected_images(model, rows, settings))
     return Learned(model, calibration, split, nets.history, nets.autoencoder_history)
 
 
-def select_parts(settings: Settings, *, is_table: bool) -> PartSelection:
+def _learn_from_all(
+    settings: Settings,
+    selection: PartSelection,
+    X: Rows,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray | None,
+    session: TrainingSession,
+) -> Learned:
+    """Fit parts without a net to all rows, and calibrate on cross-fitted scores."""
+    everything = Split(*[np.arange(len(X))] * 3)
+    rows = _training_rows(settings, selection, X, labels, classes, groups, everything)
+    direct = _fit_direct_parts(settings, selection, rows, session)
+    taken = _rows_of_direct(selection, rows, direct.seed)
+    found = session.compute(
+        "cross-fitted scores",
+        lambda stage: cross_fit(taken),
+        {"X": X.content, "labels": labels, "view": selection, "seed": direct.seed},
+    )
+    scored = labels[found.positions]
+    offsets = class_offsets(found.scores, scored)
+    raw = (found.scores - offsets).max(axis=1)
+    names = selection.names
+    weights = _weights(names, direct.trials, settings, is_table=True)
+    evidence = replace(
+        Evidence.fit(names, raw, weights),
+        trials=direct.trials,
+        offsets=offsets if offsets.any() else None,
+    )
+    model = FittedModel(
+        input_shape=X.input_shape,
+        standardizer=rows.standardizer,
+        network=None,
+        autoencoder=None,
+        selection=selection,
+        gaussians=nn.ModuleDict(),
+        evidence=evidence,
+        fit_positions=np.arange(len(classes)),
+        direct=direct.parts,
+    )
+    decided = decide_scores(model, found.scores)
+    split = split_of_cross_fitted(len(X), found.positions)
+    return Learned(model, calibration_of(decided, scored), split, {}, None)
+
+
+def is_cross_calibrated(
+    settings: Settings, selection: PartSelection, n_rows: int
+) -> bool:
+    """Whether every row sets the threshold, scored by parts that have not seen it."""
+    if settings.calibration == "cross" and selection.needs_net:
+        raise ValueError(
+            "calibration='cross' takes parts that need no net, but the evidence has "
+            f"parts of the net: {selection.names}. Use calibration='split', or name "
+            "other parts in `features`, and leave parameters of the net at their "
+            "defaults."
+        )
+    if settings.calibration == "auto":
+        is_given = settings.calibration_fraction != "auto"
+        return not selection.needs_net and not is_given and n_rows <= MOST_CROSS_FITTED
+    return settings.calibration == "cross"
+
+
+def held_out_fraction(settings: Settings, n_rows: int, n_classes: int) -> float:
+    """Resolve `calibration_fraction`."""
+    if not isinstance(settings.calibration_fraction, str):
+        return settings.calibration_fraction
+    by_class = settings.guarantee == "class" and settings.threshold is None
+    needs = ThresholdNeeds(settings.contamination, by_class)
+    return usual_fraction(n_rows, n_classes, needs)
+
+
+def select_parts(settings: Settings, X: Rows, n_classes: int) -> PartSelection:
     """Resolve which parts of the evidence a detector uses."""
-    return PartSelection.resolve(
-        settings.features,
+    is_table = len(X.input_shape) == 1
+    automatic: tuple[str, ...] = ()
+    unit_rows = False
+    features = settings.features
+    is_paper = settings.fusion == "early" or settings.weighting == "paper"
+    if is_table and not is_paper:
+        automatic, unit_rows = automatic_parts(X, n_classes)
+        is_auto = isinstance(features, str) and features == "auto"
+        is_small = unit_rows or len(X) <= MOST_CROSS_FITTED
+        if is_auto and is_small and not asks_for_net(settings):
+            features = automatic
+    selection = PartSelection.resolve(
+        features,
         fusion=settings.fusion,
         normalize=settings.normalize,
         average_flips=settings.average_flips,
@@ -130,24 +256,36 @@ def select_parts(settings: Settings, *, is_table: bool) -> PartSelection:
         has_residual=settings.autoencoder is not None
         and settings.weighting == "evidence",
         is_table=is_table,
+        automatic=automatic,
+        unit_rows=unit_rows,
     )
+    return selection if selection.needs_net else replace(selection, residual=False)
 
 
 def _training_rows(
     settings: Settings,
+    selection: PartSelection,
     X: Rows,
     labels: np.ndarray,
     classes: np.ndarray,
+    groups: np.ndarray | None,
     split: Split,
 ) -> TrainingRows:
     X, labels = X.take(split.training), labels[split.training]
-    check_class_sizes(np.bincount(labels), settings.covariance_type)
-    return TrainingRows(X, labels, classes, Standardizer().fit(X))
+    if selection.needs_net:
+        check_class_sizes(np.bincount(labels), settings.covariance_type)
+    groups = None if groups is None else groups[split.training]
+    return TrainingRows(X, labels, classes, groups, Standardizer().fit(X))
 
 
 def _train_nets(
-    settings: Settings, rows: TrainingRows, session: TrainingSession
+    settings: Settings,
+    selection: PartSelection,
+    rows: TrainingRows,
+    session: TrainingSession,
 ) -> TrainedNets:
+    if not selection.needs_net:
+        return TrainedNets(None, {})
     shape, n_classes = rows.X.input_shape, len(rows.classes)
     targets = torch.from_numpy(rows.labels).to(session.device)
     inputs = BatchSource(rows.X, rows.standardizer, session.device)
@@ -181,6 +319,8 @@ def _fit_gaussians(
     nets: TrainedNets,
     session: TrainingSession,
 ) -> nn.ModuleDict:
+    if not selection.needs_net:
+        return nn.ModuleDict()
     features = _features_by_class(settings, selection, rows, nets, session.device)
 
     def fit(stage: Stage) -> nn.ModuleDict:
@@ -216,6 +356,40 @@ def _fit_gaussians(
     )
 
 
+def _rows_of_direct(
+    selection: PartSelection, rows: TrainingRows, seed: int
+) -> DirectRows:
+    n_classes = len(rows.classes)
+    given = rows.X, rows.labels, n_classes, rows.groups
+    return direct_rows(*given, selection, rows.standardizer, seed)
+
+
+def _fit_direct_parts(
+    settings: Settings,
+    selection: PartSelection,
+    rows: TrainingRows,
+    session: TrainingSession,
+) -> TrainedDirect:
+    """Fit the parts without a net, and learn their weights, or load both."""
+    if not selection.direct:
+        return TrainedDirect(None)
+    seed = session.random_state.randint(np.iinfo(np.int32).max)
+    weights = settings.part_weights
+
+    def fit(stage: Stage) -> TrainedDirect:
+        taken = _rows_of_direct(selection, rows, seed)
+        trials = learn_weights(taken, weights)
+        return TrainedDirect(fit_direct(taken), trials, direct_offsets(taken), seed)
+
+    depends_on = {"X": rows.X.content, "labels": rows.labels, "view": selection}
+    learned = weights if isinstance(weights, str) else "fixed"
+    return session.compute(
+        "parts without a net",
+        fit,
+        {**depends_on, "seed": seed, "part_weights": learned},
+    )
+
+
 def _features_by_class(
     settings: Settings,
     selection: PartSelection,
@@ -239,35 +413,74 @@ def _features_by_class(
 
 
 def _with_evidence(
-    model: FittedModel, X: Rows, split: Split, settings: Settings
+    model: FittedModel,
+    X: Rows,
+    split: Split,
+    direct: TrainedDirect,
+    settings: Settings,
 ) -> FittedModel:
     """Fit the constants of the evidence on held-out points that set no threshold."""
+    names = model.selection.names
+    offsets = None
+    if direct.offsets is not None:
+        offsets = np.zeros((len(direct.offsets), len(names)))
+        offsets[:, len(names) - direct.offsets.shape[1] :] = direct.offsets
+        model = replace(model, evidence=replace(model.evidence, offsets=offsets))
     measured = _measured(model, X.take(split.evidence), settings)
     helping = prior_rows(split, len(X))
     raw_of_training = (
         None if helping is None else _measured(model, X.take(helping), settings).raw
     )
-    names = model.selection.names
-    weights = default_weights(names, is_table=model.is_table)
+    weights = _weights(names, direct.trials, settings, is_table=model.is_table)
     product = None
     if settings.autoencoder is not None and settings.weighting == "paper":
         product = WeightCalibration.fit(measured.log_likelihood, measured.weight)
+    evidence = Evidence.fit(names, measured.raw, weights, raw_of_training)
     return replace(
         model,
-        evidence=Evidence.fit(names, measured.raw, weights, raw_of_training),
+        evidence=replace(evidence, trials=direct.trials, offsets=offsets),
         weight_calibration=product,
     )
+
+
+def _weights(
+    names: Sequence[str],
+    trials: PartTrials | None,
+    settings: Settings,
+    *,
+    is_table: bool,
+) -> np.ndarray:
+    """Weights (n_parts,): constants of the net's parts, and those that were learned.
+
+    The parts without a net count as much in all as those of the net.
+    """
+    weights = default_weights(names, is_table=is_table)
+    if trials is not None:
+        of_net = len(names) - len(trials.names)
+        scale = 1.0
+        if of_net:
+            scale = weights[:of_net].sum() / trials.weights.sum()
+        weights[of_net:] = scale * trials.weights
+    if isinstance(settings.part_weights, str):
+        return weights
+    return given_weights(names, weights, settings.part_weights)
 
 
 def calibrate(
     model: FittedModel, X: Rows, labels: np.ndarray, settings: Settings
 ) -> Calibration:
     """Score held-out points (n, ...), of classes at positions (n,)."""
-    measured = _measured(model, X, settings, by_class=True)
+    return calibration_of(_measured(model, X, settings, by_class=True), labels, model)
+
+
+def calibration_of(
+    measured: Measured, labels: np.ndarray, model: FittedModel | None = None
+) -> Calibration:
+    """Take the scores of held-out points, measured by class."""
     assert measured.class_scores is not None
-    assert measured.winners is not None
     winners = measured.winners
-    if model.weight_calibration is not None:
+    assert winners is not None
+    if model is not None and model.weight_calibration is not None:
         winners = measured.class_log_likelihood.argmax(axis=1)[:, None]
     own_scores = measured.class_scores[np.arange(len(labels)), labels]
     return Calibration(measured.score, own_scores, labels, winners)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import (
     KW_ONLY,
     Field,
@@ -47,6 +47,16 @@ __all__ = [
 
 Class = TypeVar("Class", bound=type)
 
+# Parameters that decide the nets, and parts without a net as well.
+OF_ANY_EVIDENCE = (
+    "batch_size",
+    "calibration",
+    "calibration_fraction",
+    "device",
+    "precision",
+    "random_state",
+)
+
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 
 # scikit-learn's constraints, as docstrings name them.
@@ -57,6 +67,7 @@ KINDS = {
     os.PathLike: "path-like",
     torch.device: "torch.device",
     "array-like": "sequence of str",
+    Mapping: "mapping of str to float",
     "boolean": "bool",
     "verbose": "int",
     "random_state": "int, RandomState",
@@ -102,6 +113,26 @@ def changeable(parameters: Any, *, after: Literal["nets", "gaussians"]) -> list[
     """
     free = {"nets": ("gaussians", "neither"), "gaussians": ("neither",)}[after]
     return [f.name for f in fields(parameters) if f.metadata["decides"] in free]
+
+
+def asks_for_net(settings: "Settings") -> bool:
+    """Whether a parameter of the net, or of its training, is not at its default.
+
+    Examples
+    --------
+    >>> asks_for_net(Settings()), asks_for_net(Settings(max_epochs=3))
+    (False, True)
+    """
+    if settings.fusion == "early" or settings.weighting == "paper":
+        return True
+    if settings.autoencoder not in ("auto", None):
+        return True
+    return any(
+        getattr(settings, declared.name) != declared.default
+        for declared in fields(settings)
+        if declared.metadata["decides"] == "nets"
+        and declared.name not in ("autoencoder", *OF_ANY_EVIDENCE)
+    )
 
 
 def decisive(parameters: Any) -> dict[str, Any]:
@@ -305,11 +336,29 @@ class DetectorParameters:
         "array-like",
         default="auto",
         text="""
-        Parts of the evidence: ``"x"`` (the standardised input, for tables), ``"t1"``,
-        ``"t2"``, ``"t3"`` (outputs of three stages of the backbone), ``"g"`` (its
-        output), ``"mu"`` (the latent mean) and ``"logit"`` (the largest logit of the
-        head). ``"auto"`` is all parts that the net has. With ``fusion="early"`` it is
-        the five parts of the paper.
+        Parts of the evidence. Of the net: ``"t1"``, ``"t2"``, ``"t3"`` (outputs of
+        three stages of the backbone), ``"g"`` (its output), ``"mu"`` (the latent mean)
+        and ``"logit"`` (the largest logit of the head). For tables also ``"x"``, the
+        standardised input, and parts that need no net (see :mod:`skvmdls.direct`):
+        ``"shared"``, ``"relative"``, ``"separate"``, ``"neighbours"``,
+        ``"prototype"``, ``"linear"`` and ``"trees"``. ``"auto"`` is all parts of the
+        net for images. For vectors, and for tables of up to 2,000 rows, it is parts
+        without a net, and no net is trained unless a parameter of the net is given.
+        For larger tables it is both. With ``fusion="early"`` it is the five parts of
+        the paper.
+        """,
+        decides="gaussians",
+    )
+    part_weights: Literal["auto", "learned", "fixed"] | Mapping[str, float] = parameter(
+        Mapping,
+        default="auto",
+        text="""
+        How much each part counts. ``"learned"``: the weights of the parts without a
+        net are learned in `fit`, by leaving known classes out. ``"fixed"``: documented
+        constants. Or a mapping from parts to weights; a part that it leaves out keeps
+        its constant. ``"auto"`` is ``"learned"``, which costs little. The weights are
+        in ``evidence_.weights``, and what they were learned from in
+        ``evidence_.trials``.
         """,
         decides="gaussians",
     )
@@ -393,12 +442,23 @@ class DetectorParameters:
         """,
         decides="neither",
     )
-    calibration_fraction: float = parameter(
+    calibration: Literal["auto", "split", "cross"] = parameter(
+        default="auto",
+        text="""
+        Which points set the threshold. ``"split"``: a part of the rows is held out.
+        ``"cross"``: every row is scored by parts that were fitted without it
+        (cross-conformal prediction). It takes parts without a net alone. ``"auto"`` is
+        ``"cross"`` where rows are at most 2,000, no part of the net is used, and no
+        `calibration_fraction` is given.
+        """,
+    )
+    calibration_fraction: float | Literal["auto"] = parameter(
         Interval(Real, 0, 0.5, closed="right"),
-        default=0.1,
+        default="auto",
         text="""
         Share of the training data that is held out, stratified by class, to set the
-        threshold.
+        threshold. ``"auto"`` is a tenth, and of more than 12,500 rows 1,250 of them,
+        or more where a class has its own guarantee or `contamination` is small.
         """,
     )
     classes_per_batch: int | None = parameter(

@@ -163,6 +163,11 @@ class DirectParts:
             return getattr(self.moments, name)(z)
         return getattr(self, name).scores(z)
 
+    @property
+    def has_column_terms(self) -> bool:
+        """Whether scores can be split by column; not where rows are very wide."""
+        return self.space.basis is None
+
     def column_terms(self, rows: Tensor | np.ndarray, classes: Tensor) -> Tensor:
         """Split the scores under one class a row into a term for each column.
 

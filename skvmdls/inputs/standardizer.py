@@ -165,7 +165,13 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
     ) -> Iterator[Tensor]:
         """Standardise batch by batch, in the order of the rows, on the device."""
         for batch in rows_of(X).in_order(batch_size):
-            yield self.transform(to_device(batch, device), dtype)
+            yield self.standardize(batch, device, dtype)
+
+    def standardize(
+        self, batch: Tensor, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """Standardise one batch, as it was read, on the device."""
+        return self.transform(to_device(batch, device), dtype)
 
 
 def unit_range(batch: Tensor) -> Tensor:

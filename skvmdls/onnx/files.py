@@ -104,7 +104,8 @@ def _quiet() -> Iterator[None]:
 def _culprit(graph: Graph, x: Tensor, batch: int | str) -> str:
     """Name the smallest module that cannot be exported by itself, with its type."""
     nets: list[tuple[str, nn.Module, Tensor]] = []
-    nets.append(("backbone", graph.network.backbone, x))
+    if graph.network is not None:
+        nets.append(("backbone", graph.network.backbone, x))
     if graph.autoencoder is not None:
         nets.append(("autoencoder", graph.autoencoder, x))
     for role, net, given in nets:

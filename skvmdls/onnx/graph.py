@@ -81,7 +81,9 @@ class Graph(nn.Module):
         self.input_shape = model.input_shape
         self.selection = model.selection
         self.standardized = _Standardized(model)
-        self.network = _copied(model.network, precision.nets)
+        self.network = None
+        if model.network is not None:
+            self.network = _copied(model.network, precision.nets)
         self.autoencoder = None
         if model.autoencoder is not None:
             self.autoencoder = _copied(model.autoencoder, precision.nets)
@@ -91,6 +93,7 @@ class Graph(nn.Module):
                 for name, gaussians in model.blocks.items()
             }
         )
+        self.direct_scores = model.direct_scores
         self.decision = model.decision()
         self.verdict = _Verdict(calibration, settings, classes)
         self.by_class = settings.by_class
@@ -107,6 +110,7 @@ class Graph(nn.Module):
         found = found._replace(parts=parts)
         blocks = blocks_of(found, self.selection)
         scores = {name: self.gaussians[name](t) for name, t in blocks.items()}
+        scores |= self.direct_scores(X, x)
         logits = parts[LOGIT].double() if LOGIT in parts else None
         weight = found.weight()
         weight = None if weight is None else weight.double()
@@ -125,6 +129,7 @@ class Graph(nn.Module):
             return found
         # `first_map` ends a forward pass by an exception, which cannot be traced. The
         # file keeps of this pass the first stage alone, since nothing else is used.
+        assert self.network is not None
         rebuilt = self.network.ensemble(self.autoencoder(x))
         return found._replace(reconstructed=rebuilt[FIRST_MAP])
 

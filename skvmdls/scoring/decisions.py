@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skvmdls.calibration.paper_product import WeightCalibration, weighted
+from skvmdls.direct.parts import DIRECT_PARTS, LINEAR
 from skvmdls.scoring.evidence import INPUT, JOINT, LOGIT, Evidence, standardized
 
 __all__ = ["Decided", "Decision"]
@@ -23,7 +24,9 @@ PARTS_IN_LABEL = 0.5
 # later parts have drawn together what does not separate the classes of `fit`. A point
 # is given to such a class if these parts are higher under it by MARGIN, in usual
 # ranges. See docs/recipe.md.
-PARTS_OF_ADDED_CLASSES = {INPUT: 1.0, "t2": 0.5, "t3": 1.0, JOINT: 1.0}
+PARTS_OF_ADDED_CLASSES = {INPUT: 1.0, "t2": 0.5, "t3": 1.0, JOINT: 1.0} | dict.fromkeys(
+    DIRECT_PARTS, 1.0
+)
 MARGIN = 1 / 6
 
 
@@ -57,11 +60,15 @@ class Decision(nn.Module):
         The parts of the evidence.
     n_blocks : int
         The first parts, so many, add up to the log-likelihood.
+    unit_rows : bool
+        Whether the points are vectors, compared at unit length.
     positions : ndarray of shape (n_classes,), int
         Positions of the classes among those of `fit`, -1 if added since.
     evidence : Evidence
     product : WeightCalibration or None
         With it, the score is the paper's product.
+    can_score : ndarray of shape (n_classes, n_parts), bool, or None
+        False where a part without a net cannot score an added class.
     """
 
     typical: Tensor
@@ -72,6 +79,7 @@ class Decision(nn.Module):
     typical_logit: Tensor
     positions: Tensor
     is_of_fit: Tensor
+    offsets: Tensor | None
     shift: Tensor | None
     largest_weight: Tensor | None
 
@@ -79,12 +87,16 @@ class Decision(nn.Module):
         self,
         names: Sequence[str],
         n_blocks: int,
+        unit_rows: bool,
         positions: np.ndarray,
         evidence: Evidence,
         product: WeightCalibration | None,
+        can_score: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self.names, self.n_blocks = tuple(names), n_blocks
+        self.names, self.n_blocks, self.unit_rows = tuple(names), n_blocks, unit_rows
+        self.has_direct = any(name in DIRECT_PARTS for name in names)
+        self.needs_net = not all(name in DIRECT_PARTS for name in names)
         # As tensors: the exporter rounds a number of Python to float32.
         self.register_buffer("typical", torch.from_numpy(evidence.typical))
         self.register_buffer("spread", torch.from_numpy(evidence.spread))
@@ -101,9 +113,12 @@ class Decision(nn.Module):
         if product is not None:
             self.shift = torch.tensor(product.shift, dtype=torch.float64)
             self.largest_weight = torch.tensor(product.scale, dtype=torch.float64)
+        self.register_buffer("offsets", None)
+        if evidence.offsets is not None:
+            self.offsets = torch.from_numpy(evidence.offsets)
         self.added = None
         if (positions < 0).any():
-            self.added = AddedClasses(names, positions, evidence)
+            self.added = AddedClasses(names, positions, evidence, can_score)
 
     def forward(
         self,
@@ -122,16 +137,17 @@ class Decision(nn.Module):
             of_class = logits[:, self.positions]
             scores[LOGIT] = torch.where(self.is_of_fit, of_class, self.typical_logit)
         raw = torch.stack([scores[name] for name in self.names], dim=2)
-        # One by one: the rounding of a sum must not depend on the number of classes.
-        # Without Gaussians, the logits take the place of the likelihoods.
-        blocks = self.names[: self.n_blocks] or (LOGIT,)
-        likelihood = reduce(torch.add, [scores[name] for name in blocks])
-        label_scores = self._label_scores(scores.get(LOGIT), raw, likelihood)
-        if self.added is None:
+        if self.offsets is not None:
+            raw = raw - self.offsets
+        if self.added is not None:
+            raw = self.added.with_pooled_parts(raw)
+        likelihood = self._likelihood(scores, raw)
+        label_scores = self._label_scores(scores, raw, likelihood)
+        # Without a net an added class is scored as any other.
+        if self.added is None or not self.needs_net:
             best, winners = raw.amax(dim=1), raw.argmax(dim=1)
             most_likely = label_scores.argmax(dim=1)
         else:
-            raw = self.added.with_pooled_parts(raw)
             candidates = self.added.candidates(raw, likelihood, label_scores)
             totals = self.score(candidates.raw, candidates.likelihood, weight)
             best, winners, most_likely = self.added.choose(
@@ -162,17 +178,34 @@ class Decision(nn.Module):
         constants = (self.typical, self.spread, self.highest, self.bend)
         return standardized(raw, *constants)
 
+    def _likelihood(self, scores: Mapping[str, Tensor], raw: Tensor) -> Tensor:
+        """Log-likelihoods (n, n_classes), or what takes their place."""
+        if self.n_blocks:
+            # One by one: the rounding of a sum must not depend on the number of
+            # classes.
+            blocks = self.names[: self.n_blocks]
+            return reduce(torch.add, [scores[name] for name in blocks])
+        if LOGIT in scores:
+            return scores[LOGIT]
+        return self._sum_in_spreads(raw, len(self.names))
+
     def _label_scores(
-        self, logits: Tensor | None, raw: Tensor, likelihood: Tensor
+        self, scores: Mapping[str, Tensor], raw: Tensor, likelihood: Tensor
     ) -> Tensor:
         """Scores (n, n_classes) by which the class is chosen among those of `fit`."""
-        if logits is None:
+        if self.unit_rows and LINEAR in scores:
+            mean = self._sum_in_spreads(raw, len(self.names)) / len(self.names)
+            return scores[LINEAR] + PARTS_IN_LABEL * mean
+        if self.has_direct:
+            return self._sum_in_spreads(raw, len(self.names))
+        if LOGIT not in scores:
             return likelihood
-        n = self.n_blocks
-        if not n:
-            return logits
+        return scores[LOGIT] + PARTS_IN_LABEL * self._sum_in_spreads(raw, self.n_blocks)
+
+    def _sum_in_spreads(self, raw: Tensor, n: int) -> Tensor:
+        """Weighted sum (n, n_classes) of the first n parts, in spreads."""
         in_spreads = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
-        return logits + PARTS_IN_LABEL * (in_spreads * self.weights[:n]).sum(dim=-1)
+        return (in_spreads * self.weights[:n]).sum(dim=-1)
 
 
 class Candidates(NamedTuple):
@@ -202,7 +235,11 @@ class AddedClasses(nn.Module):
     margin: Tensor
 
     def __init__(
-        self, names: Sequence[str], positions: np.ndarray, evidence: Evidence
+        self,
+        names: Sequence[str],
+        positions: np.ndarray,
+        evidence: Evidence,
+        can_score: np.ndarray | None,
     ) -> None:
         super().__init__()
         is_logit = np.array(names) == LOGIT
@@ -210,6 +247,9 @@ class AddedClasses(nn.Module):
         if not shares.any():
             shares = evidence.weights * ~is_logit
         is_pooled = (positions < 0)[:, None] & (shares == 0) & ~is_logit
+        if can_score is not None:
+            is_pooled |= ~can_score
+            shares = shares * can_score.all(axis=0)
         fitted, added = np.flatnonzero(positions >= 0), np.flatnonzero(positions < 0)
         self.n_fitted = len(fitted)
         self.register_buffer("fitted", torch.from_numpy(fitted))

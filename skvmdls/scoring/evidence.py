@@ -17,9 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls._support.stored_arrays import (
+    check_shape,
+    stored_array,
+    with_prefix,
+    without_prefix,
+)
 from skvmdls.calibration.hold_out import Split
+from skvmdls.direct.parts import DIRECT_PARTS
 from skvmdls.nets.network import ENSEMBLE_PARTS
+from skvmdls.scoring.trials import PartTrials
 
 __all__ = [
     "INPUT",
@@ -29,6 +36,7 @@ __all__ = [
     "Evidence",
     "PartSelection",
     "default_weights",
+    "given_weights",
     "log_tail",
     "prior_rows",
     "residual_features",
@@ -63,9 +71,16 @@ CONSTANTS = ("typical", "spread", "weights")
 
 
 def resolve_features(
-    features: Any, *, fusion: str, is_table: bool, has_head: bool
+    features: Any,
+    *,
+    fusion: str,
+    is_table: bool,
+    has_head: bool,
+    automatic: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Turn the parameter `features` into the parts that are used, if they are there.
+
+    `automatic` are the parts without a net that ``"auto"`` adds.
 
     Examples
     --------
@@ -78,7 +93,10 @@ def resolve_features(
     if isinstance(features, str) and features == "auto":
         if fusion == "early":
             return ENSEMBLE_PARTS
-        return tuple(name for name, is_there in there.items() if is_there)
+        of_net = [name for name, is_there in there.items() if is_there]
+        return (*of_net, *automatic)
+    if fusion == "late":
+        there |= dict.fromkeys(DIRECT_PARTS, is_table)
     if isinstance(features, str):
         raise ValueError(
             f"features={features!r} must be 'auto' or a sequence of names, some of "
@@ -94,6 +112,7 @@ def resolve_features(
     reasons = {
         INPUT: "the input itself is a part for tables only, and X holds images",
         LOGIT: "with classification_weight=0 there is no head that gives logits",
+        **dict.fromkeys(DIRECT_PARTS, "it is a part for tables, and X holds images"),
     }
     if missing := [name for name in chosen if not there[name]]:
         raise ValueError(
@@ -118,6 +137,8 @@ class PartSelection:
         Whether the reconstruction's residual is one more part.
     average_flips : bool, default=False
         Whether each part is the mean of an image's and of its mirror image's.
+    unit_rows : bool, default=False
+        Whether parts without a net compare rows at unit length, as vectors are.
 
     Examples
     --------
@@ -132,6 +153,7 @@ class PartSelection:
     normalize: bool
     residual: bool
     average_flips: bool = False
+    unit_rows: bool = False
 
     @classmethod
     def resolve(
@@ -144,6 +166,8 @@ class PartSelection:
         has_head: bool,
         has_residual: bool,
         is_table: bool,
+        automatic: Sequence[str] = (),
+        unit_rows: bool = False,
     ) -> "PartSelection":
         """Resolve the parameters of a detector that select its parts."""
         if average_flips and is_table:
@@ -154,14 +178,35 @@ class PartSelection:
         late = fusion == "late"
         return cls(
             features=resolve_features(
-                features, fusion=fusion, is_table=is_table, has_head=has_head
+                features,
+                fusion=fusion,
+                is_table=is_table,
+                has_head=has_head,
+                automatic=automatic,
             ),
             fusion=fusion,
             # On tables lengths separate unknown points well; see docs/recipe.md.
             normalize=late and not is_table if normalize == "auto" else bool(normalize),
             residual=has_residual,
             average_flips=average_flips,
+            unit_rows=unit_rows,
         )
+
+    @property
+    def direct(self) -> tuple[str, ...]:
+        """The parts that need no trained net."""
+        return tuple(name for name in self.features if name in DIRECT_PARTS)
+
+    @property
+    def of_ensemble(self) -> tuple[str, ...]:
+        """The parts that are features of a point; without a net, its input."""
+        of_net = tuple(name for name in self.features if name not in DIRECT_PARTS)
+        return of_net or (INPUT,)
+
+    @property
+    def needs_net(self) -> bool:
+        """Whether a part is computed by the trained net."""
+        return len(self.direct) < len(self.features)
 
     @property
     def blocks(self) -> dict[str, tuple[str, ...]]:
@@ -172,13 +217,15 @@ class PartSelection:
         """
         if self.fusion == "early":
             return {JOINT: self.features}
-        return {name: (name,) for name in self.features if name != LOGIT}
+        without = (LOGIT, *self.direct)
+        return {name: (name,) for name in self.features if name not in without}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the evidence: the blocks, the residual, the largest logit."""
+        """Names of the evidence: blocks, residual, logit, parts without a net."""
         has_logit = self.fusion == "late" and LOGIT in self.features
-        return (*self.blocks, *[RESIDUAL] * self.residual, *[LOGIT] * has_logit)
+        of_net = (*self.blocks, *[RESIDUAL] * self.residual, *[LOGIT] * has_logit)
+        return (*of_net, *self.direct)
 
     def lengths(self, sizes: Mapping[str, int], first_places: int) -> dict[str, int]:
         """Columns of each block that has Gaussians, the residual's included.
@@ -208,11 +255,12 @@ class PartSelection:
         """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
         if not isinstance(state, dict):
             raise ValueError(f"a view of {str(state)[:80]}")
-        # Files from before there were flips do not speak of them.
-        state = {"average_flips": False} | state
+        # Older files of this format lack these.
+        state = {"average_flips": False, "unit_rows": False} | state
         if set(state) != {f.name for f in fields(cls)}:
             raise ValueError(f"a view of {str(state)[:80]}")
-        flags = [state[name] for name in ("normalize", "residual", "average_flips")]
+        names = ("normalize", "residual", "average_flips", "unit_rows")
+        flags = [state[name] for name in names]
         if (
             not isinstance(state["features"], list)
             or state["fusion"] not in ("late", "early")
@@ -240,6 +288,34 @@ def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
     if not is_table:
         weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
     return np.array([weights.get(name, 1.0) for name in names])
+
+
+def given_weights(
+    names: Sequence[str], usual: np.ndarray, given: Mapping[str, float]
+) -> np.ndarray:
+    """Replace usual weights (n_parts,) by those that were given; check these.
+
+    Examples
+    --------
+    >>> given_weights(("t1", "g"), np.array([0.5, 1.0]), {"t1": 2})
+    array([2., 1.])
+    """
+    if unknown := [name for name in given if name not in names]:
+        raise ValueError(
+            f"part_weights names {unknown[0]!r}, which is not a part of the evidence: "
+            f"the parts are {tuple(names)}."
+        )
+    bad = [name for name, weight in given.items() if not 0 <= weight < np.inf]
+    if bad:
+        raise ValueError(
+            f"part_weights[{bad[0]!r}] is {given[bad[0]]!r}, expected a number of at "
+            "least 0."
+        )
+    pairs = zip(names, usual, strict=True)
+    weights = np.array([float(given.get(name, weight)) for name, weight in pairs])
+    if not weights.any():
+        raise ValueError("part_weights are all 0. Give one part a positive weight.")
+    return weights
 
 
 def unit_and_length(features: Tensor) -> Tensor:
@@ -321,6 +397,11 @@ class Evidence:
     bend : float, default=-4.0
         Standardised score below which the scale is logarithmic. Minus infinity for a
         single part, which cannot outvote others.
+    trials : PartTrials, default=None
+        What the weights were learned from, if they were learned.
+    offsets : ndarray of shape (n_classes, n_parts), float64, default=None
+        Subtracted from raw scores under each class, if some classes are small beside
+        others.
 
     Examples
     --------
@@ -337,6 +418,8 @@ class Evidence:
     weights: np.ndarray
     highest: np.ndarray
     bend: float = BEND
+    trials: PartTrials | None = None
+    offsets: np.ndarray | None = None
 
     @classmethod
     def unfitted(cls, names: Sequence[str]) -> "Evidence":
@@ -373,8 +456,12 @@ class Evidence:
         return cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Hand out the constants, (n_parts,) but for the bend, for `from_state`."""
+        """Return the constants, (n_parts,) but for the bend, for `from_state`."""
         arrays = {name: getattr(self, name) for name in CONSTANTS}
+        if self.offsets is not None:
+            arrays["offsets"] = self.offsets
+        if self.trials is not None:
+            arrays |= with_prefix("trials", self.trials.state_dict())
         if not self.is_bent:
             return arrays
         only_against = (self.highest == 0).astype(np.float64)
@@ -387,9 +474,24 @@ class Evidence:
 
     @classmethod
     def from_state(
-        cls, state: Mapping[str, np.ndarray], names: Sequence[str]
+        cls, state: Mapping[str, np.ndarray], names: Sequence[str], n_classes: int
     ) -> "Evidence":
         """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
+        evidence = cls._constants_from(state, names)
+        offsets, trials = None, None
+        if "offsets" in state:
+            offsets = stored_array(state, "offsets", 2, of="evidence")
+            shape = (n_classes, len(names))
+            check_shape("evidence.offsets", offsets.shape, shape)
+        if stored := without_prefix("trials", state):
+            direct = [name for name in names if name in DIRECT_PARTS]
+            trials = PartTrials.from_state(stored, direct)
+        return replace(evidence, offsets=offsets, trials=trials)
+
+    @classmethod
+    def _constants_from(
+        cls, state: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> "Evidence":
         is_bent = "bend" in state
         stored = (*CONSTANTS, "only_against") if is_bent else CONSTANTS
         arrays = {name: stored_array(state, name, 1, of="evidence") for name in stored}
@@ -399,13 +501,15 @@ class Evidence:
             raise ValueError("evidence.spread must be positive")
         if not is_bent:
             highest = np.full(len(names), np.inf)
-            return cls(tuple(names), **arrays, highest=highest, bend=-np.inf)
+            constants = (arrays["typical"], arrays["spread"], arrays["weights"])
+            return cls(tuple(names), *constants, highest, -np.inf)
         bend = stored_array(state, "bend", 1, of="evidence")
         check_shape("evidence.bend", bend.shape, (1,))
         if bend[0] >= 0:
             raise ValueError("evidence.bend must be negative")
-        highest = np.where(arrays.pop("only_against") > 0, 0.0, -bend)
-        return cls(tuple(names), **arrays, highest=highest, bend=float(bend[0]))
+        highest = np.where(arrays["only_against"] > 0, 0.0, -bend)
+        constants = (arrays["typical"], arrays["spread"], arrays["weights"])
+        return cls(tuple(names), *constants, highest, float(bend[0]))
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores (..., n_parts) to the common unit.
@@ -430,6 +534,13 @@ class Evidence:
         """Weighted sum (...) of the standardised scores, higher for known points."""
         return self.standardize(raw) @ self.weights
 
+    def of_classes(self, order: np.ndarray) -> "Evidence":
+        """Reorder classes (k,) by their positions; -1 stands for a new class."""
+        if self.offsets is None:
+            return self
+        offsets = np.where(order[:, None] < 0, 0.0, self.offsets[order])
+        return replace(self, offsets=offsets)
+
     def of_parts(self, names: Sequence[str]) -> "Evidence":
         """Constants for some of the parts alone, in the order of `names`."""
         places = [self.names.index(name) for name in names]
@@ -440,6 +551,7 @@ class Evidence:
             spread=self.spread[places],
             weights=self.weights[places],
             highest=self.highest[places],
+            offsets=None if self.offsets is None else self.offsets[:, places],
         )
 
     @property

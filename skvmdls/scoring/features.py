@@ -55,7 +55,9 @@ class PointFeatures(NamedTuple):
 
 @torch.inference_mode()
 def ensembles(
-    network: VariationalNetwork, batches: Iterable[Tensor], selection: PartSelection
+    network: VariationalNetwork | None,
+    batches: Iterable[Tensor],
+    selection: PartSelection,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Compute the feature ensemble of each batch, by part, with the input as ``x``."""
 
@@ -67,7 +69,7 @@ def ensembles(
 
 @torch.inference_mode()
 def block_features(
-    network: VariationalNetwork,
+    network: VariationalNetwork | None,
     autoencoder: nn.Module | None,
     batches: Iterable[Tensor],
     selection: PartSelection,
@@ -82,12 +84,14 @@ def block_features(
 
 
 def point_features(
-    network: VariationalNetwork,
+    network: VariationalNetwork | None,
     autoencoder: nn.Module | None,
     x: Tensor,
     selection: PartSelection,
 ) -> PointFeatures:
-    """Run the nets on a batch of standardised points."""
+    """Run the nets, if there are any, on a batch of standardised points."""
+    if network is None:
+        return PointFeatures({INPUT: x.flatten(start_dim=1)}, x, x, None)
     reconstructed = None
     if autoencoder is not None:
         # Only the first stage of the backbone runs on the reconstructions.

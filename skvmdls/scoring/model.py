@@ -19,6 +19,7 @@ from skvmdls._support.estimators import Detector
 from skvmdls._support.values import InputLike
 from skvmdls.calibration.paper_product import WeightCalibration
 from skvmdls.calibration.verdicts import Calibration
+from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.nets.network import VariationalNetwork
@@ -32,7 +33,9 @@ __all__ = [
     "FittedDetector",
     "FittedModel",
     "Measured",
+    "decide_scores",
     "measure",
+    "place_model",
     "standardized_batches",
 ]
 
@@ -48,7 +51,8 @@ class FittedModel:
     input_shape : tuple of int
         (features,) or (channels, height, width).
     standardizer : Standardizer
-    network : VariationalNetwork
+    network : VariationalNetwork or None
+        None where no part needs it.
     autoencoder : nn.Module or None
     selection : PartSelection
         The parts of the evidence.
@@ -61,11 +65,13 @@ class FittedModel:
         With it, the score is the paper's product.
     expected_images : ExpectedImages or None
         For images.
+    direct : DirectParts or None
+        The parts that need no trained net.
     """
 
     input_shape: tuple[int, ...]
     standardizer: Standardizer
-    network: VariationalNetwork
+    network: VariationalNetwork | None
     autoencoder: nn.Module | None
     selection: PartSelection
     gaussians: nn.ModuleDict
@@ -73,6 +79,7 @@ class FittedModel:
     fit_positions: np.ndarray
     weight_calibration: WeightCalibration | None = None
     expected_images: ExpectedImages | None = None
+    direct: DirectParts | None = None
 
     @property
     def is_table(self) -> bool:
@@ -108,19 +115,36 @@ class FittedModel:
 
     def decision(self) -> Decision:
         """Make the module that decides from the scores of the parts."""
+        names = self.selection.names
+        can_score = None
+        if self.direct is not None:
+            can_score = np.ones((len(self.fit_positions), len(names)), dtype=bool)
+            can_score[:, -len(self.direct.names) :] = self.direct.speaks
         return Decision(
-            self.selection.names,
+            names,
             len(self.selection.blocks),
+            self.selection.unit_rows,
             self.fit_positions,
             self.evidence,
             self.weight_calibration,
+            can_score,
         )
+
+    def direct_scores(self, raw: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Score raw rows (n, features), or standardised ones x, by the direct parts.
+
+        Vectors are compared as they came, rows of a table standardised.
+        """
+        if self.direct is None:
+            return {}
+        scores = self.direct.class_scores(raw if self.selection.unit_rows else x)
+        return dict(zip(self.direct.names, scores.unbind(dim=2), strict=True))
 
     def on_cpu(self) -> "FittedModel":
         """Return a copy whose arrays are on the CPU, as files and pickles hold them."""
         return replace(
             self,
-            network=_copy_on_cpu(self.network),
+            network=self.network and _copy_on_cpu(self.network),
             autoencoder=self.autoencoder and _copy_on_cpu(self.autoencoder),
             gaussians=_copy_on_cpu(self.gaussians),
             expected_images=self.expected_images and _copy_on_cpu(self.expected_images),
@@ -195,12 +219,14 @@ def measure(
     )
     decision = model.decision()
 
-    def decide(x: Tensor) -> tuple[Decided, Tensor | None]:
-        return _decided(x, model, decision, by_class)
+    placement = place_model(model, device)
+
+    def decide(raw: Tensor) -> tuple[Decided, Tensor | None]:
+        x = model.standardizer.standardize(raw, *placement)
+        return _decided(raw, x, model, decision, by_class)
 
     start = 0
-    batches = standardized_batches(X, model, batch_size=batch_size, device=device)
-    for decided, weight in map_batches(decide, batches):
+    for decided, weight in map_batches(decide, X.in_order(batch_size)):
         rows = slice(start, start + len(decided.score))
         measured.class_log_likelihood[rows] = decided.class_log_likelihood
         measured.raw[rows] = decided.raw
@@ -216,14 +242,14 @@ def measure(
 
 
 def _decided(
-    x: Tensor, model: FittedModel, decision: Decision, by_class: bool
+    raw: Tensor, x: Tensor, model: FittedModel, decision: Decision, by_class: bool
 ) -> tuple[Decided, Tensor | None]:
     found = point_features(model.network, model.autoencoder, x, model.selection)
     gaussians = model.blocks
     scores = {
         name: gaussians[name].log_likelihood(block).cpu()
         for name, block in blocks_of(found, model.selection).items()
-    }
+    } | model.direct_scores(raw, x.cpu())
     logits = None
     if LOGIT in found.parts:
         logits = found.parts[LOGIT].cpu().double()
@@ -232,18 +258,42 @@ def _decided(
     return decision(scores, logits, weight, by_class), weight
 
 
+@torch.inference_mode()
+def decide_scores(model: FittedModel, scores: np.ndarray) -> Measured:
+    """Decide from scores (n, n_classes, n_parts) of the direct parts alone."""
+    by_part = torch.from_numpy(scores).unbind(dim=2)
+    named = dict(zip(model.selection.names, by_part, strict=True))
+    decided = model.decision()(named, None, None, by_class=True)
+    assert decided.winners is not None
+    assert decided.class_scores is not None
+    return Measured(
+        class_log_likelihood=decided.class_log_likelihood.numpy(),
+        raw=decided.raw.numpy(),
+        score=decided.score.numpy(),
+        most_likely=decided.most_likely.numpy(),
+        weight=np.zeros(len(scores)),
+        winners=decided.winners.numpy(),
+        class_scores=decided.class_scores.numpy(),
+    )
+
+
 def standardized_batches(
     X: Rows, model: FittedModel, *, batch_size: int, device: str | torch.device
 ) -> Iterator[Tensor]:
-    """Standardise rows batch by batch, on the device to which the nets are brought.
+    """Standardise rows batch by batch, on the device to which the nets are brought."""
+    placement = place_model(model, device)
+    return model.standardizer.batches(X, batch_size, *placement)
 
-    Loaded or trained elsewhere, the nets are moved to where they score.
-    """
+
+def place_model(
+    model: FittedModel, device: str | torch.device
+) -> tuple[torch.device, torch.dtype]:
+    """Bring the nets, loaded or trained elsewhere, to where they score."""
     device = resolve_device(device)
     nets = (model.network, model.autoencoder)
     placement = place_to_score(device, model.is_table, *nets)
     place(model.gaussians, float64_device(device), torch.float64)
-    return model.standardizer.batches(X, batch_size, *placement)
+    return placement
 
 
 def _copy_on_cpu(module: Module) -> Module:

@@ -6,22 +6,20 @@ out in turn. Scores of held-out rows of the other classes and of rows of the cla
 left out train weights that are not negative.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from skvmdls._support.stored_arrays import check_shape, stored_array
 from skvmdls.metrics import auroc
 from skvmdls.scoring.evidence import Evidence
+from skvmdls.scoring.trials import PartTrials, normalized
 
 __all__ = [
     "FitScores",
-    "PartTrials",
     "class_folds",
     "fit_weights",
     "learn_part_weights",
@@ -52,94 +50,6 @@ class TrialScores(NamedTuple):
 
     known: np.ndarray
     left_out: np.ndarray
-
-
-@dataclass(frozen=True)
-class PartTrials:
-    """Weights of the parts, and the trials that taught them.
-
-    Parameters
-    ----------
-    names : tuple of str
-        The parts.
-    weights : ndarray of shape (n_parts,), float64
-        Not negative; they sum to the number of parts.
-    aurocs : ndarray of shape (n_folds, n_parts), float64
-        Of each part alone, held-out known rows against the rows of the classes left
-        out. Without rows where there were no trials.
-    auroc_of_sum, auroc_of_prior : ndarray of shape (n_folds,), float64
-        The same of the sum with these weights, which were fitted to these very scores,
-        and with the prior ones.
-    folds : ndarray of shape (n_classes,), int
-        The fold in which each class was left out; -1 where there were no trials.
-    pull : float
-        Strength with which the weights were drawn to the prior ones.
-
-    Examples
-    --------
-    >>> trials = PartTrials.untried(("shared", "linear"), np.array([1.0, 3.0]), 2)
-    >>> trials.weights, len(trials.aurocs)
-    (array([0.5, 1.5]), 0)
-    """
-
-    names: tuple[str, ...]
-    weights: np.ndarray
-    aurocs: np.ndarray
-    auroc_of_sum: np.ndarray
-    auroc_of_prior: np.ndarray
-    folds: np.ndarray
-    pull: float
-
-    @classmethod
-    def untried(
-        cls, names: Sequence[str], prior: np.ndarray, n_classes: int
-    ) -> "PartTrials":
-        """Take the prior weights (n_parts,) as they are, without trials."""
-        return cls(
-            tuple(names),
-            _normalized(np.asarray(prior, dtype=np.float64)),
-            np.empty((0, len(names))),
-            np.empty(0),
-            np.empty(0),
-            np.full(n_classes, -1),
-            np.inf,
-        )
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the arrays, all float64, by name, for :meth:`from_state`."""
-        state = {"weights": self.weights}
-        if len(self.aurocs):
-            state |= {
-                "aurocs": self.aurocs,
-                "auroc_of_sum": self.auroc_of_sum,
-                "auroc_of_prior": self.auroc_of_prior,
-                "folds": self.folds.astype(np.float64),
-                "pull": np.array([self.pull]),
-            }
-        else:
-            state["n_classes"] = np.array([float(len(self.folds))])
-        return state
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], names: Sequence[str]) -> "PartTrials":
-        """Rebuild from a `state_dict`; a ValueError if it is not of these parts."""
-        of = "part weights"
-        weights = stored_array(state, "weights", 1, of=of)
-        check_shape(f"{of}.weights", weights.shape, (len(names),))
-        if weights.min() < 0 or weights.sum() <= 0:
-            raise ValueError(f"{of}.weights must not be negative, nor all zero")
-        if "aurocs" not in state:
-            n_classes = stored_array(state, "n_classes", 1, of=of)
-            return cls.untried(names, weights, int(n_classes[0]))
-        aurocs = stored_array(state, "aurocs", 2, of=of)
-        check_shape(f"{of}.aurocs", aurocs.shape[1:], (len(names),))
-        of_sum = stored_array(state, "auroc_of_sum", 1, of=of)
-        of_prior = stored_array(state, "auroc_of_prior", 1, of=of)
-        for array in (of_sum, of_prior):
-            check_shape(f"{of} of folds", array.shape, aurocs.shape[:1])
-        folds = stored_array(state, "folds", 1, of=of).astype(int)
-        pull = float(stored_array(state, "pull", 1, of=of)[0])
-        return cls(tuple(names), weights, aurocs, of_sum, of_prior, folds, pull)
 
 
 def class_folds(n_classes: int, random_state: int) -> np.ndarray:
@@ -243,7 +153,7 @@ def learn_part_weights(
     >>> bool(learned.weights[0] > learned.weights[1])
     True
     """
-    prior = _normalized(np.asarray(prior, dtype=np.float64))
+    prior = normalized(np.asarray(prior, dtype=np.float64))
     counts = np.bincount(labels, minlength=n_classes)
     if n_classes < FEWEST_CLASSES or len(names) == 1:
         return PartTrials.untried(names, prior, n_classes)
@@ -376,13 +286,8 @@ def fit_weights(
     bounds = [(0.0, None)] * n_parts + [(None, None)]
     weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x[:-1]
     # Where no sum of the parts tells them apart, nothing was learned.
-    return _normalized(weights if weights.sum() > 0 else prior)
+    return normalized(weights if weights.sum() > 0 else prior)
 
 
 def _sizes(trials: Sequence[TrialScores]) -> list[tuple[int, int]]:
     return [(len(trial.known), len(trial.left_out)) for trial in trials]
-
-
-def _normalized(weights: np.ndarray) -> np.ndarray:
-    """Scale weights so that they sum to their number."""
-    return weights * len(weights) / weights.sum()

@@ -18,6 +18,7 @@ from skvmdls._support.stored_arrays import (
 )
 from skvmdls._support.torch_state import seeded
 from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, BackboneFactory, resolve_factory
@@ -76,13 +77,17 @@ def model_arrays(model: FittedModel) -> Arrays:
         "standardizer.scale": standardizer["scale"],
         **with_prefix("evidence", model.evidence.state_dict()),
         **with_prefix("gaussians", _as_arrays(model.gaussians)),
-        **with_prefix("network", _as_arrays(model.network, weights=True)),
     }
+    if model.network is not None:
+        weights = _as_arrays(model.network, weights=True)
+        arrays |= with_prefix("network", weights)
     if model.autoencoder is not None:
         weights = _as_arrays(model.autoencoder, weights=True)
         arrays |= with_prefix("autoencoder", weights)
     if model.expected_images is not None:
         arrays |= with_prefix("expected", _as_arrays(model.expected_images))
+    if model.direct is not None:
+        arrays |= with_prefix("direct", model.direct.state_dict())
     return arrays
 
 
@@ -111,12 +116,19 @@ def model_from(
         },
         input_shape,
     )
-    network = _network(choices, input_shape, fit_positions, arrays)
-    autoencoder = None
-    if choices.autoencoder is not None:
-        autoencoder = _autoencoder(choices.autoencoder, input_shape, arrays)
-    sizes = {"x": math.prod(input_shape), **network.ensemble_sizes}
-    lengths = selection.lengths(sizes, network.first_places)
+    network, autoencoder = None, None
+    lengths: dict[str, int] = {}
+    if selection.needs_net:
+        network = _network(choices, input_shape, fit_positions, arrays)
+        sizes = {"x": math.prod(input_shape), **network.ensemble_sizes}
+        lengths = selection.lengths(sizes, network.first_places)
+        if choices.autoencoder is not None:
+            autoencoder = _autoencoder(choices.autoencoder, input_shape, arrays)
+    direct = None
+    if selection.direct:
+        stored = without_prefix("direct", arrays)
+        direct = DirectParts.from_state(stored, selection.direct)
+        check_shape("direct parts", (direct.n_classes,), (n_classes,))
     stored_images = without_prefix("expected", arrays)
     return FittedModel(
         input_shape=input_shape,
@@ -126,13 +138,14 @@ def model_from(
         selection=selection,
         gaussians=_gaussians(head["covariance_type"], arrays, lengths, n_classes),
         evidence=Evidence.from_state(
-            without_prefix("evidence", arrays), selection.names
+            without_prefix("evidence", arrays), selection.names, n_classes
         ),
         fit_positions=fit_positions,
         weight_calibration=_weighting(head["weighting"]),
         expected_images=None
         if is_table or not stored_images
         else ExpectedImages.from_state(stored_images, input_shape, n_classes),
+        direct=direct,
     )
 
 

@@ -1,0 +1,176 @@
+"""Fit the parts that need no trained net, and learn their weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from skvmdls.calibration.hold_out import Split
+from skvmdls.direct.parts import (
+    PRIOR_WEIGHTS,
+    PRIOR_WEIGHTS_OF_TABLES,
+    DirectParts,
+    fit_direct_parts,
+    usual_parts,
+)
+from skvmdls.direct.row_space import RowSpace, looks_like_vectors
+from skvmdls.inputs.rows import Rows
+from skvmdls.inputs.standardizer import Standardizer
+from skvmdls.scoring.class_offsets import class_offsets, rows_for_offsets
+from skvmdls.scoring.cross_fitting import CrossFitted, cross_fitted_scores
+from skvmdls.scoring.evidence import PartSelection
+from skvmdls.scoring.part_weights import FitScores, learn_part_weights
+from skvmdls.scoring.trials import PartTrials
+
+__all__ = [
+    "MOST_CROSS_FITTED",
+    "DirectRows",
+    "automatic_parts",
+    "cross_fit",
+    "direct_offsets",
+    "direct_rows",
+    "fit_direct",
+    "learn_weights",
+    "split_of_cross_fitted",
+]
+
+# Up to so many rows all are scored by parts that have not seen them, and none is held
+# out. Beyond, offsets of small classes are cross-fitted on so many rows.
+MOST_CROSS_FITTED = 2000
+# Rows that decide whether a table holds vectors.
+N_LOOKED_AT = 1000
+# Rows scored at a time.
+BATCH = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class DirectRows:
+    """Rows (n, features) as the direct parts take them, and their classes (n,)."""
+
+    X: np.ndarray
+    labels: np.ndarray
+    n_classes: int
+    names: tuple[str, ...]
+    unit_rows: bool
+    groups: np.ndarray | None
+    seed: int
+
+    def take(self, positions: np.ndarray) -> "DirectRows":
+        """Keep the rows at some positions (k,)."""
+        groups = None if self.groups is None else self.groups[positions]
+        kept = self.X[positions], self.labels[positions]
+        return replace(self, X=kept[0], labels=kept[1], groups=groups)
+
+
+def automatic_parts(X: Rows, n_classes: int) -> tuple[tuple[str, ...], bool]:
+    """Choose the direct parts of a table, and whether its rows are vectors."""
+    some = X.take(np.linspace(0, len(X) - 1, min(len(X), N_LOOKED_AT)).astype(int))
+    looked_at = torch.cat(list(some.in_chunks())).numpy()
+    unit_rows = looks_like_vectors(looked_at)
+    return usual_parts(X.shape[1], n_classes, normalize=unit_rows), unit_rows
+
+
+def direct_rows(
+    X: Rows,
+    labels: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray | None,
+    selection: PartSelection,
+    standardizer: Standardizer,
+    seed: int,
+) -> DirectRows:
+    """Read all rows: vectors as they came, others standardised."""
+    chunks = X.in_chunks()
+    if selection.unit_rows:
+        rows = np.concatenate([chunk.numpy() for chunk in chunks])
+    else:
+        as_double = partial(standardizer.transform, dtype=torch.float64)
+        rows = np.concatenate([as_double(chunk).numpy() for chunk in chunks])
+    return DirectRows(
+        rows, labels, n_classes, selection.direct, selection.unit_rows, groups, seed
+    )
+
+
+def fit_direct(rows: DirectRows) -> DirectParts:
+    """Fit the parts to rows."""
+    return _fit(rows, rows.X, rows.labels, rows.n_classes)
+
+
+def _fit(
+    rows: DirectRows, X: np.ndarray, labels: np.ndarray, n_classes: int
+) -> DirectParts:
+    space = None
+    if not rows.unit_rows:
+        n_features = X.shape[1]
+        centre, scale = np.zeros(n_features), np.ones(n_features)
+        space = RowSpace.fit(X, normalize=False, centre=centre, scale=scale)
+    return fit_direct_parts(
+        X,
+        labels,
+        n_classes,
+        names=rows.names,
+        normalize=rows.unit_rows,
+        space=space,
+        random_state=rows.seed,
+    )
+
+
+def _fit_scores(rows: DirectRows) -> FitScores:
+    def fit(
+        X: np.ndarray, labels: np.ndarray, n_classes: int
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        return partial(_scores_in_batches, _fit(rows, X, labels, n_classes))
+
+    return fit
+
+
+def _scores_in_batches(parts: DirectParts, X: np.ndarray) -> np.ndarray:
+    batches = np.array_split(X, -(-len(X) // BATCH))
+    return torch.cat([parts.class_scores(batch) for batch in batches]).numpy()
+
+
+def learn_weights(rows: DirectRows, part_weights: object) -> PartTrials:
+    """Learn the weights by leaving classes out, or take those that are given."""
+    usual = PRIOR_WEIGHTS if rows.unit_rows else PRIOR_WEIGHTS_OF_TABLES
+    prior = np.array([usual[name] for name in rows.names])
+    if part_weights not in ("auto", "learned"):
+        return PartTrials.untried(rows.names, prior, rows.n_classes)
+    return learn_part_weights(
+        rows.X,
+        rows.labels,
+        rows.n_classes,
+        _fit_scores(rows),
+        rows.names,
+        prior=prior,
+        groups=rows.groups,
+        random_state=rows.seed,
+    )
+
+
+def cross_fit(rows: DirectRows) -> CrossFitted:
+    """Score every row by parts that were fitted without its fold."""
+    return cross_fitted_scores(
+        rows.X,
+        rows.labels,
+        rows.n_classes,
+        _fit_scores(rows),
+        groups=rows.groups,
+        random_state=rows.seed,
+    )
+
+
+def direct_offsets(rows: DirectRows) -> np.ndarray | None:
+    """Compute what small classes score too low by, (n_classes, n_parts), if any are."""
+    some = rows_for_offsets(rows.labels, rows.seed)
+    if not len(some):
+        return None
+    kept = rows.take(some)
+    found = cross_fit(kept)
+    return class_offsets(found.scores, kept.labels[found.positions])
+
+
+def split_of_cross_fitted(n_rows: int, positions: np.ndarray) -> Split:
+    """Split where all rows train, and those that were cross-fitted set the rest."""
+    return Split(np.arange(n_rows), positions, positions)
