@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-import skvmdls.training
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.training.checkpoints import Checkpoint
+from skvmdls.training.progress import Progress
 
 QUICK = {
     "max_epochs": 6,
@@ -51,14 +51,14 @@ def stopping(monkeypatch):
 
     def stop(n, error=None):
         left = iter(range(n))
-        finish = skvmdls.training.Progress.finish_epoch
+        finish = Progress.finish_epoch
 
         def finish_or_stop(run, *arguments):
             finish(run, *arguments)
             if next(left, None) is None:
                 raise error or RuntimeError("power cut")
 
-        monkeypatch.setattr(skvmdls.training.Progress, "finish_epoch", finish_or_stop)
+        monkeypatch.setattr(Progress, "finish_epoch", finish_or_stop)
         return monkeypatch
 
     return stop
@@ -143,6 +143,7 @@ def _fit_forever(X, y, path):
     VMDLSDetector(**QUICK, checkpoint=path).fit(X, y)
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_killed_at_any_moment_goes_on(table, uninterrupted, tmp_path):
     path = tmp_path / "fit.checkpoint"
     rng = np.random.default_rng(0)
