@@ -494,7 +494,7 @@ def test_data_that_cannot_be_had_is_named(tmp_path, monkeypatch):
     def nothing(*arguments):
         raise FileNotFoundError("no CIFAR-100 here")
 
-    monkeypatch.setattr("skvmdls.datasets._fetched_cifar", nothing)
+    monkeypatch.setattr("skvmdls.datasets._load_cifar", nothing)
     with pytest.raises(SystemExit, match="data cannot be had.*no CIFAR-100 here"):
         main(["ood-cifar100", "--data-home", str(tmp_path), "--output", str(tmp_path)])
 

@@ -264,12 +264,10 @@ class DetectorParameters:
         str,
         callable,
         default="auto",
-        text="""
-        The net ``g``: a name in :data:`skvmdls.nets.BACKBONES`, or a factory
+        text="""The net ``g``: a name in :data:`skvmdls.nets.BACKBONES`, or a factory
         ``factory(input_shape) -> nn.Module`` (see :mod:`skvmdls.nets`). ``"auto"`` is
         ``"mlp"`` for tables, ``"photo_cnn"`` for colour images of 32x32 pixels and
-        more, and ``"cnn"`` for other images.
-        """,
+        more, and ``"cnn"`` for other images.""",
     )
     _: KW_ONLY
     latent_dim: int = parameter(
@@ -285,10 +283,9 @@ class DetectorParameters:
     distancing_margin: float | None = parameter(
         Interval(Real, 0, None, closed="left"),
         default=None,
-        text="""
-        Margin ``M_d`` of the distancing loss, a squared distance (paper, eq. 3). The
-        loss pushes points of different classes this far apart. None is `latent_dim`.
-        """,
+        text="""Margin ``M_d`` of the distancing loss, a squared distance (paper, eq.
+        3). The loss pushes points of different classes this far apart. None is
+        `latent_dim`.""",
     )
     margin_warmup: float = parameter(
         Interval(Real, 0, 1, closed="both"),
@@ -298,10 +295,8 @@ class DetectorParameters:
     kl_warmup: float = parameter(
         Interval(Real, 0, 1, closed="both"),
         default=0.5,
-        text="""
-        Share of the epochs that train without the KL loss. The classes must begin to
-        separate before the loss pulls each of them together.
-        """,
+        text="""Share of the epochs that train without the KL loss. The classes must
+        begin to separate before the loss pulls each of them together.""",
     )
     prior_variance: float = parameter(
         Interval(Real, 0, None, closed="neither"),
@@ -316,20 +311,16 @@ class DetectorParameters:
     classification_weight: float = parameter(
         Interval(Real, 0, None, closed="left"),
         default=1.0,
-        text="""
-        Weight of the cross-entropy of a classification head on ``g``. With 0 the net
-        has no head, and the losses are those of the paper.
-        """,
+        text="""Weight of the cross-entropy of a classification head on ``g``. With 0
+        the net has no head, and the losses are those of the paper.""",
     )
     metric_weight: float = parameter(
         Interval(Real, 0, None, closed="left"),
         default=1.0,
-        text="""
-        Weight of the paper's loss, which is triplet + distancing + `kl_weight` x KL.
-        With a head its gradient in the backbone is scaled down where the margins cannot
-        be met, so that the same weight suits digits and photographs (see
-        ``skvmdls.training.backbone_share``).
-        """,
+        text="""Weight of the paper's loss, which is triplet + distancing + `kl_weight`
+        x KL. With a head its gradient in the backbone is scaled down where the margins
+        cannot be met, so that the same weight suits digits and photographs (see
+        ``skvmdls.training.backbone_share``).""",
     )
     features: str | Sequence[str] = parameter(
         str,
@@ -364,50 +355,41 @@ class DetectorParameters:
     )
     fusion: Literal["late", "early"] = parameter(
         default="late",
-        text="""
-        How the parts are combined. ``"late"``: each part has its own class Gaussians.
-        Its score is standardised on held-out known points, and the standardised scores
-        are summed. ``t1``, ``t2``, ``mu`` and the residual have weight 0.5.
-        ``"early"``: each class has one Gaussian over all parts, as in the paper.
-        """,
+        text="""How the parts are combined. ``"late"``: each part has its own class
+        Gaussians. Its score is standardised on held-out known points, and the
+        standardised scores are summed. ``t1``, ``t2``, ``mu`` and the residual have
+        weight 0.5. ``"early"``: each class has one Gaussian over all parts, as in the
+        paper.""",
         decides="gaussians",
     )
     normalize: bool | Literal["auto"] = parameter(
         "boolean",
         default="auto",
-        text="""
-        Whether each part is L2-normalised, with the logarithm of its length as an
-        additional column. ``"auto"`` normalises images with late fusion.
-        """,
+        text="""Whether each part is L2-normalised, with the logarithm of its length as
+        an additional column. ``"auto"`` normalises images with late fusion.""",
         decides="gaussians",
     )
     average_flips: bool = parameter(
         "boolean",
         default=False,
-        text="""
-        Whether the parts of an image are averaged over the image and its mirror image
-        (left to right). It makes photographs classified better and doubles the time of
-        scoring. Use it where a mirrored image has the same class.
-        """,
+        text="""Whether the parts of an image are averaged over the image and its mirror
+        image (left to right). It makes photographs classified better and doubles the
+        time of scoring. Use it where a mirrored image has the same class.""",
         decides="gaussians",
     )
     covariance_type: Literal["full", "tied", "diag"] = parameter(
         default="full",
-        text="""
-        Covariances of the Gaussians, estimated by Ledoit-Wolf shrinkage: one for each
-        class, one for all classes, or variances only.
-        """,
+        text="""Covariances of the Gaussians, estimated by Ledoit-Wolf shrinkage: one
+        for each class, one for all classes, or variances only.""",
         decides="gaussians",
     )
     covariance_pooling: float = parameter(
         Interval(Real, 0, 1, closed="both"),
         default=0.05,
-        text="""
-        Weight of the pooled covariance of all classes in the covariance of each class
-        (regularised discriminant analysis, Friedman 1989). With 0 each class has its
-        own covariance, as in the paper. With ``covariance_type="tied"`` it has no
-        effect.
-        """,
+        text="""Weight of the pooled covariance of all classes in the covariance of each
+        class (regularised discriminant analysis, Friedman 1989). With 0 each class has
+        its own covariance, as in the paper. With ``covariance_type="tied"`` it has no
+        effect.""",
         decides="gaussians",
     )
     contamination: float = parameter(
@@ -415,31 +397,25 @@ class DetectorParameters:
         Interval(Real, 0, 0.5, closed="right"),
         Options(Real, {0}),
         default=0.05,
-        text="""
-        Share of new known points that may be rejected. It sets the threshold. You can
-        change it on a fitted detector with `set_params`.
-        """,
+        text="""Share of new known points that may be rejected. It sets the threshold.
+        You can change it on a fitted detector with `set_params`.""",
         decides="neither",
     )
     threshold: float | None = parameter(
         Interval(Real, None, None, closed="neither"),
         default=None,
-        text="""
-        Threshold on ``score_samples``, used instead of `contamination`. You can change
-        it on a fitted detector.
-        """,
+        text="""Threshold on ``score_samples``, used instead of `contamination`. You can
+        change it on a fitted detector.""",
         decides="neither",
     )
     guarantee: Literal["marginal", "class"] = parameter(
         default="marginal",
-        text="""
-        Points for which `contamination` is guaranteed. ``"marginal"``: all known points
-        together. ``"class"``: each class, from its own held-out points, of which at
-        least ``1 / contamination - 1`` are needed (label-conditional conformal
+        text="""Points for which `contamination` is guaranteed. ``"marginal"``: all
+        known points together. ``"class"``: each class, from its own held-out points, of
+        which at least ``1 / contamination - 1`` are needed (label-conditional conformal
         prediction). `predict` then returns the class with the largest of `p_values`
         among those that are not rejected. You can change it on a fitted detector. A
-        `threshold` overrides it.
-        """,
+        `threshold` overrides it.""",
         decides="neither",
     )
     calibration: Literal["auto", "split", "cross"] = parameter(
@@ -464,35 +440,28 @@ class DetectorParameters:
     classes_per_batch: int | None = parameter(
         Interval(Integral, 2, None, closed="left"),
         default=None,
-        text="""
-        Number of classes in a batch, ``B_C``. None is all classes, or as many as fit in
-        a batch of 160 points.
-        """,
+        text="""Number of classes in a batch, ``B_C``. None is all classes, or as many
+        as fit in a batch of 160 points.""",
     )
     samples_per_class: int | None = parameter(
         Interval(Integral, 2, None, closed="left"),
         default=None,
-        text="""
-        Number of points of each class in a batch, ``B_N``. None is 16. With more than
-        ten classes in a batch, it is as many as fit in 160 points.
-        """,
+        text="""Number of points of each class in a batch, ``B_N``. None is 16. With
+        more than ten classes in a batch, it is as many as fit in 160 points.""",
     )
     max_epochs: int | Literal["auto"] = parameter(
         Interval(Integral, 1, None, closed="left"),
         default="auto",
-        text="""
-        Number of epochs of the net. An epoch visits about as many points as there are.
-        ``"auto"`` is 20. For small tables it is up to 60, enough for 2,000 steps.
-        """,
+        text="""Number of epochs of the net. An epoch visits about as many points as
+        there are. ``"auto"`` is 20. For small tables it is up to 60, enough for 2,000
+        steps.""",
     )
     optimizer: Literal["adamw", "muon"] = parameter(
         default="adamw",
-        text="""
-        Optimiser of the net. ``"muon"`` updates the convolutions and linear layers of
-        the backbone, except the first, by orthogonalised steps, and all other weights
-        as ``"adamw"`` does. It classifies photographs better after the same number of
-        epochs. The autoencoder is always trained by AdamW.
-        """,
+        text="""Optimiser of the net. ``"muon"`` updates the convolutions and linear
+        layers of the backbone, except the first, by orthogonalised steps, and all other
+        weights as ``"adamw"`` does. It classifies photographs better after the same
+        number of epochs. The autoencoder is always trained by AdamW.""",
     )
     learning_rate: float = parameter(
         Interval(Real, 0, None, closed="neither"),
@@ -508,18 +477,15 @@ class DetectorParameters:
         str,
         callable,
         default=None,
-        text="""
-        Augmentation of the training data: ``"affine"`` or ``"crop_flip"`` for images,
-        or a function from a standardised batch (a tensor) to one of the same shape.
-        """,
+        text="""Augmentation of the training data: ``"affine"`` or ``"crop_flip"`` for
+        images, or a function from a standardised batch (a tensor) to one of the same
+        shape.""",
     )
     freeze_epochs: int = parameter(
         Interval(Integral, 0, None, closed="left"),
         default=0,
-        text="""
-        Number of epochs at the start that train only ``mu`` and ``sigma``. Use it for
-        backbones with pretrained weights.
-        """,
+        text="""Number of epochs at the start that train only ``mu`` and ``sigma``. Use
+        it for backbones with pretrained weights.""",
     )
     batch_size: int = parameter(
         Interval(Integral, 1, None, closed="left"),
@@ -530,29 +496,23 @@ class DetectorParameters:
     num_workers: int = parameter(
         Interval(Integral, 0, None, closed="left"),
         default=0,
-        text="""
-        Number of processes that read the rows if X is a dataset, as in torch's
+        text="""Number of processes that read the rows if X is a dataset, as in torch's
         ``DataLoader``. With 0 the current process reads them. Results do not depend on
-        it.
-        """,
+        it.""",
         decides="neither",
     )
     device: str | torch.device = parameter(
         str,
         torch.device,
         default="auto",
-        text="""
-        Device to train and score on. ``"auto"`` is CUDA or MPS if there is one, else
-        the CPU.
-        """,
+        text="""Device to train and score on. ``"auto"`` is CUDA or MPS if there is one,
+        else the CPU.""",
     )
     precision: Literal["auto", "float32", "bfloat16"] = parameter(
         default="auto",
-        text="""
-        Precision in which the net is trained. ``"auto"`` is bfloat16 if the hardware
-        has instructions for it. The autoencoder is trained, and points are scored, in
-        float32.
-        """,
+        text="""Precision in which the net is trained. ``"auto"`` is bfloat16 if the
+        hardware has instructions for it. The autoencoder is trained, and points are
+        scored, in float32.""",
     )
     memory: Any = parameter(
         str,
@@ -560,23 +520,19 @@ class DetectorParameters:
         HasMethods("cache"),
         None,
         default=None,
-        text="""
-        Folder (or ``joblib.Memory``) that caches trained nets and Gaussians. Fits that
-        differ only in $after_nets train the nets once. The cache holds pickles, so use
-        only a folder that you trust.
-        """,
+        text="""Folder (or ``joblib.Memory``) that caches trained nets and Gaussians.
+        Fits that differ only in $after_nets train the nets once. The cache holds
+        pickles, so use only a folder that you trust.""",
         decides="neither",
     )
     checkpoint: str | os.PathLike[str] | None = parameter(
         str,
         os.PathLike,
         default=None,
-        text="""
-        File that stores the state of the training after every epoch. If a `fit` was
-        interrupted or killed, call it again with the same data and parameters: it
+        text="""File that stores the state of the training after every epoch. If a `fit`
+        was interrupted or killed, call it again with the same data and parameters: it
         resumes from the file and ends with the same result. Only $after_gaussians may
-        differ. Delete the file to train from the start.
-        """,
+        differ. Delete the file to train from the start.""",
         decides="neither",
     )
     verbose: int = parameter(
@@ -585,10 +541,8 @@ class DetectorParameters:
     random_state: int | np.random.RandomState | None = parameter(
         "random_state",
         default=None,
-        text="""
-        Seed of the training. With an int, training gives the same result to the bit
-        each time on one CPU.
-        """,
+        text="""Seed of the training. With an int, training gives the same result to the
+        bit each time on one CPU.""",
     )
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
@@ -613,28 +567,22 @@ class AutoencoderParameters:
         str,
         callable,
         default="auto",
-        text="""
-        A name in :mod:`skvmdls.nets.autoencoder`, or a factory ``factory(input_shape)
-        -> nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
-        ``"mlp"`` for tables and ``"cnn"`` for images.
-        """,
+        text="""A name in :mod:`skvmdls.nets.autoencoder`, or a factory
+        ``factory(input_shape) -> nn.Module`` of a net whose output has the shape of its
+        input. ``"auto"`` is ``"mlp"`` for tables and ``"cnn"`` for images.""",
     )
     autoencoder_epochs: int = parameter(
         Interval(Integral, 1, None, closed="left"),
         default=5,
-        text="""
-        Number of epochs of the autoencoder. After too many, it reconstructs unknown
-        points as well as known ones.
-        """,
+        text="""Number of epochs of the autoencoder. After too many, it reconstructs
+        unknown points as well as known ones.""",
     )
     weighting: Literal["evidence", "paper"] = parameter(
         default="evidence",
-        text="""
-        How the reconstruction enters the score. ``"evidence"``: the residual at the
-        first tap is one more part of the evidence. ``"paper"``: the weight is
+        text="""How the reconstruction enters the score. ``"evidence"``: the residual at
+        the first tap is one more part of the evidence. ``"paper"``: the weight is
         multiplied with the log-likelihood, after a shift and a scale set by held-out
-        data (see :class:`skvmdls.calibration.WeightCalibration`).
-        """,
+        data (see :class:`skvmdls.calibration.WeightCalibration`).""",
         decides="gaussians",
     )
 
