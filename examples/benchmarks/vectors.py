@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
@@ -29,14 +28,16 @@ from skvmdls.calibration import conformal_threshold
 from skvmdls.direct.parts import (
     PRIOR_WEIGHTS,
     PRIOR_WEIGHTS_OF_TABLES,
-    fit_direct_parts,
+    TRIAL_TOLERANCE,
+    fit_scores,
     usual_parts,
 )
 from skvmdls.direct.row_space import looks_like_vectors
 from skvmdls.metrics import auroc, tnr_at_tpr
+from skvmdls.scoring.class_offsets import class_offsets, rows_for_offsets
 from skvmdls.scoring.cross_fitting import cross_fitted_scores
 from skvmdls.scoring.evidence import Evidence
-from skvmdls.scoring.part_weights import Scores, learn_part_weights
+from skvmdls.scoring.part_weights import learn_part_weights
 
 __all__ = ["BASELINES", "DirectEvidence", "VectorTask", "measure", "tasks"]
 
@@ -49,7 +50,6 @@ MOST_CROSS_FITTED = 5000
 N_EVIDENCE, N_THRESHOLD = 250, 750
 # How much the sum of the parts counts beside the logits in the choice of the class.
 PARTS_IN_LABEL = 0.5
-BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -264,17 +264,15 @@ class DirectEvidence:
         names = usual_parts(X.shape[1], n_classes, normalize=normalize_rows)
         priors = PRIOR_WEIGHTS if normalize_rows else PRIOR_WEIGHTS_OF_TABLES
 
-        def fit(X: np.ndarray, y: np.ndarray, n_classes: int) -> Scores:
-            parts = fit_direct_parts(
-                X,
-                y,
-                n_classes,
-                names=names,
-                normalize=normalize_rows,
-                random_state=self.seed,
-            )
-            return partial(_scored_in_batches, parts)
-
+        fit = fit_scores(names, normalize=normalize_rows, random_state=self.seed)
+        # The linear classifiers of the trials need not be exact.
+        coarse = TRIAL_TOLERANCE if normalize_rows else 1e-4
+        fit_in_trial = fit_scores(
+            names,
+            normalize=normalize_rows,
+            random_state=self.seed,
+            tolerance=coarse,
+        )
         is_cross_fitted = len(X) <= MOST_CROSS_FITTED
         shuffled = np.random.RandomState(self.seed).permutation(len(X))
         n_held_out = min(N_EVIDENCE + N_THRESHOLD, len(X) // 10)
@@ -285,16 +283,24 @@ class DirectEvidence:
         weights = prior
         if self.weights == "learned":
             self.trials = learn_part_weights(
-                X[rows], y[rows], n_classes, fit, names, prior=prior, **options
+                X[rows], y[rows], n_classes, fit_in_trial, names, prior=prior, **options
             )
             weights = self.trials.weights
         self.scores = fit(X[rows], y[rows], n_classes)
+        self.offsets = np.zeros((n_classes, len(names)))
         if is_cross_fitted:
             found = cross_fitted_scores(X, y, n_classes, fit, **options)
-            for_units = for_threshold = found.of_parts
+            self.offsets = class_offsets(found.scores, y[found.positions])
+            for_units = for_threshold = (found.scores - self.offsets).max(axis=1)
         else:
-            for_units = self.scores(X[shuffled[:n_evidence]]).max(axis=1)
-            for_threshold = self.scores(X[shuffled[n_evidence:n_held_out]]).max(axis=1)
+            few = rows[rows_for_offsets(y[rows])]
+            if len(few):
+                found = cross_fitted_scores(X[few], y[few], n_classes, fit, **options)
+                self.offsets = class_offsets(found.scores, y[few][found.positions])
+            for_units, for_threshold = (
+                (self.scores(X[part]) - self.offsets).max(axis=1)
+                for part in (shuffled[:n_evidence], shuffled[n_evidence:n_held_out])
+            )
         self.evidence = Evidence.fit(names, for_units, weights)
         totals = self.evidence.total(for_threshold)
         self.threshold = conformal_threshold(totals, CONTAMINATION)
@@ -303,21 +309,16 @@ class DirectEvidence:
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         """Score rows; higher is better known."""
-        return self.evidence.total(self.scores(X).max(axis=1))
+        return self.evidence.total((self.scores(X) - self.offsets).max(axis=1))
 
     def predict_known(self, X: np.ndarray) -> np.ndarray:
         """Give each row a known class."""
-        raw = self.scores(X)
+        raw = self.scores(X) - self.offsets
         names = self.evidence.names
         sums = self.evidence.in_spreads(raw) @ self.evidence.weights / len(names)
         if not self.is_table:
             sums = raw[..., names.index("linear")] + PARTS_IN_LABEL * sums
         return sums.argmax(axis=1)
-
-
-def _scored_in_batches(parts: Any, rows: np.ndarray) -> np.ndarray:
-    batches = np.array_split(rows, -(-len(rows) // BATCH))
-    return torch.cat([parts.class_scores(batch) for batch in batches]).numpy()
 
 
 class Ways(NamedTuple):

@@ -263,9 +263,16 @@ class BaseDetector(
         return self.model_.input_shape
 
     @property
-    def network_(self) -> VariationalNetwork | None:
-        """The trained net; None where no part of the evidence needs it."""
-        return self.model_.network
+    def network_(self) -> VariationalNetwork:
+        """The trained net, if a part of the evidence needs it."""
+        network = self.model_.network
+        if network is None:
+            raise AttributeError(
+                f"This {type(self).__name__} trained no net, since no part of its "
+                f"evidence needs one: {self.evidence_names_}. To train one, name parts "
+                "of the net in `features`, or give a backbone."
+            )
+        return network
 
     @property
     def standardizer_(self) -> Standardizer:
@@ -492,8 +499,8 @@ class BaseDetector(
         """
         check_is_fitted(self)
         sizes = {"x": self.n_features_in_}
-        if self.network_ is not None:
-            sizes |= self.network_.ensemble_sizes
+        if self.model_.network is not None:
+            sizes |= self.model_.network.ensemble_sizes
         parts = self.model_.selection.of_ensemble
         names = [f"{part}_{i}" for part in parts for i in range(sizes[part])]
         return np.array(names, dtype=object)

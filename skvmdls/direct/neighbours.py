@@ -85,7 +85,7 @@ class NearestRows:
         """Score rows (n, D) under each class, (n, n_classes)."""
         distances = self._squared_distances(rows)
         if len(set(self.counts)) == 1:
-            shape = len(rows), len(self.counts), self.counts[0]
+            shape = rows.shape[0], len(self.counts), self.counts[0]
             nearest = distances.reshape(shape).amin(dim=2)
         else:
             by_class = distances.split(self.counts, dim=1)

@@ -6,13 +6,13 @@ trees. A :class:`DirectParts` holds those that were asked for. It scores rows un
 class, and it adds and drops classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
 from skvmdls.direct.linear import (
@@ -34,8 +34,10 @@ __all__ = [
     "PARTS_OF_TABLES",
     "PARTS_OF_VECTORS",
     "PRIOR_WEIGHTS",
+    "PRIOR_WEIGHTS_OF_TABLES",
     "DirectParts",
     "fit_direct_parts",
+    "fit_scores",
     "usual_parts",
 ]
 
@@ -49,6 +51,11 @@ PARTS_OF_TABLES = (SHARED, SEPARATE, NEIGHBOURS, LINEAR, TREES)
 PRIOR_WEIGHTS = dict.fromkeys(DIRECT_PARTS, 1.0) | {SHARED: 0.25, PROTOTYPE: 0.25}
 PRIOR_WEIGHTS_OF_TABLES = dict.fromkeys(DIRECT_PARTS, 1.0)
 
+# Gradient at which the linear classifier of a trial stops. The weights of the parts
+# are the same with the usual one, which takes three times as long. For rows of unit
+# length alone: trials of tables are short.
+TRIAL_TOLERANCE = 1e-3
+
 # Every part is fitted to at most so many rows.
 MOST_ROWS = 50_000
 # A covariance for each class takes at most so many bytes, and is for at most so many
@@ -56,6 +63,8 @@ MOST_ROWS = 50_000
 MOST_SEPARATE_BYTES, MOST_SEPARATE_DIMENSIONS = 2**28, 256
 # Beyond, the shares of the classes in the leaves take too much memory.
 MOST_CLASSES_OF_TREES = 50
+# Rows that are scored at once: their distances to 10,000 kept rows take 20 MB.
+BATCH = 500
 OF_MOMENTS = (SHARED, RELATIVE, PROTOTYPE)
 
 
@@ -157,6 +166,14 @@ class DirectParts:
         """
         z = self.space(torch.as_tensor(rows))
         return torch.stack([self._scores(name, z) for name in self.names], dim=2)
+
+    def as_module(self) -> nn.Module:
+        """Wrap :meth:`class_scores` as a module, to be exported.
+
+        What follows from the arrays is computed first, so that it becomes constants.
+        """
+        self.class_scores(torch.zeros(1, len(self.space.centre)))
+        return _ClassScores(self)
 
     def _scores(self, name: str, z: Tensor) -> Tensor:
         if name in OF_MOMENTS:
@@ -278,6 +295,17 @@ class DirectParts:
         return parts
 
 
+class _ClassScores(nn.Module):
+    """Scores (n, n_classes, n_parts) of raw rows (n, features)."""
+
+    def __init__(self, parts: DirectParts) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.parts.class_scores(rows)
+
+
 STORED: dict[str, Any] = {
     SEPARATE: SeparateCovariances,
     NEIGHBOURS: NearestRows,
@@ -353,6 +381,58 @@ def fit_direct_parts(
     if TREES in names:
         held[TREES] = TreeVotes.fit(z, labels, n_classes, random_state)
     return DirectParts(tuple(names), space, (False,) * n_classes, moments, **held)
+
+
+def fit_scores(
+    names: Sequence[str],
+    *,
+    normalize: bool = False,
+    space: RowSpace | None = None,
+    random_state: int = 0,
+    tolerance: float = 1e-4,
+) -> Callable[[np.ndarray, np.ndarray, int], Callable[[np.ndarray], np.ndarray]]:
+    """Make a function that fits parts, for trials and for cross-fitting.
+
+    Parameters
+    ----------
+    names, normalize, space, random_state, tolerance
+        As of :func:`fit_direct_parts`.
+
+    Returns
+    -------
+    fit : callable
+        Takes rows (n, features), labels (n,) and the number of classes. Returns a
+        function from rows (m, features) to scores (m, n_classes, n_parts), an ndarray
+        computed batch by batch.
+
+    Examples
+    --------
+    >>> X, y = np.array([[0.0], [1.0], [7.0], [9.0]]), np.array([0, 0, 1, 1])
+    >>> fit_scores(("neighbours",))(X, y, 2)(X).shape
+    (4, 2, 1)
+    """
+
+    def fit(
+        X: np.ndarray, labels: np.ndarray, n_classes: int
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        parts = fit_direct_parts(
+            X,
+            labels,
+            n_classes,
+            names=names,
+            normalize=normalize,
+            space=space,
+            random_state=random_state,
+            tolerance=tolerance,
+        )
+
+        def scores(rows: np.ndarray) -> np.ndarray:
+            batches = np.array_split(rows, max(1, -(-len(rows) // BATCH)))
+            return torch.cat([parts.class_scores(batch) for batch in batches]).numpy()
+
+        return scores
+
+    return fit
 
 
 def _stratified(labels: np.ndarray, n_drawn: int, seed: int) -> np.ndarray:

@@ -103,7 +103,7 @@ class TreeVotes:
         """Shares (n, n_classes) of the classes in the leaves of rows (n, D)."""
         # The trees were grown on numbers of single precision.
         rows = rows.float().double()
-        nodes = self.roots.expand(len(rows), -1)
+        nodes = self.roots.expand(rows.shape[0], -1)
         for _ in range(self.depth):
             values = rows.gather(1, self.features[nodes])
             goes_left = values <= self.thresholds[nodes]

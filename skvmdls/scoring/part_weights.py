@@ -31,16 +31,15 @@ __all__ = [
 Scores = Callable[[np.ndarray], np.ndarray]
 FitScores = Callable[[np.ndarray, np.ndarray, int], Scores]
 
-# Folds of classes; of up to so many classes each is left out in turn. With two classes
-# the one that is left shows nothing of what tells classes apart.
-N_FOLDS, FEWEST_CLASSES = 5, 3
+# Folds of classes; of up to five classes each is left out in turn. Of many classes,
+# fewer folds leave out enough. With two classes, the one that is left shows nothing of
+# what tells classes apart.
+N_FOLDS, N_FOLDS_OF_MANY, MANY_CLASSES, FEWEST_CLASSES = 5, 3, 60, 3
 # Share of the rows of each kept class that are scored instead of fitted.
 HELD_OUT_SHARE = 0.25
-# Of each class a trial fits at most so many rows, and scores at most half of them as
-# held out or left out. More rows change the weights little.
-MOST_ROWS_OF_CLASS = 30
-# Or so many rows in all, where classes are few.
-MOST_ROWS = 1500
+# A trial fits at most about so many rows, but 20 of each class where it has them. It
+# scores at most half as many of each class. More rows change the weights little.
+MOST_ROWS, MOST_ROWS_OF_CLASS = 1500, 20
 # How strongly weights are drawn to the prior ones, by the classes and their rows.
 PULL, PULL_CLASSES, PULL_ROWS = 0.1, 3, 20
 
@@ -53,7 +52,9 @@ class TrialScores(NamedTuple):
 
 
 def class_folds(n_classes: int, random_state: int) -> np.ndarray:
-    """Deal classes into five folds at random; up to five classes get a fold each.
+    """Deal classes into folds at random: five, or three of 60 classes and more.
+
+    Up to five classes get a fold each.
 
     Parameters
     ----------
@@ -69,9 +70,10 @@ def class_folds(n_classes: int, random_state: int) -> np.ndarray:
     >>> np.bincount(class_folds(12, random_state=0))
     array([3, 3, 2, 2, 2])
     """
+    n_folds = N_FOLDS if n_classes < MANY_CLASSES else N_FOLDS_OF_MANY
     folds = np.empty(n_classes, dtype=int)
     order = np.random.RandomState(random_state).permutation(n_classes)
-    folds[order] = np.arange(n_classes) % min(n_classes, N_FOLDS)
+    folds[order] = np.arange(n_classes) % min(n_classes, n_folds)
     return folds
 
 
@@ -167,7 +169,7 @@ def learn_part_weights(
     scored = [scores for scores in found if scores is not None]
     if not scored:
         return PartTrials.untried(names, prior, n_classes)
-    pull = pull_to_prior(np.minimum(counts, MOST_ROWS_OF_CLASS))
+    pull = pull_to_prior(np.minimum(counts, _most_rows_of_class(n_classes)))
     standardized = [_standardized(scores, names) for scores in scored]
     weights = fit_weights(standardized, prior, pull)
 
@@ -190,7 +192,7 @@ def _trial(
 ) -> TrialScores | None:
     """Fit without some classes, and score; None if too few classes or rows are left."""
     rng = np.random.RandomState(seed % 2**32)
-    most = max(MOST_ROWS_OF_CLASS, MOST_ROWS // n_classes)
+    most = _most_rows_of_class(n_classes)
     most_scored = max(1, most // 2)
     is_left_out = np.isin(labels, left_out)
     held_out_units = set()
@@ -210,6 +212,10 @@ def _trial(
         return None
     scores = fit(X[fitted], positions, len(kept))
     return TrialScores(*(scores(X[rows]).max(axis=1) for rows in (known, unknown)))
+
+
+def _most_rows_of_class(n_classes: int) -> int:
+    return max(MOST_ROWS_OF_CLASS, MOST_ROWS // n_classes)
 
 
 def _aurocs(scores: TrialScores, sums: np.ndarray) -> np.ndarray:

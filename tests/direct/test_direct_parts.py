@@ -330,3 +330,21 @@ def test_a_part_that_grows_with_classes_or_columns_steps_aside():
     assert "separate" not in usual_parts(300, 3, normalize=False)
     assert "separate" not in usual_parts(250, 2000, normalize=False)
     assert "trees" not in usual_parts(10, 60, normalize=False)
+
+
+def test_an_exported_graph_gives_the_same_scores(data, parts, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    X = data[0].astype(np.float32)
+    program = torch.export.export(
+        parts.as_module(),
+        (torch.from_numpy(X[:5]),),
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+        strict=False,
+    )
+    path = tmp_path / "parts.onnx"
+    torch.onnx.export(program, dynamo=True, verbose=False).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    for rows in (X, X[:1]):
+        found = session.run(None, {name: rows})[0]
+        np.testing.assert_allclose(found, parts.class_scores(rows), atol=1e-6)
