@@ -21,7 +21,11 @@ BENCHMARKS = EXAMPLES / "benchmarks"
 
 def run(*command):
     return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, check=True
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=500,
     ).stdout
 
 

@@ -1131,6 +1131,7 @@ def test_tensors_under_array_api_dispatch(table):
             [sys.executable, "-c", command, f"{folder}/all"],
             env=environment,
             check=True,
+            timeout=240,
         )
 
 

@@ -235,6 +235,7 @@ def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
             capture_output=True,
             text=True,
             check=True,
+            timeout=240,
         )
         assert said.stderr == ""
         return {path.parent for path in (tmp_path / folder).rglob("output.pkl")}
