@@ -21,9 +21,13 @@ from sklearn.utils import Bunch, check_random_state
 from torchvision import datasets as torchvision_datasets
 from torchvision.io import decode_jpeg
 
-from skvmdls.inputs.rows import DatasetRows
+from skvmdls._support.values import warn
+from skvmdls.inputs.image_folders import labelled_image_files
+from skvmdls.inputs.rows import DatasetRows, ImageFiles, LabelledImageFiles
 
 __all__ = [
+    "DatasetRows",
+    "ImageFiles",
     "get_data_home",
     "image_folder",
     "load_cifar10",
@@ -57,6 +61,10 @@ def image_folder(
 ) -> tuple[DatasetRows, np.ndarray]:
     """Give the images of a folder that has one folder for each class, unread.
 
+    Hidden and system files and folders (as ``.ipynb_checkpoints`` and ``__MACOSX``) are
+    left out, and links are followed. Pictures are read as :class:`ImageFiles` reads
+    them.
+
     Parameters
     ----------
     folder : path
@@ -67,7 +75,8 @@ def image_folder(
     Returns
     -------
     X : DatasetRows
-        Read when a fit or a score needs them.
+        Read when a fit or a score needs them. ``X.dataset`` has ``samples``,
+        ``classes`` and ``targets``, as an ``ImageFolder`` has.
     y : ndarray of shape (n,), str
         The names of the classes' folders.
 
@@ -75,6 +84,11 @@ def image_folder(
     ------
     FileNotFoundError
         If there is no such folder, or a class's folder holds no images.
+
+    Warns
+    -----
+    UserWarning
+        If files are passed over because their endings are not those of images.
 
     Examples
     --------
@@ -88,8 +102,11 @@ def image_folder(
     >>> X.shape, y
     ((2, 3, 8, 8), array(['cat', 'dog'], dtype='<U3'))
     """
-    found = torchvision_datasets.ImageFolder(os.fspath(folder), transform)
-    return DatasetRows(found), np.array(found.classes)[found.targets]
+    samples, classes, beside = labelled_image_files(Path(folder))
+    if told := beside.described(with_hidden=False):
+        warn(f"In {os.fspath(folder)!r} these files were passed over: {told}.")
+    files = LabelledImageFiles(samples, classes, transform)
+    return DatasetRows(files), np.array(classes)[files.targets]
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:

@@ -2,22 +2,26 @@
 
 import os
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from skvmdls._support.values import as_numpy
+from skvmdls.inputs.pictures import PictureFormat, UnfitPictureError, is_grey
 
 __all__ = [
     "BatchReader",
     "ReaderPool",
     "RowKind",
+    "first_kind",
     "of_torch_types",
     "random_state_kept",
     "read_row",
@@ -38,10 +42,13 @@ TORCH_TYPES = [
 
 
 class RowKind(NamedTuple):
-    """Shape and dtype of the first row, which all others must have."""
+    """Shape, dtype and picture format of the first row, which all others must have."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    pictures: PictureFormat | None = None
+    # Of a colour picture behind a grey one, the colours would be lost unnoticed.
+    only_grey: bool = False
 
 
 class _Unreadable(NamedTuple):
@@ -66,7 +73,7 @@ class BatchReader(Dataset):
         return torch.from_numpy(np.stack(rows))
 
     def _checked_row(self, position: int, turn: tuple[int, ...]) -> np.ndarray:
-        row = read_row(self.dataset, position, turn)
+        row = read_row(self.dataset, position, turn, self.kind)
         if row.shape != self.kind.shape or row.dtype != self.kind.dtype:
             raise ValueError(
                 f"{_named(self.dataset, position)} has shape {row.shape} and dtype "
@@ -121,33 +128,85 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def read_row(dataset: Any, position: int, turn: tuple[int, ...]) -> np.ndarray:
+def first_kind(
+    dataset: Any,
+    position: int,
+    pictures: PictureFormat | None = None,
+    channels: int | None = None,
+) -> RowKind:
+    """Read a row, to learn what all rows are to be like.
+
+    If its item is a picture of PIL, and no format is given, one is chosen by it.
+    """
+    only_grey = False
+    with _named_errors(dataset, position):
+        item = _item(dataset, position, (0,))
+        files, _ = innermost(dataset, position)
+        if pictures is None:
+            pictures = getattr(files, "picture_format", None)
+        if pictures is None and isinstance(item, Image.Image):
+            pictures = PictureFormat.of(item, channels)
+            only_grey = channels is None and pictures.channels == 1
+        row = of_torch_types(_row_of(item, files, pictures))
+    _check_finite(row, dataset, position)
+    # A transform may have made it grey.
+    if pictures is not None and row.ndim == 3 and len(row) in (1, 3):
+        pictures = replace(pictures, channels=len(row))
+    return RowKind(row.shape, row.dtype, pictures, only_grey)
+
+
+def read_row(
+    dataset: Any, position: int, turn: tuple[int, ...], kind: RowKind | None = None
+) -> np.ndarray:
     """Read one row as an array (features,) or (channels, height, width)."""
+    with _named_errors(dataset, position):
+        item = _item(dataset, position, turn)
+        is_picture = isinstance(item, Image.Image)
+        if is_picture and kind is not None and kind.only_grey and not is_grey(item):
+            raise UnfitPictureError(
+                "is in colour, but the first picture is grey; expected one kind. "
+                "Convert them in the dataset: picture.convert('RGB')."
+            )
+        files, _ = innermost(dataset, position)
+        row = of_torch_types(_row_of(item, files, kind and kind.pictures))
+    _check_finite(row, dataset, position)
+    return row
+
+
+def _check_finite(row: np.ndarray, dataset: Any, position: int) -> None:
+    if row.dtype.kind == "f" and not np.isfinite(row).all():
+        raise ValueError(f"{_named(dataset, position)} contains NaN or infinity.")
+
+
+def _item(dataset: Any, position: int, turn: tuple[int, ...]) -> Any:
     seed = np.random.SeedSequence((*turn, position)).generate_state(1)[0]
     random.seed(int(seed))
     np.random.seed(seed)  # noqa: NPY002  # Transforms of others draw from it.
     torch.default_generator.manual_seed(int(seed))
+    item = dataset[position]
+    return item[0] if isinstance(item, tuple) and item else item
+
+
+@contextmanager
+def _named_errors(dataset: Any, position: int) -> Iterator[None]:
+    """Raise every error as a ValueError that names the row and its file."""
     try:
-        item = dataset[position]
-        row = of_torch_types(row_as_array(item))
+        yield
+    except UnfitPictureError as error:
+        raise ValueError(f"{_named(dataset, position)} {error}") from error
     except Exception as error:
         raise ValueError(
             f"{_named(dataset, position)} cannot be read: {type(error).__name__}: "
             f"{error}"
         ) from error
-    if row.dtype.kind == "f" and not np.isfinite(row).all():
-        raise ValueError(f"{_named(dataset, position)} contains NaN or infinity.")
-    return row
 
 
-def row_as_array(item: Any) -> np.ndarray:
-    if isinstance(item, tuple) and item:
-        item = item[0]
+def _row_of(item: Any, files: Any, pictures: PictureFormat | None) -> np.ndarray:
+    """Convert an item to an array; of image files pictures come as they are to be."""
     if isinstance(item, Image.Image):
-        if item.mode in ("1", "P"):
-            item = item.convert("L" if item.mode == "1" else "RGB")
-        pixels = np.asarray(item)
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        rule = pictures or PictureFormat.of(item)
+        is_read = hasattr(files, "picture_format")
+        return rule.pixels(item) if is_read else rule.as_array(item)
     row = as_numpy(item, "it") if isinstance(item, Tensor) else np.asarray(item)
     if row.dtype.kind not in "biuf" or row.ndim not in (1, 2, 3):
         raise ValueError(
@@ -156,6 +215,20 @@ def row_as_array(item: Any) -> np.ndarray:
             "(channels, height, width), or a picture, alone or first of a tuple"
         )
     return row[None] if row.ndim == 2 else row
+
+
+def innermost(dataset: Any, position: int) -> tuple[Any, int]:
+    """Find the dataset that a row comes from, and its position there."""
+    while True:
+        if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+            position = int(dataset.indices[position])
+            dataset = dataset.dataset
+        elif isinstance(dataset, ConcatDataset):
+            place = bisect_right(dataset.cumulative_sizes, position)
+            position -= dataset.cumulative_sizes[place - 1] if place else 0
+            dataset = dataset.datasets[place]
+        else:
+            return dataset, position
 
 
 def of_torch_types(array: np.ndarray) -> np.ndarray:
@@ -168,8 +241,7 @@ def of_torch_types(array: np.ndarray) -> np.ndarray:
 def _named(dataset: Any, position: int) -> str:
     """Name a row of X and, as far as the dataset tells, its file."""
     row = f"Row {position} of X"
-    while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        dataset, position = dataset.dataset, int(dataset.indices[position])
+    dataset, position = innermost(dataset, position)
     samples = getattr(dataset, "samples", None)
     if not isinstance(samples, Sequence) or isinstance(samples, str):
         return row
