@@ -11,17 +11,16 @@ import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn import datasets as sklearn_datasets
-from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
-from torchvision import datasets as torchvision_datasets
-from torchvision.io import decode_jpeg
 
 from skvmdls.inputs.rows import DatasetRows
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 __all__ = [
     "get_data_home",
@@ -88,7 +87,9 @@ def image_folder(
     >>> X.shape, y
     ((2, 3, 8, 8), array(['cat', 'dog'], dtype='<U3'))
     """
-    found = torchvision_datasets.ImageFolder(os.fspath(folder), transform)
+    from torchvision.datasets import ImageFolder
+
+    found = ImageFolder(os.fspath(folder), transform)
     return DatasetRows(found), np.array(found.classes)[found.targets]
 
 
@@ -155,6 +156,9 @@ def load_digits(
     """
     if len(set(known)) < 2 or not set(known) <= set(range(10)):
         raise ValueError(f"known={known!r} must name at least two digits from 0 to 9.")
+    from sklearn import datasets as sklearn_datasets
+    from sklearn.model_selection import train_test_split
+
     images, labels = sklearn_datasets.load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)
     is_known = np.isin(labels, known)
@@ -400,6 +404,8 @@ def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:
 
 def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
     """Decode the images of an archive, in the order of their names."""
+    from torchvision.io import decode_jpeg
+
     images = {}
     with tarfile.open(archive) as members:
         for member in members:
@@ -413,9 +419,9 @@ def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
     return names, np.stack([images[name] for name in names])
 
 
-def _fetch(
-    name: str, folder: Path, download: bool, **options: bool
-) -> "torchvision_datasets.VisionDataset":
+def _fetch(name: str, folder: Path, download: bool, **options: bool) -> "VisionDataset":
+    from torchvision import datasets as torchvision_datasets
+
     try:
         return getattr(torchvision_datasets, name)(folder, download=download, **options)
     except (RuntimeError, OSError) as error:

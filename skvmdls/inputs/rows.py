@@ -16,7 +16,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from torchvision.datasets.folder import default_loader
 
 from skvmdls.inputs.loading import (
     BatchReader,
@@ -308,6 +307,8 @@ class ImageFiles(Dataset):
 
     def __getitem__(self, position: int) -> Any:
         """Open a picture."""
+        from torchvision.datasets.folder import default_loader
+
         picture = default_loader(self.samples[position])
         return picture if self.transform is None else self.transform(picture)
 
