@@ -11,19 +11,18 @@ import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn import datasets as sklearn_datasets
-from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
-from torchvision import datasets as torchvision_datasets
-from torchvision.io import decode_jpeg
 
 from skvmdls._support.values import warn
 from skvmdls.inputs.image_folders import labelled_image_files
 from skvmdls.inputs.rows import DatasetRows, ImageFiles, LabelledImageFiles
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 __all__ = [
     "DatasetRows",
@@ -172,6 +171,9 @@ def load_digits(
     """
     if len(set(known)) < 2 or not set(known) <= set(range(10)):
         raise ValueError(f"known={known!r} must name at least two digits from 0 to 9.")
+    from sklearn import datasets as sklearn_datasets
+    from sklearn.model_selection import train_test_split
+
     images, labels = sklearn_datasets.load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)
     is_known = np.isin(labels, known)
@@ -417,6 +419,8 @@ def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:
 
 def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
     """Decode the images of an archive, in the order of their names."""
+    from torchvision.io import decode_jpeg
+
     images = {}
     with tarfile.open(archive) as members:
         for member in members:
@@ -430,9 +434,9 @@ def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
     return names, np.stack([images[name] for name in names])
 
 
-def _fetch(
-    name: str, folder: Path, download: bool, **options: bool
-) -> "torchvision_datasets.VisionDataset":
+def _fetch(name: str, folder: Path, download: bool, **options: bool) -> "VisionDataset":
+    from torchvision import datasets as torchvision_datasets
+
     try:
         return getattr(torchvision_datasets, name)(folder, download=download, **options)
     except (RuntimeError, OSError) as error:

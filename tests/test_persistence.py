@@ -21,11 +21,11 @@ from sklearn.exceptions import NotFittedError
 
 import skvmdls
 from bad_inputs import BAD_FILES
+from children import extra_memory
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.nets.backbones import mlp
 from skvmdls.persistence import CHECKSUM, FORMAT, KEY, _checksum
 from skvmdls.scoring.gaussians import ClassGaussians
-from speed import extra_memory
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 import skvmdls
+from children import extra_memory
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.scoring import ClassGaussians
-from speed import extra_memory
 
 N_FEATURES = 64
 

@@ -10,7 +10,6 @@ folder read by two worker processes. Needs Linux.
 """
 
 import gc
-import multiprocessing
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from children import in_child
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.datasets import image_folder
@@ -104,8 +104,7 @@ def memory(place: Path, n: int, make: Callable) -> dict[str, float]:
     for start in range(0, n, 1000):
         X[start : start + 1000] = images(len(X[start : start + 1000]), rng)
     X.flush()
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak, seconds = pool.apply(_fitted, (path, make))
+    peak, seconds = in_child(_fitted, path, make)
     return {"images": n, "X, MiB": X.nbytes / 2**20, "own, MiB": peak, "CPU s": seconds}
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import skvmdls
+from children import extra_memory
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSDetector
-from speed import extra_memory
 
 SHAPE = (1, 28, 28)
 

@@ -7,7 +7,6 @@ made of, and how many rows are scored in a second of the CPU. Needs Linux.
     python examples/benchmarks/scale.py
 """
 
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 import skvmdls
+from children import in_child
 from fit_memory import watched
 from records import circumstances, laid_out, parsed_or_shown, script_parser, write
 from skvmdls import VMDLSbDetector
@@ -37,8 +37,7 @@ def main() -> None:
     found: dict[str, Any] = {"rows": [], **circumstances()}
     for point in sorted(POINTS, key=lambda point: (point[1], point[0])):
         if point[1] <= options.largest:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found["rows"].append(pool.apply(measured, point))
+            found["rows"].append(in_child(measured, *point))
             write(found, options.output)
     print(table(found))
 

@@ -5,18 +5,17 @@ turns, so that what else the machine does falls on all of them alike; the figure
 median over the turns. Memory is the growth of a fresh process's high-water mark.
 """
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from children import extra_memory
 from peers import SoftmaxNet, train_softmax
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls._support.devices import resolve_precision
@@ -28,7 +27,7 @@ from skvmdls.training import distancing_loss, squared_distances, triplet_loss
 from skvmdls.training.loops import train_network
 from skvmdls.training.plans import NetworkPlan
 
-__all__ = ["GROUPS", "LIMITS", "alternate", "extra_memory", "speed"]
+__all__ = ["GROUPS", "LIMITS", "alternate", "speed"]
 
 GROUPS = ("losses", "training", "fits", "scores", "gaussians")
 
@@ -153,52 +152,6 @@ def alternate(
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return {name: np.array(times) for name, times in seconds.items()}
-
-
-def extra_memory(
-    function: Callable[[], Any], warm_up: Callable[[], Any] | None = None
-) -> float:
-    """Memory that a call takes at its peak beyond what the process held before.
-
-    Measured in a process of its own; needs Linux.
-
-    Parameters
-    ----------
-    function : callable
-        Must pickle.
-    warm_up : callable, optional
-        Called first, so that imports and thread pools do not count. Must pickle.
-
-    Returns
-    -------
-    mebibytes : float
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> extra_memory(partial(bytearray, 50 * 2**20)) > 45
-    True
-    """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_growth, (function, warm_up))
-
-
-def _peak_growth(
-    function: Callable[[], Any], warm_up: Callable[[], Any] | None
-) -> float:
-    if warm_up is not None:
-        warm_up()
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmHWM")
-    function()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}.")
 
 
 def _row(

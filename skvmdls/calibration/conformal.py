@@ -11,7 +11,6 @@ import math
 import warnings
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from skvmdls._support.values import warn
 
@@ -242,6 +241,8 @@ def discoveries(p_values: np.ndarray, fdr: float) -> np.ndarray:
     >>> discoveries(np.array([0.01, 0.04, 0.5]), fdr=0.06)
     array([ True,  True, False])
     """
+    from scipy.stats import false_discovery_control
+
     # An adjusted p-value that equals the bound may come out a rounding above it.
     adjusted = false_discovery_control(p_values, method="bh")
     return adjusted <= fdr * (1 + 1e-9)

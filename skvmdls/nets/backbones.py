@@ -32,9 +32,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torchvision.models.densenet import DenseNet
-from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.models.vgg import make_layers
 
 __all__ = [
     "BACKBONES",
@@ -249,6 +246,8 @@ def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
     'features.transition1'
     """
     check_image(input_shape, "densenet_bc100")
+    from torchvision.models.densenet import DenseNet
+
     n_stem = 24
     backbone: Any = DenseNet(12, (16, 16, 16), num_init_features=n_stem)
     backbone.features.conv0 = _scaled_convolution(input_shape[0], n_stem)
@@ -527,6 +526,8 @@ def _scaled_convolution(
 
 
 def _resnet(input_shape: tuple[int, ...], blocks: list[int]) -> nn.Module:
+    from torchvision.models.resnet import BasicBlock, ResNet
+
     backbone: Any = ResNet(BasicBlock, blocks)
     backbone.conv1 = _scaled_convolution(input_shape[0], 64)
     backbone.maxpool = nn.Identity()
@@ -539,6 +540,8 @@ def _plain(
     input_shape: tuple[int, ...], layers: list[str | int], hidden: list[int]
 ) -> nn.Module:
     """Convolutions as in VGG, with taps after the three max-poolings, then a head."""
+    from torchvision.models.vgg import make_layers
+
     channels, height, width = input_shape
     features = make_layers(layers, batch_norm=True)
     features[0] = nn.Conv2d(channels, features[0].out_channels, 3, padding=1)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torchvision import models
 
 from skvmdls.nets.backbones import ModuleFactory, from_module
 
@@ -117,6 +116,8 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
 
 
 def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+    from torchvision import models
+
     if name not in models.list_models():
         raise ValueError(
             f"torchvision has no model named {name!r}; there are "

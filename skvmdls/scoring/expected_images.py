@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,6 +53,8 @@ class ExpectedImages(nn.Module):
     @classmethod
     def fit(cls, images: Tensor, labels: np.ndarray) -> "ExpectedImages":
         """From images (n, channels, h, w) in the grid, of each class one or more."""
+        from sklearn.decomposition import PCA
+
         means = class_means(images, labels)
         # One array of their size and no more: they may be the peak of a fit's memory.
         deviations = means[labels].neg_().add_(images).flatten(start_dim=1).numpy()
@@ -100,6 +100,8 @@ class ExpectedImages(nn.Module):
             edges of strokes cancel out; root mean square over the channels, in standard
             deviations of the input.
         """
+        from scipy.ndimage import gaussian_filter
+
         size = images.shape[2:]
         deviations = in_grid(images) - self.means.cpu()[classes]
         components = self.components.cpu().flatten(start_dim=1)

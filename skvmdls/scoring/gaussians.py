@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from sklearn.base import clone
-from sklearn.covariance import shrunk_covariance
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -497,6 +496,9 @@ class _Estimate:
             if distance_to_target > 0
             else 0.0
         )
+        # Imported where it is used: it takes scikit-learn's linear models along.
+        from sklearn.covariance import shrunk_covariance
+
         return self.mean, shrunk_covariance(empirical, shrinkage)
 
 

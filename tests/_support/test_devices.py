@@ -1,9 +1,5 @@
 """Devices and precision."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -79,38 +75,3 @@ def test_tables_score_in_float64_wherever_there_is_one():
     assert scoring_placement(mps, is_table=True) == (CPU, torch.float64)
     assert scoring_placement(mps, is_table=False) == (mps, torch.float32)
     assert float64_device(torch.device("cuda")) == torch.device("cuda")
-
-
-IMPORT = """
-import os, warnings
-import numpy as np, torch
-
-def state():
-    return (
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.initial_seed(),
-        np.geterr(),
-        list(warnings.filters),
-        dict(os.environ),
-    )
-
-torch.set_num_threads(2)
-import sklearn.base, scipy.stats, torchvision, joblib, safetensors, tqdm.auto
-before = state()
-import skvmdls
-assert state() == before
-child = os.fork()
-if child == 0:
-    os._exit(torch.get_num_threads())
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
-print("the same")
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_importing_the_package_changes_nothing_of_the_process():
-    """Regression: an import set torch's threads in every later fork."""
-    command = [sys.executable, "-c", IMPORT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.stdout == "the same\n", done.stderr

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import skvmdls
+from children import extra_memory
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from speed import extra_memory
 
 QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
 

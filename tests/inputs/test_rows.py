@@ -21,13 +21,13 @@ from torch.utils.data import (
 )
 from torchvision.datasets import ImageFolder
 
+from children import extra_memory
 from shared import SCORING_METHODS
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import DatasetRows, ImageFiles, image_folder
 from skvmdls.inputs.rows import ArrayRows, dataset_rows, rows_of
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.model_selection import LeaveClassesOut, get_scorer
-from speed import extra_memory
 
 # What transforms of others draw from.
 # ruff: noqa: NPY002

@@ -1,7 +1,6 @@
 """ONNX files: the detector's answers without torch, or an error that says why not."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -439,11 +438,3 @@ def test_without_the_extra_the_message_has_the_command(exported, tmp_path, monke
         ImportError, match=r'onnxscript.* pip install "skvmdls\[onnx\]"'
     ):
         export_onnx(exported[0], tmp_path / "detector.onnx")
-
-
-def test_importing_the_package_does_not_import_the_extra():
-    code = "import skvmdls, sys; print({'onnx', 'onnxruntime'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"
