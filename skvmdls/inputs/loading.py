@@ -1,8 +1,10 @@
 """Read rows of a dataset, in this process or in workers."""
 
+import math
 import os
 import random
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +24,7 @@ __all__ = [
     "ReaderPool",
     "RowKind",
     "first_kind",
+    "is_on_disk",
     "of_torch_types",
     "random_state_kept",
     "read_row",
@@ -41,6 +44,10 @@ TORCH_TYPES = [
 ]
 
 
+# Bytes of chunks that are kept, and of one where an array is stored as a whole.
+CHUNKS_KEPT, USUAL_CHUNK = 2**26, 2**20
+
+
 class RowKind(NamedTuple):
     """Shape, dtype and picture format of the first row, which all others must have."""
 
@@ -57,20 +64,82 @@ class _Unreadable(NamedTuple):
     message: str
 
 
+class StoredArray:
+    """Rows of an array on disk, of h5py or zarr, read by whole chunks.
+
+    To read a row, its whole chunk is decompressed. So all rows of a batch that lie in
+    one chunk are read together, and the chunks used last are kept, up to a budget.
+    """
+
+    def __init__(self, array: Any, budget: int = CHUNKS_KEPT) -> None:
+        self.array, self.budget = array, budget
+        row_size = math.prod(array.shape[1:]) * array.dtype.itemsize
+        n_usual = max(1, USUAL_CHUNK // max(1, row_size))
+        self.step = int(array.chunks[0]) if array.chunks else n_usual
+        self.chunk_size = self.step * row_size
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Read the rows at positions (k,), in any order, as an array (k, ...)."""
+        positions = np.asarray(positions)
+        found = np.empty((len(positions), *self.array.shape[1:]), self.array.dtype)
+        chunks = positions // self.step
+        for chunk in np.unique(chunks).tolist():
+            own = np.flatnonzero(chunks == chunk)
+            found[own] = self._chunk(chunk)[positions[own] - chunk * self.step]
+        return found
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        if chunk in self._kept:
+            self._kept.move_to_end(chunk)
+            return self._kept[chunk]
+        start = chunk * self.step
+        rows = np.asarray(self.array[start : start + self.step])
+        if self.chunk_size <= self.budget:
+            while self._kept and (len(self._kept) + 1) * self.chunk_size > self.budget:
+                self._kept.popitem(last=False)
+            self._kept[chunk] = rows
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": OrderedDict()}
+
+
 class BatchReader(Dataset):
-    """Batches of a dataset's rows, by turn and positions; runs in a worker."""
+    """Batches of a dataset's rows, by turn and positions; runs in a worker.
+
+    They are arrays, not tensors: torch sends tensors through shared memory, of which
+    containers have too little, and waits there without an end.
+    """
 
     def __init__(self, dataset: Any, kind: RowKind) -> None:
         self.dataset, self.kind = dataset, kind
+        self.stored = StoredArray(dataset) if is_on_disk(dataset) else None
 
-    def __getitem__(self, order: Any) -> Tensor | _Unreadable:
+    def __getitem__(self, order: Any) -> np.ndarray | _Unreadable:
         turn, positions = order
         try:
+            if self.stored is not None:
+                return self._stored_rows(self.stored, np.asarray(positions))
             with random_state_kept():
                 rows = [self._checked_row(int(i), turn) for i in positions]
         except ValueError as error:
             return _Unreadable(str(error))
-        return torch.from_numpy(np.stack(rows))
+        return np.stack(rows)
+
+    def _stored_rows(self, stored: StoredArray, positions: np.ndarray) -> np.ndarray:
+        try:
+            rows = of_torch_types(stored.rows(positions))
+        except Exception as error:
+            raise ValueError(
+                f"Rows of X cannot be read: {type(error).__name__}: {error}"
+            ) from error
+        rows = rows.reshape(len(positions), *self.kind.shape)
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            is_bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+            bad = int(positions[is_bad.argmax()])
+            raise ValueError(f"Row {bad} of X contains NaN or infinity.")
+        return rows
 
     def _checked_row(self, position: int, turn: tuple[int, ...]) -> np.ndarray:
         row = read_row(self.dataset, position, turn, self.kind)
@@ -118,10 +187,25 @@ class ReaderPool:
     def read(self, orders: Iterable[Any]) -> Iterator[Tensor]:
         """Read batches, each by its turn and its positions (k,)."""
         self.orders.next = orders
-        for batch in self.loader:
-            if isinstance(batch, _Unreadable):
-                raise ValueError(batch.message)
-            yield batch
+        try:
+            for batch in self.loader:
+                if isinstance(batch, _Unreadable):
+                    raise ValueError(batch.message)
+                yield torch.from_numpy(batch)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RuntimeError(
+                f"A process that reads rows of X has died: {error} Often memory runs "
+                "out, /dev/shm in a container included. Use fewer processes or none "
+                "(num_workers=0), or give the container more (docker run --shm-size)."
+            ) from error
+
+
+def is_on_disk(X: Any) -> bool:
+    """Whether X is an array that stays in a file, as those of h5py and zarr do."""
+    is_in_chunks = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
+    return is_in_chunks and len(X.shape) > 0 and not hasattr(X, "dask")
 
 
 def _as_it_is(batch: Any) -> Any:

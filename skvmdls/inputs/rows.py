@@ -30,6 +30,7 @@ from skvmdls.inputs.loading import (
     ReaderPool,
     RowKind,
     first_kind,
+    is_on_disk,
     of_torch_types,
     random_state_kept,
 )
@@ -497,16 +498,11 @@ def dataset_rows(X: Any) -> DatasetRows | None:
             f"X is a {type(X).__name__}, whose rows cannot be read one by one, in any "
             f"order; fit and scoring need that. Give {way}."
         )
-    if isinstance(X, Dataset) or _is_on_disk(X) or _has_only_items(X):
+    if isinstance(X, Dataset) or is_on_disk(X) or _has_only_items(X):
         return DatasetRows(X)
     if _are_file_names(X):
         return DatasetRows(ImageFiles(X))
     return None
-
-
-def _is_on_disk(X: Any) -> bool:
-    is_in_chunks = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
-    return is_in_chunks and len(X.shape) > 0 and not hasattr(X, "dask")
 
 
 def _has_only_items(X: Any) -> bool:

@@ -238,7 +238,7 @@ def test_what_is_wrong_is_said_in_a_line(
 
 def test_an_interruption_has_a_status_of_its_own(monkeypatch, detector, capsys):
     monkeypatch.setattr(
-        "skvmdls.__main__.load", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+        "skvmdls.cli.commands.load", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert main(["predict", str(detector), "."]) == 130
     assert "interrupted" in capsys.readouterr().err
