@@ -41,7 +41,7 @@ from skvmdls.cli.trials import (
 from skvmdls.inputs.image_folders import FoundImages, is_litter
 from skvmdls.inputs.pictures import BYTES, SHORTS, PictureFormat, picture_header
 
-__all__ = ["main"]
+__all__ = ["entry", "main"]
 
 INCOMPLETE, FAILED, INTERRUPTED = 1, 2, 130
 ABOUT = """\
@@ -145,6 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _tell(f"interrupted. {error}")
         return INTERRUPTED
+
+
+def entry() -> None:
+    """Run as a program: the script ``skvmdls`` that an installation makes."""
+    sys.exit(main())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -420,6 +425,9 @@ def _written_answers(
         n_rejected += int(judged.is_rejected.sum())
         n_pages += judged.n_further_pages
     _tell_of_files(found, failures, n_pages)
+    if len(failures) == n_judged:
+        _tell("error: none of the images could be read.")
+        return FAILED, 0
     return (INCOMPLETE if failures else 0), n_rejected
 
 

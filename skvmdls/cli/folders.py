@@ -23,7 +23,6 @@ from skvmdls.inputs.image_folders import (
 from skvmdls.inputs.pictures import (
     BYTES,
     IMAGE_ENDINGS,
-    SHORTS,
     PictureFormat,
     PictureHeader,
     UnfitPictureError,
@@ -163,9 +162,10 @@ class ImageReader:
     net: FrozenNet | None = None
 
     def batches(
-        self, paths: Sequence[Path], size: int = BATCH
+        self, paths: Sequence[Path], size: int | None = None
     ) -> Iterator["ImageBatch"]:
         """Read images, batch by batch, some batches ahead of what is asked for."""
+        size = size or BATCH
         chunks = (
             range(i, min(i + size, len(paths))) for i in range(0, len(paths), size)
         )
@@ -209,11 +209,12 @@ class ImageReader:
 
     def strange_images(self, X: np.ndarray) -> dict[str, np.ndarray]:
         """Make rows like X of noise and of plain images, by name."""
+        is_bytes = self.pictures.depth == BYTES
         largest = 1.0 if self.net is not None else float(X.max())
-        white = {BYTES: 255.0, SHORTS: 1.0}.get(self.pictures.depth, largest)
+        white = 255.0 if is_bytes else largest
         shape = USUAL_SHAPE if self.net is not None else X.shape[1:]
         images = noise_and_plain(shape, white)
-        if self.pictures.depth == BYTES:
+        if is_bytes:
             images = {name: image.astype(np.uint8) for name, image in images.items()}
         else:
             images = {name: image.astype(X.dtype) for name, image in images.items()}
