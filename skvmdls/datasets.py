@@ -1,20 +1,17 @@
-"""Data for open-set experiments: digits, MNIST, Omniglot, CIFAR, tables, and noise.
+"""Data for open-set experiments: digits, MNIST, Omniglot, CIFAR, and noise.
 
-All but the digits and the noise are looked for as local archives in the data folder:
-the argument `data_home`, else the environment variable ``SKVMDLS_DATA_HOME``, else
-``~/skvmdls_data``. Where it lacks the archive that a loader names, MNIST, Omniglot and
-CIFAR are fetched there by torchvision, unless ``download=False``; what is neither there
-nor to be had is a FileNotFoundError.
+MNIST, Omniglot and CIFAR are read from the data folder: the argument `data_home`, else
+the environment variable ``SKVMDLS_DATA_HOME``, else ``~/skvmdls_data``. If they are not
+there, torchvision fetches them, unless ``download=False``. If that fails, the loaders
+raise a FileNotFoundError.
 """
 
 import os
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.utils import Bunch, check_random_state
 
 from skvmdls._support.values import warn
@@ -32,25 +29,14 @@ __all__ = [
     "load_cifar10",
     "load_cifar100",
     "load_digits",
-    "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",
-    "load_table",
-    "load_tables",
     "mnist_noise",
     "uniform_noise",
 ]
 
 # Lake et al.'s "background small 1": 136 characters, 20 drawings of each.
 OMNIGLOT_ALPHABETS = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
-
-# Columns that name a row, or say where it was published, instead of describing it: a
-# method that splits by them learns the list of rows by heart.
-NO_MEASUREMENTS = {
-    "splice": ["Instance_name"],
-    "vowel": ["Train or Test"],
-    "zoo": ["animal"],
-}
 
 RandomState = int | np.random.RandomState | None
 
@@ -201,7 +187,7 @@ def load_mnist(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``mnist.npz``.
+        Folder with torchvision's files, or with ``mnist.npz``.
     download : bool, default=True
 
     Returns
@@ -237,7 +223,7 @@ def load_omniglot(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``omniglot_small1.npz``.
+        Folder with torchvision's files, or with ``omniglot_small1.npz``.
     download : bool, default=True
 
     Returns
@@ -267,8 +253,7 @@ def load_cifar10(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``cifar10_jpeg.tar.xz``, a lossy copy, unpacked in memory in about a
-        minute.
+        Folder with torchvision's files.
     download : bool, default=True
 
     Returns
@@ -277,7 +262,7 @@ def load_cifar10(
         ``X_train``, ``X_test`` of shape (n, 3, 32, 32), uint8; ``y_train``, ``y_test``
         of shape (n,), the classes' names.
     """
-    return _load_cifar("CIFAR10", get_data_home(data_home), download)
+    return _load_cifar("CIFAR10", data_home, download)
 
 
 def load_cifar100(
@@ -288,7 +273,7 @@ def load_cifar100(
     Parameters
     ----------
     data_home : path, optional
-        Folder with ``cifar100_jpeg.tar.xz``, a lossy copy.
+        Folder with torchvision's files.
     download : bool, default=True
 
     Returns
@@ -296,142 +281,18 @@ def load_cifar100(
     cifar100 : Bunch
         As of :func:`load_cifar10`.
     """
-    return _load_cifar("CIFAR100", get_data_home(data_home), download)
+    return _load_cifar("CIFAR100", data_home, download)
 
 
-def load_imagenet_resize(
-    data_home: str | os.PathLike[str] | None = None,
-) -> np.ndarray:
-    """ImageNet-resize: 10,000 Tiny-ImageNet test images at 32x32.
-
-    Parameters
-    ----------
-    data_home : path, optional
-        Folder with ``imagenet_resize_jpeg.tar.xz``, which nothing fetches.
-
-    Returns
-    -------
-    X : ndarray of shape (10000, 3, 32, 32), uint8
-    """
-    return _images_in(_archive("imagenet_resize_jpeg.tar.xz", data_home))[1]
-
-
-def load_tables(data_home: str | os.PathLike[str] | None = None) -> dict[str, Bunch]:
-    """15 classification tables of the UCI repository, by name.
-
-    Parameters
-    ----------
-    data_home : path, optional
-        Folder with ``tables.tar.xz``, which nothing fetches. They are read by pandas.
-
-    Returns
-    -------
-    tables : dict of str to Bunch
-        As of :func:`load_table`, in alphabetical order.
-    """
-    with tarfile.open(_archive("tables.tar.xz", data_home)) as members:
-        texts = {
-            Path(member.name).stem: members.extractfile(member)
-            for member in members
-            if member.name.endswith(".csv")
-        }
-        return {name: _read_table(name, texts[name]) for name in sorted(texts)}
-
-
-def load_table(name: str, data_home: str | os.PathLike[str] | None = None) -> Bunch:
-    """One of the tables of :func:`load_tables`.
-
-    Columns that do not describe a row are left out: ``animal`` of zoo and
-    ``Instance_name`` of splice name it, ``Train or Test`` of vowel says in which part
-    it was published; and those that hold no value at all.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"zoo"``: the name of its file, without the ending. A ValueError lists
-        those that there are.
-    data_home : path, optional
-        As of :func:`load_tables`.
-
-    Returns
-    -------
-    table : Bunch
-        ``X``, a DataFrame: numbers are int64 or float64, everything else a category;
-        missing values are NaN. ``y``, an ndarray of shape (n,): the column ``class``,
-        as numbers or as text (autos has a class -1, which no detector takes).
-        ``name``.
-    """
-    tables = load_tables(data_home)
-    if name not in tables:
-        raise ValueError(f"name={name!r} is no table; there are {', '.join(tables)}.")
-    return tables[name]
-
-
-def _read_table(name: str, file: Any) -> Bunch:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(
-            "Tables are read by pandas, which is not installed: pip install pandas."
-        ) from error
-    # Only an empty field is missing: "none" and "NA" are values.
-    table = pd.read_csv(file, keep_default_na=False, na_values=[""])
-    y = table.pop("class").to_numpy()
-    X = table.drop(columns=NO_MEASUREMENTS.get(name, []))
-    X = X.dropna(axis="columns", how="all")
-    texts = X.columns.difference(X.select_dtypes("number").columns)
-    return Bunch(X=X.astype(dict.fromkeys(texts, "category")), y=y, name=name)
-
-
-def _archive(name: str, data_home: str | os.PathLike[str] | None) -> Path:
-    archive = get_data_home(data_home) / name
-    if not archive.exists():
-        raise FileNotFoundError(
-            f"{archive} was not found, and cannot be fetched. Name a folder that has "
-            "it with data_home=... or SKVMDLS_DATA_HOME."
-        )
-    return archive
-
-
-def _load_cifar(name: str, folder: Path, download: bool) -> Bunch:
-    archive = folder / f"{name.lower()}_jpeg.tar.xz"
-    if not archive.exists():
-        return _fetched_cifar(name, folder, download)
-    names, images = _images_in(archive)
-    places = np.array([name.split("/")[:2] for name in names])
-    is_train = places[:, 0] == "train"
-    return Bunch(
-        X_train=images[is_train],
-        y_train=places[is_train, 1],
-        X_test=images[~is_train],
-        y_test=places[~is_train, 1],
-    )
-
-
-def _fetched_cifar(name: str, folder: Path, download: bool) -> Bunch:
+def _load_cifar(
+    name: str, data_home: str | os.PathLike[str] | None, download: bool
+) -> Bunch:
     arrays = {}
     for suffix, train in (("train", True), ("test", False)):
-        dataset: Any = _fetch(name, folder, download, train=train)
+        dataset: Any = _fetch(name, get_data_home(data_home), download, train=train)
         arrays[f"X_{suffix}"] = dataset.data.transpose(0, 3, 1, 2)
         arrays[f"y_{suffix}"] = np.array(dataset.classes)[dataset.targets]
     return Bunch(**arrays)
-
-
-def _images_in(archive: Path) -> tuple[list[str], np.ndarray]:
-    """Decode the images of an archive, in the order of their names."""
-    from torchvision.io import decode_jpeg
-
-    images = {}
-    with tarfile.open(archive) as members:
-        for member in members:
-            if member.isfile() and member.name.endswith(".jpg"):
-                encoded = members.extractfile(member)
-                assert encoded is not None
-                pixels = np.frombuffer(encoded.read(), dtype=np.uint8)
-                image = decode_jpeg(torch.from_numpy(pixels.copy()))
-                images[member.name.removeprefix("./")] = image.numpy()
-    names = sorted(images)
-    return names, np.stack([images[name] for name in names])
 
 
 def _fetch(name: str, folder: Path, download: bool, **options: bool) -> "VisionDataset":

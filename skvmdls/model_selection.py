@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state, indexable
 
 from skvmdls._support.estimators import Detector, detector_and_inputs
+from skvmdls._support.sklearn import Interval, validate_parameter_constraints
 from skvmdls.inputs.labels import as_labels, positions
 from skvmdls.metrics import (
     acceptance_rate,
@@ -70,6 +71,16 @@ class LeaveClassesOut(BaseCrossValidator):
     ['cat'] 24 8
     ['eel'] 24 8
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_splits": [Interval(Integral, 1, None, closed="left")],
+        "n_unknown": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+        ],
+        "test_size": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -139,7 +150,9 @@ class LeaveClassesOut(BaseCrossValidator):
         classes, labels, counts = np.unique(
             as_labels(y), return_inverse=True, return_counts=True
         )
-        self._check_settings()
+        validate_parameter_constraints(
+            self._parameter_constraints, vars(self), type(self).__name__
+        )
         n_unknown = self._n_left_out(len(classes))
         self._check_class_sizes(classes, counts)
         rng = check_random_state(self.random_state)
@@ -173,32 +186,15 @@ class LeaveClassesOut(BaseCrossValidator):
                     f"test set of split {i}. Raise test_size, or give more rows."
                 )
 
-    def _check_settings(self) -> None:
-        if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
-            raise ValueError(
-                f"n_splits must be an integer of at least 1, got {self.n_splits!r}."
-            )
-        if not isinstance(self.test_size, Real) or not 0 < self.test_size < 1:
-            raise ValueError(
-                "test_size must be a share of the rows, between 0 and 1, got "
-                f"{self.test_size!r}."
-            )
-
     def _n_left_out(self, n_classes: int) -> int:
         if n_classes < 3:
             raise ValueError(
                 f"y has {n_classes} classes; LeaveClassesOut needs at least 3: one to "
                 "leave out and two to train on."
             )
-        if isinstance(self.n_unknown, Integral) and self.n_unknown >= 1:
-            n_unknown = int(self.n_unknown)
-        elif isinstance(self.n_unknown, Real) and 0 < self.n_unknown < 1:
-            n_unknown = max(1, round(self.n_unknown * n_classes))
-        else:
-            raise ValueError(
-                "n_unknown must be a number of classes, at least 1, or a share of "
-                f"them, between 0 and 1, got {self.n_unknown!r}."
-            )
+        n_unknown = self.n_unknown
+        if not isinstance(n_unknown, Integral):
+            n_unknown = max(1, round(n_unknown * n_classes))
         if n_unknown > n_classes - 2:
             raise ValueError(
                 f"n_unknown={self.n_unknown!r} leaves out {n_unknown} of {n_classes} "

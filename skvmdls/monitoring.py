@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skvmdls._support.estimators import detector_and_inputs
+from skvmdls._support.sklearn import Interval, validate_parameter_constraints
 from skvmdls._support.stored_arrays import stored_array
 from skvmdls._support.values import InputLike
 
@@ -170,11 +171,11 @@ class ShiftMonitor:
         false_alarm: float = 0.01,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        if not (isinstance(false_alarm, Real) and 0 < false_alarm < 1):
-            raise ValueError(
-                f"false_alarm={false_alarm!r} must be a number above 0 and below 1: "
-                "the chance that the alarm is ever raised although nothing has changed."
-            )
+        validate_parameter_constraints(
+            {"false_alarm": [Interval(Real, 0, 1, closed="neither")]},
+            {"false_alarm": false_alarm},
+            type(self).__name__,
+        )
         self.detector: Any = detector
         self.false_alarm: float = float(false_alarm)
         self.random_state: int | np.random.RandomState | None = random_state

@@ -47,7 +47,7 @@ KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 
 # Not needed to score; and paths to write to, which are not a file's business.
-NOT_STORED = ("augmentation", "covariance_estimator", "random_state")
+NOT_STORED = ("augmentation", "random_state")
 PLACES = ("checkpoint", "memory")
 HELD_OUT = tuple(name.removesuffix("_") for name in open_world.HELD_OUT)
 HISTORIES = ("history_", "autoencoder_history_")
@@ -84,8 +84,8 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
 
     The file is written beside its place and then moved there, so that a file of the
     same name is replaced as a whole or not at all. Everything that scoring needs is
-    stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`,
-    `covariance_estimator` and `random_state` only if they are plain values.
+    stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`
+    and `random_state` only if they are plain values.
 
     Parameters
     ----------
@@ -396,6 +396,8 @@ def _rebuilt(
             raise ValueError(f"{name} holds numbers that are not finite")
     cls = DETECTORS[_expected(head["class"], str)]
     parameters = _expected(head["parameters"], dict)
+    # Earlier files of this format have this parameter. Its value is always None.
+    parameters.pop("covariance_estimator", None)
     if unknown := set(parameters) - (set(cls().get_params()) - {*PLACES}):
         raise ValueError(f"it sets parameters that are not a file's: {sorted(unknown)}")
     if isinstance(parameters["features"], list):

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.covariance import OAS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -286,13 +285,6 @@ BAD_FITS = [
     parameter("'kl_weight' parameter", kl_weight=-1),
     parameter("'threshold' parameter", threshold="high"),
     parameter("'covariance_type' parameter", covariance_type="round"),
-    parameter("'covariance_estimator'", covariance_estimator=1),
-    BadFit(
-        "`covariance_type='diag'` with an estimator",
-        "covariance_estimator=OAS.*covariance_type='diag'",
-        {"covariance_type": "diag", "covariance_estimator": OAS()},
-    ),
-    parameter("it is a class", covariance_estimator=OAS),
     parameter("'covariance_pooling' parameter", covariance_pooling=1.5),
     parameter(r"features=\(\) must be 'auto' or name parts", features=()),
     parameter(r"features=\('mu', 't4'\)", features=("mu", "t4")),

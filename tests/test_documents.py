@@ -25,11 +25,8 @@ MACHINERY = {"inputs", "network", "sampling", "scoring", "training"}
 NEED_NO_EXAMPLE = {
     "load_cifar10",
     "load_cifar100",
-    "load_imagenet_resize",
     "load_mnist",
     "load_omniglot",
-    "load_table",
-    "load_tables",
 }
 # Their rooms say once what they all take and return.
 FACTORIES = {**BACKBONES, **AUTOENCODERS}

@@ -115,11 +115,11 @@ def test_it_is_a_splitter_of_scikit_learn():
     [
         ({"n_unknown": 6}, "leaves out 6 of 7 classes; at most 5"),
         ({"n_unknown": 0.9}, "n_unknown=0.9 leaves out 6 of 7 classes"),
-        ({"n_unknown": 0}, "n_unknown must be .* got 0"),
-        ({"n_unknown": 1.5}, "n_unknown must be .* got 1.5"),
-        ({"n_splits": 0}, "n_splits must be .* got 0"),
-        ({"test_size": 5}, "test_size must be a share .* got 5"),
-        ({"test_size": 0.0}, "test_size must be a share .* got 0.0"),
+        ({"n_unknown": 0}, "'n_unknown' parameter of LeaveClassesOut .* Got 0 "),
+        ({"n_unknown": 1.5}, "'n_unknown' .* Got 1.5 "),
+        ({"n_splits": 0}, "'n_splits' .* Got 0 "),
+        ({"test_size": 5}, "'test_size' .* Got 5 "),
+        ({"test_size": 0.0}, "'test_size' .* Got 0.0 "),
         ({"test_size": 0.9}, r"Class 3 has 5 row\(s\).*Lower test_size"),
     ],
 )

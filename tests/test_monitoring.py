@@ -179,7 +179,7 @@ def test_begun_anew_it_has_forgotten():
 
 @pytest.mark.parametrize("false_alarm", [0, 1, -1, math.nan, "rare"])
 def test_a_chance_out_of_range_is_refused(false_alarm):
-    with pytest.raises(ValueError, match="false_alarm="):
+    with pytest.raises(ValueError, match="'false_alarm' parameter of ShiftMonitor"):
         ShiftMonitor(Scores([1.0]), false_alarm=false_alarm)
 
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from sklearn.covariance import OAS
 from sklearn.exceptions import NotFittedError
 
 import skvmdls
@@ -73,7 +72,7 @@ def assert_same(loaded, detector, X):
         {},
         {"covariance_type": "tied", "features": ["g", "mu"]},
         {"covariance_type": "diag", "threshold": -np.float64(50)},
-        {"weighting": "paper", "covariance_estimator": OAS()},
+        {"weighting": "paper"},
         {"fusion": "early", "normalize": np.True_},
         {
             "classification_weight": 0,

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from archives import load_cifar10, load_cifar100, load_imagenet_resize
 from figures import (
     draw_points,
     draw_scores,
@@ -25,9 +26,6 @@ from peers import softmax_peers
 from protocol import OURS, Task, run
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import (
-    load_cifar10,
-    load_cifar100,
-    load_imagenet_resize,
     load_mnist,
     load_omniglot,
     mnist_noise,

@@ -27,7 +27,7 @@ from records import circumstances, laid_out, parsed_or_shown, script_parser, wri
 from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits
 from skvmdls.training import loops
-from skvmdls.training.distributed import own_share, sum_gradients, summed
+from skvmdls.training.distributed import all_reduce, shard, sum_gradients
 
 WAYS = ("one process", "one bit", "two processes", "own losses")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -146,10 +146,10 @@ def take_own_losses() -> None:
     of_batch, finish = loops._losses, loops.ClassMeans.finish_epoch
 
     def losses(network: Any, x: Any, y: Any, *others: Any) -> dict:
-        return of_batch(network, x, own_share(y), *others)
+        return of_batch(network, x, shard(y), *others)
 
     def finish_epoch(means: Any) -> None:
-        means.sums, means.counts = summed(means.sums), summed(means.counts)
+        means.sums, means.counts = all_reduce(means.sums), all_reduce(means.counts)
         finish(means)
 
     def mean_gradients(parameters: Any) -> None:
@@ -160,10 +160,10 @@ def take_own_losses() -> None:
                 parameter.grad /= dist.get_world_size()
 
     patched: Any = loops
-    patched._losses, patched._ClassMeans.finish_epoch = losses, finish_epoch
+    patched._losses, patched.ClassMeans.finish_epoch = losses, finish_epoch
     patched.sum_gradients = mean_gradients
-    patched.joint = lambda part, n_joint: part
-    patched.same_for_all = lambda drawn: drawn
+    patched.all_gather = lambda part, n_rows: part
+    patched.broadcast = lambda drawn: drawn
 
 
 def table(found: dict) -> str:

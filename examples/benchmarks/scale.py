@@ -10,7 +10,7 @@ made of, and how many rows are scored in a second of the CPU. Needs Linux.
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,7 +51,9 @@ def drawn(n_classes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
-def measured(n_classes: int, n: int, kind: str) -> dict[str, Any]:
+def measured(
+    n_classes: int, n: int, kind: Literal["full", "tied", "diag"]
+) -> dict[str, Any]:
     torch.set_num_threads(1)
     detector = VMDLSbDetector(
         max_epochs=1, covariance_type=kind, device="cpu", random_state=0

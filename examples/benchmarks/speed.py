@@ -350,7 +350,9 @@ def _train_softmax(
         train_softmax(net, images, labels, _plan(epochs, dtype))
 
 
-def _fit(detector: type[VMDLSbDetector], turns: int, n: int, target: str) -> Row:
+def _fit(
+    detector: type[VMDLSDetector | VMDLSbDetector], turns: int, n: int, target: str
+) -> Row:
     images, labels = _images("cnn", n)
     n_trained = round(0.9 * n)
     estimator = detector(max_epochs=EPOCHS_OF_A_FIT, device="cpu", random_state=0)

@@ -20,9 +20,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from archives import load_tables
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
 from skvmdls.calibration.hold_out import stratified_sample
-from skvmdls.datasets import load_tables
 
 __all__ = [
     "TABLES",
@@ -276,7 +276,8 @@ def table_peers(task: Task, detector: Any) -> dict[str, Callable[[], Scored]]:
 
     Examples
     --------
-    >>> from protocol import fit
+    >>> from archives import load_tables
+    from protocol import fit
     >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
     >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
     >>> peers = table_peers(task, fit(task)["VMDLS"].detector)

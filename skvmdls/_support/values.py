@@ -1,7 +1,8 @@
-"""Small helpers for values of users: plain copies, warnings, conversion to numpy."""
+"""Small helpers for values of users: plain copies, messages, conversion to numpy."""
 
 import sys
 import warnings
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["InputLike", "as_numpy", "is_missing", "plain", "warn"]
+__all__ = ["InputLike", "as_numpy", "is_missing", "listed", "plain", "warn"]
 
 
 def plain(value: Any) -> Any:
@@ -26,6 +27,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, Real) else value
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Join names by commas, and only the first of many.
+
+    Examples
+    --------
+    >>> listed("abcdefg")
+    'a, b, c, d, e, ...'
+    """
+    shown = list(names)
+    if len(shown) > most:
+        shown[most:] = ["..."]
+    return ", ".join(shown)
 
 
 def warn(message: str) -> None:

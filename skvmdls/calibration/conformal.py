@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from skvmdls._support.values import warn
+from skvmdls._support.values import listed, warn
 
 __all__ = [
     "class_p_values",
@@ -212,11 +212,11 @@ def warn_of_classes_never_excluded(
     small = np.flatnonzero(sizes < needed)
     if not len(small):
         return
-    shown = ", ".join(f"{classes.tolist()[c]!r} ({sizes[c]})" for c in small[:5])
+    shown = [f"{classes.tolist()[c]!r} ({sizes[c]})" for c in small]
     warn(
         f"{len(small)} of {len(classes)} classes have too few held-out points for "
-        f"contamination={contamination} to exclude them: {shown}"
-        f"{', ...' * (len(small) > 5)}; {needed} are needed. They are in every "
+        f"contamination={contamination} to exclude them: "
+        f"{listed(shown)}; {needed} are needed. They are in every "
         "prediction set, so that with guarantee='class' no point is unknown. Give more "
         "of their rows, raise calibration_fraction or contamination, drop_classes, or "
         "use guarantee='marginal'."

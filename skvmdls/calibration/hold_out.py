@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skvmdls._support.values import warn
+from skvmdls._support.values import listed, warn
 
 __all__ = ["HeldOut", "hold_out", "warn_of_small_classes"]
 
@@ -191,11 +191,11 @@ def warn_of_small_classes(
         return
     small = np.flatnonzero(is_small)
     unit = "rows" if groups is None else "different rows or groups"
-    shown = [f"{classes.tolist()[c]!r} ({own[c]})" for c in small[:5]]
+    shown = [f"{classes.tolist()[c]!r} ({own[c]})" for c in small]
     warn(
         f"{len(small)} of {len(classes)} classes have too few {unit} for the promise "
-        f"of the threshold to cover them: {', '.join(shown)}"
-        f"{', ...' * (len(small) > 5)}. It is about all known points together; new "
+        f"of the threshold to cover them: {listed(shown)}. "
+        "It is about all known points together; new "
         "points of so small a class may nearly all be rejected. Give more "
         f"{unit} of them, or try covariance_type='tied', and look at the acceptance of "
         "each class on points that were not fitted."

@@ -474,7 +474,7 @@ def _report(options: argparse.Namespace) -> int:
     if labels is not None:
         truth = dict(zip(found.paths, labels, strict=True))
         labels = [truth[path] for path in judged.paths]
-    page = report_page(detector, judged, labels, options.folder, options.most)
+    page = report_page(detector, judged, labels, options.folder, options.most, reader)
     options.out.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(
         f"{np.sum(judged.is_rejected)} of {len(judged.paths)} images rejected. "

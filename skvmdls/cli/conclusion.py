@@ -8,7 +8,7 @@ from scipy.special import bdtrc
 
 from skvmdls.cli.folders import Judged
 
-__all__ = ["conclusion"]
+__all__ = ["conclusion", "is_poor"]
 
 # A share of rejected known images is called too large where chance alone would make it
 # so large less often than this.
@@ -33,6 +33,13 @@ def conclusion(
     if not known.all():
         sentences.append(_of_unknown(judged.is_rejected[~known]))
     return sentences
+
+
+def is_poor(detector: Any, is_rejected: np.ndarray, *, is_known: bool) -> bool:
+    """Whether too many images of a known class, or few of an unknown one, go."""
+    if not is_known:
+        return bool(is_rejected.mean() < FEWEST_UNKNOWN_REJECTED)
+    return detector.threshold is None and _is_too_many(is_rejected, detector)
 
 
 def _of_known(detector: Any, is_rejected: np.ndarray) -> str:

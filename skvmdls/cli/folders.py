@@ -43,6 +43,7 @@ __all__ = [
     "labelled_images",
     "read_all",
     "read_images",
+    "shown_images",
     "surveyed",
 ]
 
@@ -278,6 +279,25 @@ def read_images(
         raise ValueError(f"{path} {reason}")
     assert batch.X is not None
     return batch.X
+
+
+def shown_images(
+    reader: ImageReader, paths: Sequence[Path]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Read images twice: as bytes (channels, height, width) to look at, and as rows.
+
+    Deep images are scaled to the brightest of them.
+    """
+    as_seen = replace(reader, net=None)
+    pixels = [x for batch in as_seen.batches(paths, 1) for x in _rows_of(batch)]
+    if reader.pictures.depth != BYTES:
+        white = max((float(x.max()) for x in pixels), default=0) or 1
+        pixels = [(x * (255 / white)).clip(0, 255).astype(np.uint8) for x in pixels]
+    return pixels, read_all(reader, paths).X if len(paths) else None
+
+
+def _rows_of(batch: ImageBatch) -> list[np.ndarray]:
+    return [] if batch.X is None else list(batch.X)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,17 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skvmdls._support.misuse import warn_of_misuse
-from skvmdls._support.sklearn import CallbackSupportMixin, with_callbacks
+from skvmdls._support.sklearn import (
+    BaseEstimator,
+    CallbackSupportMixin,
+    OutlierMixin,
+    TransformerMixin,
+    with_callbacks,
+)
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import InputLike, plain
 from skvmdls.calibration.paper_product import WeightCalibration
@@ -24,7 +28,6 @@ from skvmdls.inputs.rows import Rows
 from skvmdls.metrics import open_set_f1
 from skvmdls.scoring.evidence import Evidence, View, helping_rows, part_weights
 from skvmdls.scoring.features import ensembles
-from skvmdls.scoring.gaussians import check_covariance_estimator
 from skvmdls.training.callbacks import Telling
 from skvmdls.training.distributed import loss_explained
 from skvmdls.training.session import Workshop
@@ -97,6 +100,8 @@ class BaseDetector(
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
     """
 
+    autoencoder_: nn.Module  # Of VMDLSDetector.
+
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
 
@@ -139,7 +144,6 @@ class BaseDetector(
         MemoryError
             If a batch is too large for the device.
         """
-        warn_of_misuse("fit")
         telling = Telling.of_fit(self)
         attempt = object.__new__(type(self))
         given = {n: value for n, value in vars(self).items() if not is_fitted_name(n)}
@@ -157,7 +161,6 @@ class BaseDetector(
         telling: Telling,
     ) -> None:
         self._validate_params()
-        check_covariance_estimator(self.covariance_estimator, self.covariance_type)
         rows, self.classes_, labels = check_training_data(self, X, y)
         self.input_shape_ = rows.input_shape
         self._look_as(View.of(self, is_table=len(self.input_shape_) == 1))
@@ -322,7 +325,6 @@ class BaseDetector(
             with ``guarantee="class"`` the largest difference between the score under a
             class and that class's threshold.
         """
-        warn_of_misuse("decision_function")
         by_class = self._promises_by_class()
         measured = self._measure(self._check_new(X), by_class=by_class)
         return self._judged(measured)[1]

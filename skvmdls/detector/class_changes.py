@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skvmdls._support.values import listed
 from skvmdls.inputs.labels import as_labels, check_labels, positions
 from skvmdls.scoring.gaussians import ClassGaussians
 
@@ -39,10 +40,10 @@ def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]
     is_known = positions(y, known) < len(known)
     if common := sorted(set(y[is_known].tolist())):
         raise ValueError(
-            f"y holds labels that the detector knows already: {common[:5]}"
-            f"{'...' * (len(common) > 5)}. add_classes takes rows of new classes only. "
-            "To learn a class anew, drop_classes it first; to widen it, fit again with "
-            "all rows."
+            "y holds labels that the detector knows already: "
+            f"[{listed(map(repr, common))}]. add_classes takes rows of new classes "
+            "only. To learn a class anew, drop_classes it first; to widen it, fit "
+            "again with all rows."
         )
     if known.dtype.kind in "iu" and y.dtype.kind == "f":
         y = y.astype(np.int64)
@@ -102,7 +103,7 @@ def check_dropped(known: np.ndarray, labels: Any) -> np.ndarray:
     if (dropped == len(known)).any():
         unknown = np.asarray(labels)[dropped == len(known)].tolist()
         raise ValueError(
-            f"labels holds {unknown[:5]}{'...' * (len(unknown) > 5)}, which the "
+            f"labels holds [{listed(map(repr, unknown))}], which the "
             f"detector does not know: its classes are {known.tolist()[:20]}."
         )
     stays = ~np.isin(np.arange(len(known)), dropped)

@@ -21,7 +21,7 @@ from skvmdls.scoring.gaussians import (
     kept_for_another_pass,
 )
 from skvmdls.training.checkpoints import Stage
-from skvmdls.training.distributed import shared_out
+from skvmdls.training.distributed import compute_sharded
 from skvmdls.training.loops import train_autoencoder, train_network
 from skvmdls.training.plans import autoencoder_plan, network_plan
 from skvmdls.training.progress import History
@@ -117,7 +117,7 @@ def _fitted_gaussians(
     labels: np.ndarray,
     workshop: Workshop,
 ) -> nn.ModuleDict:
-    names = ("covariance_type", "covariance_estimator", "covariance_pooling")
+    names = ("covariance_type", "covariance_pooling")
     kind = {name: getattr(detector, name) for name in names}
 
     def fit(stage: Stage) -> nn.ModuleDict:
@@ -139,7 +139,7 @@ def _fitted_gaussians(
 
         def features(label: int) -> Any:
             own = X.take(np.flatnonzero(labels == label))
-            return shared_out(features_of, own)
+            return compute_sharded(features_of, own)
 
         classes = detector.classes_.tolist()
         gaussians = fit_gaussians(

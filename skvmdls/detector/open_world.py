@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -74,11 +74,10 @@ class OpenWorld(Measuring):
     calibration_winners_: np.ndarray
     expected_images_: ExpectedImages
     split_: HeldOut
-    guarantee: str
+    guarantee: Literal["marginal", "class"]
     contamination: float
     threshold: float | None
     calibration_fraction: float
-    covariance_estimator: Any
     covariance_pooling: float
     random_state: Any
 
@@ -467,7 +466,6 @@ class OpenWorld(Measuring):
             ),
             new.tolist(),
             next(iter(self.gaussians_.values())).covariance_type,
-            self.covariance_estimator,
             plain(self.covariance_pooling),
             self.gaussians_,
         )

@@ -1,44 +1,119 @@
-"""The parameters of both detectors: each declared, documented and constrained once."""
+"""Parameters of the detectors: type, default, constraints and text, declared once."""
 
 import inspect
+import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import (
+    KW_ONLY,
+    Field,
+    FrozenInstanceError,
+    dataclass,
+    field,
+    fields,
+)
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from types import UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skvmdls._support.sklearn import HasMethods, Interval, Options, StrOptions
+from skvmdls._support.values import plain
 from skvmdls.nets.backbones import BackboneFactory
 
-__all__ = ["DetectorParameters", "decisive", "parameter", "with_parameters"]
+__all__ = [
+    "AutoencoderParameters",
+    "DetectorParameters",
+    "Settings",
+    "changeable",
+    "decisive",
+    "parameter",
+    "with_parameters",
+]
 
 Class = TypeVar("Class", bound=type)
 
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 
+# scikit-learn's constraints, as docstrings name them.
+KINDS = {
+    None: "None",
+    str: "str",
+    callable: "callable",
+    os.PathLike: "path-like",
+    torch.device: "torch.device",
+    "array-like": "sequence of str",
+    "boolean": "bool",
+    "verbose": "int",
+    "random_state": "int, RandomState",
+}
 
-def parameter(default: Any, *constraints: Any, decides: bool = True) -> Any:
-    """Declare a parameter: its default, and what scikit-learn checks it against.
 
-    One that does not decide the nets or the Gaussians may change between fits that
-    share a memory or a checkpoint.
+def parameter(
+    *constraints: Any,
+    default: Any,
+    text: str,
+    decides: Literal["nets", "gaussians", "neither"] = "nets",
+) -> Any:
+    """Declare a parameter of an estimator.
+
+    Parameters
+    ----------
+    *constraints : object
+        scikit-learn's constraints on the value. Those that follow from the annotation,
+        which are None and the words of a ``Literal``, are added.
+    default : object
+        Its default.
+    text : str
+        Its entry in the class docstring: one paragraph. ``$after_nets`` and
+        ``$after_gaussians`` stand for the names that :func:`changeable` returns.
+    decides : {"nets", "gaussians", "neither"}, default="nets"
+        Which part of a fit depends on it first. Gaussians depend on the nets.
+
+    Returns
+    -------
+    field : dataclasses.Field
     """
-    metadata = {"constraints": list(constraints), "decides": decides}
+    metadata = {"constraints": constraints, "text": text, "decides": decides}
     return field(default=default, metadata=metadata)
+
+
+def changeable(parameters: Any, *, after: Literal["nets", "gaussians"]) -> list[str]:
+    """Name the parameters that may change and leave the nets, or Gaussians, as is.
+
+    Examples
+    --------
+    >>> changeable(AutoencoderParameters, after="nets")
+    ['weighting']
+    """
+    free = {"nets": ("gaussians", "neither"), "gaussians": ("neither",)}[after]
+    return [f.name for f in fields(parameters) if f.metadata["decides"] in free]
 
 
 def decisive(parameters: Any) -> dict[str, Any]:
     """By name, the parameters of a detector that decide its nets and Gaussians."""
-    free = {f.name for f in fields(parameters) if not f.metadata["decides"]}
+    free = changeable(parameters, after="gaussians")
     values = parameters.get_params(deep=False)
     return {name: value for name, value in values.items() if name not in free}
 
 
+@dataclass_transform(
+    eq_default=False, kw_only_default=False, field_specifiers=(parameter,)
+)
 def with_parameters(cls: Class) -> Class:
     """Give an estimator its ``__init__``, its constraints and its whole docstring.
 
@@ -47,25 +122,41 @@ def with_parameters(cls: Class) -> Class:
     """
     made: Any = dataclass(eq=False, repr=False)(cls)
     made._parameter_constraints = {
-        declared.name: declared.metadata["constraints"] for declared in fields(made)
+        declared.name: _constraints(declared) for declared in fields(made)
     }
-    made.__doc__ = _completed(made)
+    made.__doc__ = _docstring(made)
     return made
 
 
-def _completed(cls: type) -> str:
-    """Put the bases' parameters and attributes before its own, in one docstring."""
+def _constraints(declared: Field[Any]) -> list[Any]:
+    constraints = [*declared.metadata["constraints"]]
+    for alternative in _alternatives(declared.type):
+        if get_origin(alternative) is Literal:
+            constraints.append(StrOptions(set(get_args(alternative))))
+        elif alternative is type(None):
+            constraints.append(None)
+    return constraints
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Split a union into its types."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _docstring(cls: type) -> str:
+    """Write "Parameters" from the fields, and merge "Attributes" with the bases'."""
     own = _sections(cls)
-    merged = {"": own.pop("")}
-    for title in ("Parameters", "Attributes"):
-        bases = (
-            _sections(base) for base in reversed(cls.__mro__[1:]) if _is_ours(base)
-        )
-        entries = [*(base.get(title, "") for base in bases), own.pop(title, "")]
-        merged[title] = "\n".join(filter(None, entries))
+    bases = [_sections(base) for base in reversed(cls.__mro__[1:]) if _is_ours(base)]
+    attributes = [sections.get("Attributes", "") for sections in [*bases, own]]
+    first = {
+        "": own[""],
+        "Parameters": "\n".join(_entries(cls)),
+        "Attributes": "\n".join(filter(None, attributes)),
+    }
     return "\n".join(
         f"{title}\n{'-' * len(title)}\n{text}\n" if title else f"{text}\n"
-        for title, text in (merged | own).items()
+        for title, text in (first | own | first).items()
         if text
     )
 
@@ -81,193 +172,431 @@ def _sections(cls: type) -> dict[str, str]:
     return {title: text.strip() for title, text in texts.items()}
 
 
+def _entries(cls: Any) -> Iterator[str]:
+    names = {
+        f"$after_{part}": _listed([f"`{name}`" for name in changeable(cls, after=part)])
+        for part in ("nets", "gaussians")
+    }
+    for declared in fields(cls):
+        text = " ".join(declared.metadata["text"].split())
+        for place, listed in names.items():
+            text = text.replace(place, listed)
+        default = declared.default
+        stated = json.dumps(default) if isinstance(default, str) else repr(default)
+        yield f"{declared.name} : {_kind(declared)}, default={stated}"
+        yield textwrap.indent(
+            textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False),
+            " " * 4,
+        )
+
+
+def _kind(declared: Field[Any]) -> str:
+    """Name the values that a parameter takes, as scikit-learn's docstrings do."""
+    kinds = [_kind_of(constraint) for constraint in declared.metadata["constraints"]]
+    # The words come from the annotation: it keeps their order, StrOptions does not.
+    for alternative in _alternatives(declared.type):
+        if get_origin(alternative) is Literal:
+            words = [json.dumps(word) for word in get_args(alternative)]
+            kinds.append(words[0] if len(words) == 1 else f"{{{', '.join(words)}}}")
+        elif alternative is type(None):
+            kinds.append("None")
+    return _listed(kinds, "or")
+
+
+def _listed(words: Sequence[str], conjunction: str = "and") -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+
+
+def _kind_of(constraint: Any) -> str:
+    if isinstance(constraint, HasMethods):
+        return f"object with a method {constraint.methods[0]!r}"
+    if isinstance(constraint, Options):
+        return ", ".join(map(repr, constraint.options))
+    if not isinstance(constraint, Interval):
+        return KINDS[constraint]
+    low, high = constraint.left, constraint.right
+    number = "int" if constraint.type is Integral else "float"
+    includes_low = constraint.closed in ("left", "both")
+    if high is not None:
+        closing = "]" if constraint.closed in ("right", "both") else ")"
+        return f"{number} in {'[' if includes_low else '('}{low}, {high}{closing}"
+    return number if low is None else f"{number} {'>=' if includes_low else '>'} {low}"
+
+
 @with_parameters
 class DetectorParameters:
-    """What both detectors take.
+    """Parameters of both detectors."""
 
-    Parameters
-    ----------
-    backbone : str or callable, default="auto"
+    backbone: str | BackboneFactory = parameter(
+        str,
+        callable,
+        default="auto",
+        text="""
         The net ``g``: a name in :data:`skvmdls.nets.BACKBONES`, or a factory
-        ``factory(input_shape) -> nn.Module`` (see :mod:`skvmdls.nets`). ``"auto"``
-        is ``"mlp"`` for tables, ``"photo_cnn"`` for colour images from 32x32 up, and
-        ``"cnn"`` for other images.
-    latent_dim : int, default=32
-        Dimension ``d`` of the latent space.
-    triplet_margin : float, default=0.1
-        ``M_t``, in squared distance (paper, eq. 2).
-    distancing_margin : float, default=None
-        ``M_d``, in squared distance: how far apart points of different classes are
-        pushed (eq. 3). None is `latent_dim`.
-    margin_warmup : float in [0, 1], default=0.5
-        Share of the training over which ``M_d`` rises from 0.
-    kl_warmup : float in [0, 1], default=0.5
-        Share of the epochs before KL is switched on: the classes must begin to separate
-        before it pulls each of them together.
-    prior_variance : float, default=0.1
-        ``s^2`` of the classes' priors in the latent space.
-    kl_weight : float, default=0.1
-        Weight of the KL loss (eqs. 5-7).
-    classification_weight : float, default=1.0
-        Weight of the cross-entropy of a classification head on ``g``, trained along. 0:
-        no head, the paper's losses alone.
-    metric_weight : float, default=1.0
-        Weight of triplet + distancing + `kl_weight` x KL; 1: the paper's. Beside a head
-        they count less where the margins cannot be met, so that one weight serves
-        digits and photographs (see ``skvmdls.training.backbone_share``).
-    features : "auto" or sequence of str, default="auto"
-        Parts of the evidence: ``"x"`` (the standardised input itself, for tables),
-        ``"t1"``, ``"t2"``, ``"t3"`` (the taps of the backbone), ``"g"`` (its output),
-        ``"mu"`` (the latent mean) and ``"logit"`` (the head's largest logit).
-        ``"auto"`` is all that there are; with ``fusion="early"``, the paper's five.
-    fusion : {"late", "early"}, default="late"
-        ``"late"``: each part has class Gaussians of its own, its score is standardised
-        on held-out known points, and the standardised scores are added (``t1``, ``t2``,
-        ``mu`` and the reconstruction's residual by half). ``"early"``: one Gaussian for
-        each class over all parts, as in the paper.
-    normalize : "auto" or bool, default="auto"
-        Whether each part is L2-normalised, with the logarithm of its length as one more
-        column. ``"auto"``: with late fusion on images.
-    average_flips : bool, default=False
-        Whether each image is looked at twice, as it is and mirrored left to right, and
-        the parts are averaged: for photographs, where a mirrored one is of the same
-        class. It makes a better classifier, at twice the time of scoring.
-    covariance_type : {"full", "tied", "diag"}, default="full"
-        A covariance for each class, one for all, or variances only.
-    covariance_estimator : estimator, default=None
-        Any estimator of :mod:`sklearn.covariance`; None is Ledoit-Wolf shrinkage.
-    covariance_pooling : float in [0, 1], default=0.05
-        Share that the covariance pooled over all classes has in that of each class
-        (regularised discriminant analysis, Friedman 1989). 0 leaves each class its own,
-        as in the paper; ``"tied"`` does not use it, since there it is all.
-    contamination : float in [0, 0.5], default=0.05
-        Share of new known points that may be rejected; sets the threshold. May be
-        changed on a fitted detector, with `set_params`.
-    threshold : float, default=None
-        Threshold on ``score_samples``; overrides `contamination`. May be changed on a
-        fitted detector.
-    guarantee : {"marginal", "class"}, default="marginal"
-        Whom `contamination` is promised to. ``"marginal"``: over all known points
-        together. ``"class"``: for each class on its own, from its own held-out points,
-        of which it needs ``1 / contamination - 1`` (label-conditional conformal
-        prediction); `predict` then answers the class of the largest of `p_values` that
-        is not excluded. May be changed on a fitted detector; a `threshold` overrides
-        it.
-    calibration_fraction : float in (0, 0.5], default=0.1
-        Share of the training data, stratified, that is held out to set the threshold.
-    classes_per_batch : int, default=None
-        ``B_C``, at least 2. None is all classes, or as many as go into a batch of 160
-        points.
-    samples_per_class : int, default=None
-        ``B_N``, at least 2. None is 16, or, with more than ten classes in a batch, as
-        many as go into 160 points.
-    max_epochs : "auto" or int, default="auto"
-        Epochs of training the net; each visits about as many points as there are.
-        ``"auto"`` is 20; for tables of few rows up to 60, enough for 2,000 steps.
-    optimizer : {"adamw", "muon"}, default="adamw"
-        ``"muon"`` learns the backbone's convolutions and linear layers, the first
-        aside, by orthogonalised steps of the same size, and all else as ``"adamw"``
-        does; it makes a better classifier of photographs in the same epochs. The
-        autoencoder always takes AdamW.
-    learning_rate : float, default=0.001
-        Peak of the one-cycle schedule.
-    weight_decay : float, default=0.01
-        Decoupled, as in AdamW.
-    augmentation : str or callable, default=None
-        ``"affine"`` or ``"crop_flip"`` for images, or a function from a standardised
-        batch (a tensor) to one of the same shape.
-    freeze_epochs : int, default=0
-        Epochs at the start in which only ``mu`` and ``sigma`` train, for a backbone
-        that comes with trained weights.
-    batch_size : int, default=256
-        Rows that are scored at a time.
-    num_workers : int, default=0
-        Processes that read the rows of a dataset given as X, as of torch's
-        ``DataLoader``; 0 reads them in this one. Arrays need none. No answer depends on
-        it.
-    device : str or torch.device, default="auto"
-        ``"auto"`` picks CUDA, MPS or the CPU, whatever is there.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        What the net trains in. ``"auto"`` is bfloat16 where the hardware has
-        instructions for it. The autoencoder's training and scoring do not use bfloat16.
-    memory : path or joblib.Memory, default=None
-        Keeps trained nets and Gaussians on disk under all that went into them, so that
-        fits that differ only in what follows training (`features`, `fusion`,
-        `normalize`, `average_flips`, `covariance_type`, `covariance_estimator`,
-        `covariance_pooling`, `weighting`, `contamination`, `threshold`, `guarantee`)
-        train once. Like every
-        pickle, load only from a folder that you trust.
-    checkpoint : path, default=None
-        A file that holds the state of the training after every epoch. A `fit` that was
-        interrupted or killed, started again with the same data and parameters, goes on
-        from there and ends where it would have ended. Delete the file to start anew.
-    verbose : int, default=0
-        1 shows progress bars.
-    random_state : int, RandomState or None, default=None
-        With an int, training repeats itself bit for bit on one CPU.
-    """
-
-    backbone: str | BackboneFactory = parameter("auto", str, callable)
+        ``factory(input_shape) -> nn.Module`` (see :mod:`skvmdls.nets`). ``"auto"`` is
+        ``"mlp"`` for tables, ``"photo_cnn"`` for colour images of 32x32 pixels and
+        more, and ``"cnn"`` for other images.
+        """,
+    )
     _: KW_ONLY
-    latent_dim: int = parameter(32, Interval(Integral, 1, None, closed="left"))
-    triplet_margin: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
+    latent_dim: int = parameter(
+        Interval(Integral, 1, None, closed="left"),
+        default=32,
+        text="Dimension ``d`` of the latent space.",
+    )
+    triplet_margin: float = parameter(
+        Interval(Real, 0, None, closed="left"),
+        default=0.1,
+        text="Margin ``M_t`` of the triplet loss, a squared distance (paper, eq. 2).",
+    )
     distancing_margin: float | None = parameter(
-        None, Interval(Real, 0, None, closed="left"), None
+        Interval(Real, 0, None, closed="left"),
+        default=None,
+        text="""
+        Margin ``M_d`` of the distancing loss, a squared distance (paper, eq. 3). The
+        loss pushes points of different classes this far apart. None is `latent_dim`.
+        """,
     )
-    margin_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
-    kl_warmup: float = parameter(0.5, Interval(Real, 0, 1, closed="both"))
-    prior_variance: float = parameter(0.1, Interval(Real, 0, None, closed="neither"))
-    kl_weight: float = parameter(0.1, Interval(Real, 0, None, closed="left"))
+    margin_warmup: float = parameter(
+        Interval(Real, 0, 1, closed="both"),
+        default=0.5,
+        text="Share of the training over which ``M_d`` rises from 0 to its value.",
+    )
+    kl_warmup: float = parameter(
+        Interval(Real, 0, 1, closed="both"),
+        default=0.5,
+        text="""
+        Share of the epochs that train without the KL loss. The classes must begin to
+        separate before the loss pulls each of them together.
+        """,
+    )
+    prior_variance: float = parameter(
+        Interval(Real, 0, None, closed="neither"),
+        default=0.1,
+        text="Variance ``s^2`` of the priors of the classes in the latent space.",
+    )
+    kl_weight: float = parameter(
+        Interval(Real, 0, None, closed="left"),
+        default=0.1,
+        text="Weight of the KL loss (paper, eqs. 5-7).",
+    )
     classification_weight: float = parameter(
-        1.0, Interval(Real, 0, None, closed="left")
+        Interval(Real, 0, None, closed="left"),
+        default=1.0,
+        text="""
+        Weight of the cross-entropy of a classification head on ``g``. With 0 the net
+        has no head, and the losses are those of the paper.
+        """,
     )
-    metric_weight: float = parameter(1.0, Interval(Real, 0, None, closed="left"))
-    features: str | tuple[str, ...] = parameter("auto", str, "array-like")
-    fusion: str = parameter("late", StrOptions({"late", "early"}))
-    normalize: bool | str = parameter("auto", StrOptions({"auto"}), "boolean")
-    average_flips: bool = parameter(False, "boolean")
-    covariance_type: str = parameter("full", StrOptions({"full", "tied", "diag"}))
-    covariance_estimator: Any = parameter(None, HasMethods("fit"), None)
-    covariance_pooling: float = parameter(0.05, Interval(Real, 0, 1, closed="both"))
+    metric_weight: float = parameter(
+        Interval(Real, 0, None, closed="left"),
+        default=1.0,
+        text="""
+        Weight of the paper's loss, which is triplet + distancing + `kl_weight` x KL.
+        With a head its gradient in the backbone is scaled down where the margins cannot
+        be met, so that the same weight suits digits and photographs (see
+        ``skvmdls.training.backbone_share``).
+        """,
+    )
+    features: str | Sequence[str] = parameter(
+        str,
+        "array-like",
+        default="auto",
+        text="""
+        Parts of the evidence: ``"x"`` (the standardised input, for tables), ``"t1"``,
+        ``"t2"``, ``"t3"`` (outputs of three stages of the backbone), ``"g"`` (its
+        output), ``"mu"`` (the latent mean) and ``"logit"`` (the largest logit of the
+        head). ``"auto"`` is all parts that the net has. With ``fusion="early"`` it is
+        the five parts of the paper.
+        """,
+        decides="gaussians",
+    )
+    fusion: Literal["late", "early"] = parameter(
+        default="late",
+        text="""
+        How the parts are combined. ``"late"``: each part has its own class Gaussians.
+        Its score is standardised on held-out known points, and the standardised scores
+        are summed. ``t1``, ``t2``, ``mu`` and the residual have weight 0.5.
+        ``"early"``: each class has one Gaussian over all parts, as in the paper.
+        """,
+        decides="gaussians",
+    )
+    normalize: bool | Literal["auto"] = parameter(
+        "boolean",
+        default="auto",
+        text="""
+        Whether each part is L2-normalised, with the logarithm of its length as an
+        additional column. ``"auto"`` normalises images with late fusion.
+        """,
+        decides="gaussians",
+    )
+    average_flips: bool = parameter(
+        "boolean",
+        default=False,
+        text="""
+        Whether the parts of an image are averaged over the image and its mirror image
+        (left to right). It makes photographs classified better and doubles the time of
+        scoring. Use it where a mirrored image has the same class.
+        """,
+        decides="gaussians",
+    )
+    covariance_type: Literal["full", "tied", "diag"] = parameter(
+        default="full",
+        text="""
+        Covariances of the Gaussians, estimated by Ledoit-Wolf shrinkage: one for each
+        class, one for all classes, or variances only.
+        """,
+        decides="gaussians",
+    )
+    covariance_pooling: float = parameter(
+        Interval(Real, 0, 1, closed="both"),
+        default=0.05,
+        text="""
+        Weight of the pooled covariance of all classes in the covariance of each class
+        (regularised discriminant analysis, Friedman 1989). With 0 each class has its
+        own covariance, as in the paper. With ``covariance_type="tied"`` it has no
+        effect.
+        """,
+        decides="gaussians",
+    )
     contamination: float = parameter(
-        0.05, Interval(Real, 0, 0.5, closed="right"), Options(Real, {0}), decides=False
+        # scikit-learn's checks of outlier detectors ask for an interval without 0.
+        Interval(Real, 0, 0.5, closed="right"),
+        Options(Real, {0}),
+        default=0.05,
+        text="""
+        Share of new known points that may be rejected. It sets the threshold. You can
+        change it on a fitted detector with `set_params`.
+        """,
+        decides="neither",
     )
     threshold: float | None = parameter(
-        None, Interval(Real, None, None, closed="neither"), None, decides=False
+        Interval(Real, None, None, closed="neither"),
+        default=None,
+        text="""
+        Threshold on ``score_samples``, used instead of `contamination`. You can change
+        it on a fitted detector.
+        """,
+        decides="neither",
     )
-    guarantee: str = parameter(
-        "marginal", StrOptions({"marginal", "class"}), decides=False
+    guarantee: Literal["marginal", "class"] = parameter(
+        default="marginal",
+        text="""
+        Points for which `contamination` is guaranteed. ``"marginal"``: all known points
+        together. ``"class"``: each class, from its own held-out points, of which at
+        least ``1 / contamination - 1`` are needed (label-conditional conformal
+        prediction). `predict` then returns the class with the largest of `p_values`
+        among those that are not rejected. You can change it on a fitted detector. A
+        `threshold` overrides it.
+        """,
+        decides="neither",
     )
-    calibration_fraction: float = parameter(0.1, Interval(Real, 0, 0.5, closed="right"))
+    calibration_fraction: float = parameter(
+        Interval(Real, 0, 0.5, closed="right"),
+        default=0.1,
+        text="""
+        Share of the training data that is held out, stratified by class, to set the
+        threshold.
+        """,
+    )
     classes_per_batch: int | None = parameter(
-        None, Interval(Integral, 2, None, closed="left"), None
+        Interval(Integral, 2, None, closed="left"),
+        default=None,
+        text="""
+        Number of classes in a batch, ``B_C``. None is all classes, or as many as fit in
+        a batch of 160 points.
+        """,
     )
     samples_per_class: int | None = parameter(
-        None, Interval(Integral, 2, None, closed="left"), None
+        Interval(Integral, 2, None, closed="left"),
+        default=None,
+        text="""
+        Number of points of each class in a batch, ``B_N``. None is 16. With more than
+        ten classes in a batch, it is as many as fit in 160 points.
+        """,
     )
-    max_epochs: int | str = parameter(
-        "auto", Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})
+    max_epochs: int | Literal["auto"] = parameter(
+        Interval(Integral, 1, None, closed="left"),
+        default="auto",
+        text="""
+        Number of epochs of the net. An epoch visits about as many points as there are.
+        ``"auto"`` is 20. For small tables it is up to 60, enough for 2,000 steps.
+        """,
     )
-    optimizer: str = parameter("adamw", StrOptions({"adamw", "muon"}))
-    learning_rate: float = parameter(1e-3, Interval(Real, 0, None, closed="neither"))
-    weight_decay: float = parameter(1e-2, Interval(Real, 0, None, closed="left"))
+    optimizer: Literal["adamw", "muon"] = parameter(
+        default="adamw",
+        text="""
+        Optimiser of the net. ``"muon"`` updates the convolutions and linear layers of
+        the backbone, except the first, by orthogonalised steps, and all other weights
+        as ``"adamw"`` does. It classifies photographs better after the same number of
+        epochs. The autoencoder is always trained by AdamW.
+        """,
+    )
+    learning_rate: float = parameter(
+        Interval(Real, 0, None, closed="neither"),
+        default=1e-3,
+        text="Peak of the one-cycle schedule.",
+    )
+    weight_decay: float = parameter(
+        Interval(Real, 0, None, closed="left"),
+        default=1e-2,
+        text="Decoupled weight decay, as in AdamW.",
+    )
     augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
-        None, str, callable, None
+        str,
+        callable,
+        default=None,
+        text="""
+        Augmentation of the training data: ``"affine"`` or ``"crop_flip"`` for images,
+        or a function from a standardised batch (a tensor) to one of the same shape.
+        """,
     )
-    freeze_epochs: int = parameter(0, Interval(Integral, 0, None, closed="left"))
-    batch_size: int = parameter(256, Interval(Integral, 1, None, closed="left"))
+    freeze_epochs: int = parameter(
+        Interval(Integral, 0, None, closed="left"),
+        default=0,
+        text="""
+        Number of epochs at the start that train only ``mu`` and ``sigma``. Use it for
+        backbones with pretrained weights.
+        """,
+    )
+    batch_size: int = parameter(
+        Interval(Integral, 1, None, closed="left"),
+        default=256,
+        text="Number of rows that are scored at a time.",
+        decides="neither",
+    )
     num_workers: int = parameter(
-        0, Interval(Integral, 0, None, closed="left"), decides=False
+        Interval(Integral, 0, None, closed="left"),
+        default=0,
+        text="""
+        Number of processes that read the rows if X is a dataset, as in torch's
+        ``DataLoader``. With 0 the current process reads them. Results do not depend on
+        it.
+        """,
+        decides="neither",
     )
-    device: str | torch.device = parameter("auto", str, torch.device)
-    precision: str = parameter("auto", StrOptions({"auto", "float32", "bfloat16"}))
+    device: str | torch.device = parameter(
+        str,
+        torch.device,
+        default="auto",
+        text="""
+        Device to train and score on. ``"auto"`` is CUDA or MPS if there is one, else
+        the CPU.
+        """,
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = parameter(
+        default="auto",
+        text="""
+        Precision in which the net is trained. ``"auto"`` is bfloat16 if the hardware
+        has instructions for it. The autoencoder is trained, and points are scored, in
+        float32.
+        """,
+    )
     memory: Any = parameter(
-        None, str, os.PathLike, HasMethods("cache"), None, decides=False
+        str,
+        os.PathLike,
+        HasMethods("cache"),
+        None,
+        default=None,
+        text="""
+        Folder (or ``joblib.Memory``) that caches trained nets and Gaussians. Fits that
+        differ only in $after_nets train the nets once. The cache holds pickles, so use
+        only a folder that you trust.
+        """,
+        decides="neither",
     )
     checkpoint: str | os.PathLike[str] | None = parameter(
-        None, str, os.PathLike, None, decides=False
+        str,
+        os.PathLike,
+        default=None,
+        text="""
+        File that stores the state of the training after every epoch. If a `fit` was
+        interrupted or killed, call it again with the same data and parameters: it
+        resumes from the file and ends with the same result. Only $after_gaussians may
+        differ. Delete the file to train from the start.
+        """,
+        decides="neither",
     )
-    verbose: int = parameter(0, "verbose", decides=False)
-    random_state: int | np.random.RandomState | None = parameter(None, "random_state")
+    verbose: int = parameter(
+        "verbose", default=0, text="With 1 progress bars are shown.", decides="neither"
+    )
+    random_state: int | np.random.RandomState | None = parameter(
+        "random_state",
+        default=None,
+        text="""
+        Seed of the training. With an int, training gives the same result to the bit
+        each time on one CPU.
+        """,
+    )
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
+
+    def resolved(self) -> "Settings":
+        """Copy the parameters, with numpy's scalars as Python's own.
+
+        Returns
+        -------
+        settings : Settings
+            Attributes have the names of the parameters and cannot be changed.
+        """
+        return Settings(**{f.name: plain(getattr(self, f.name)) for f in fields(self)})
+
+
+@with_parameters
+class AutoencoderParameters:
+    """Parameters of a detector with an autoencoder."""
+
+    _: KW_ONLY
+    autoencoder: str | BackboneFactory = parameter(
+        str,
+        callable,
+        default="auto",
+        text="""
+        A name in :mod:`skvmdls.nets.autoencoder`, or a factory ``factory(input_shape)
+        -> nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
+        ``"mlp"`` for tables and ``"cnn"`` for images.
+        """,
+    )
+    autoencoder_epochs: int = parameter(
+        Interval(Integral, 1, None, closed="left"),
+        default=5,
+        text="""
+        Number of epochs of the autoencoder. After too many, it reconstructs unknown
+        points as well as known ones.
+        """,
+    )
+    weighting: Literal["evidence", "paper"] = parameter(
+        default="evidence",
+        text="""
+        How the reconstruction enters the score. ``"evidence"``: the residual at the
+        first tap is one more part of the evidence. ``"paper"``: the weight is
+        multiplied with the log-likelihood, after a shift and a scale set by held-out
+        data (see :class:`skvmdls.calibration.WeightCalibration`).
+        """,
+        decides="gaussians",
+    )
+
+
+@with_parameters
+class Settings(AutoencoderParameters, DetectorParameters):
+    """Plain copy of a detector's parameters that cannot be changed.
+
+    ``autoencoder`` is None for a detector without one.
+
+    Examples
+    --------
+    >>> DetectorParameters(latent_dim=np.int64(2)).resolved().latent_dim
+    2
+    """
+
+    _: KW_ONLY
+    autoencoder: str | BackboneFactory | None = parameter(  # type: ignore[assignment]
+        str, callable, default=None, text="See :class:`AutoencoderParameters`."
+    )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self):
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+        super().__setattr__(name, value)

@@ -1,16 +1,11 @@
 """The two estimators: with and without an autoencoder."""
 
-from dataclasses import KW_ONLY
-from numbers import Integral
-
 import numpy as np
 
-from skvmdls._support.sklearn import Interval, StrOptions
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import InputLike
 from skvmdls.detector.base import BaseDetector
-from skvmdls.detector.parameters import parameter, with_parameters
-from skvmdls.nets.backbones import BackboneFactory
+from skvmdls.detector.parameters import AutoencoderParameters, with_parameters
 from skvmdls.scoring.features import reconstructions
 
 __all__ = ["VMDLSDetector", "VMDLSbDetector"]
@@ -20,8 +15,8 @@ __all__ = ["VMDLSDetector", "VMDLSbDetector"]
 class VMDLSbDetector(BaseDetector):
     """Open-set classifier without an autoencoder (VMDLS_b).
 
-    It is :class:`VMDLSDetector` less what an autoencoder cannot reconstruct, and so
-    trains and scores faster [1]_.
+    It is :class:`VMDLSDetector` without the reconstruction error, and so trains and
+    scores faster [1]_.
 
     See Also
     --------
@@ -44,36 +39,21 @@ class VMDLSbDetector(BaseDetector):
 
 
 @with_parameters
-class VMDLSDetector(BaseDetector):
+class VMDLSDetector(AutoencoderParameters, BaseDetector):
     """Open-set classifier: one of the known labels, or ``-1`` for "never seen".
 
-    A net is trained to classify, and with it a latent space that is class-conditional
-    and variational, shaped by triplet, distancing and KL losses [1]_. Each class gets a
-    Gaussian over the features at each of several depths of the net. What these say of
-    a point, what the head's largest logit says, and how badly an autoencoder of the
-    known data reconstructs the point, are brought to one unit on held-out known points
-    and added up: a point is accepted where this score passes a threshold. The threshold
-    comes from other held-out known points and carries a guarantee: a new known point is
-    rejected with a chance of at most `contamination`. No out-of-distribution data is
-    used anywhere.
+    A net is trained to classify. Its latent space is class-conditional and variational,
+    and is shaped by the triplet, distancing and KL losses [1]_. Each class gets a
+    Gaussian over the features at each of several depths of the net. The score of a
+    point sums three kinds of evidence: these log-likelihoods, the largest logit of the
+    head, and the reconstruction error of an autoencoder of the known data. Each is
+    standardised on held-out known points. A point is accepted if its score passes a
+    threshold, which comes from other held-out known points and carries a guarantee: a
+    new known point is rejected with a probability of at most `contamination`. No
+    out-of-distribution data is used.
 
     The paper's method to the letter is ``VMDLSDetector(classification_weight=0,
     metric_weight=1, fusion="early", weighting="paper")``.
-
-    Parameters
-    ----------
-    autoencoder : str or callable, default="auto"
-        A name in :mod:`skvmdls.nets.autoencoder` or a factory ``factory(input_shape) ->
-        nn.Module`` of a net whose output has the shape of its input. ``"auto"`` is
-        ``"mlp"`` for tables and ``"cnn"`` for images.
-    autoencoder_epochs : int, default=5
-        Passes over the training data in training the autoencoder. Trained for too
-        long, it reconstructs unknown points as well as known ones.
-    weighting : {"evidence", "paper"}, default="evidence"
-        What becomes of the reconstruction. ``"evidence"``: the residual at the first
-        tap is one more part of the evidence. ``"paper"``: weight and log-likelihood
-        are multiplied, with a shift and a scale from held-out data
-        (see :class:`skvmdls.calibration.WeightCalibration`).
 
     Attributes
     ----------
@@ -104,11 +84,6 @@ class VMDLSDetector(BaseDetector):
     >>> sorted(set(answers.tolist()))
     [-1, 0, 1, 2]
     """
-
-    _: KW_ONLY
-    autoencoder: str | BackboneFactory = parameter("auto", str, callable)
-    autoencoder_epochs: int = parameter(5, Interval(Integral, 1, None, closed="left"))
-    weighting: str = parameter("evidence", StrOptions({"evidence", "paper"}))
 
     @under_ordinary_torch
     def reconstruct(self, X: InputLike) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvmdls._support.values import as_numpy, plain
+from skvmdls._support.values import as_numpy, listed, plain
 from skvmdls.inputs.labels import as_labels, check_labels
 from skvmdls.inputs.pictures import PictureFormat, are_pictures, stacked_pictures
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
@@ -262,8 +262,8 @@ def _check_columns(frame: Any) -> None:
             bad.append(f"{name!r} ({dtype})")
     if bad:
         raise ValueError(
-            f"X has columns that hold no numbers: {', '.join(bad[:5])}"
-            f"{', ...' * (len(bad) > 5)}. Turn categories into numbers, "
+            f"X has columns that hold no numbers: {listed(bad)}. "
+            "Turn categories into numbers, "
             "pd.get_dummies(X), and dates into a duration, (X['date'] - start)"
             ".dt.days; or leave these columns out."
         )

@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
-from skvmdls._support.values import as_numpy, is_missing, plain
+from skvmdls._support.values import as_numpy, is_missing, listed, plain
 
 __all__ = ["as_labels", "check_labels", "labels_with_unknown", "positions"]
 
@@ -247,7 +247,7 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if counts.min() < 2:
         lonely = classes[counts < 2].tolist()
         raise ValueError(
-            f"Classes with one sample in y: {lonely[:5]}{'...' * (len(lonely) > 5)}. "
+            f"Classes with one sample in y: [{listed(map(repr, lonely))}]. "
             "Each class needs at least 2 samples; drop these classes or add to them."
         )
     return classes, encoded

@@ -1,7 +1,6 @@
 """Class Gaussians of the feature ensemble: streaming fit and log-likelihood."""
 
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,17 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
-from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
-from skvmdls._support.values import warn
+from skvmdls._support.values import listed, warn
 
 __all__ = [
     "ClassGaussians",
     "check_class_sizes",
-    "check_covariance_estimator",
     "fit_gaussians",
     "kept_for_another_pass",
 ]
@@ -228,46 +225,6 @@ def _equal_blocks(means: Tensor) -> Iterator[Tensor]:
         yield nn.functional.pad(block, (0, 0, 0, CLASSES_AT_ONCE - len(block)))
 
 
-def check_covariance_estimator(estimator: Any, covariance_type: str) -> None:
-    """Raise a ValueError unless the estimator can fit the Gaussians' covariances.
-
-    Tried on a few random numbers, so that it fails before the training, not after it.
-    """
-    if estimator is None:
-        return
-    if covariance_type == "diag":
-        raise ValueError(
-            f"covariance_estimator={estimator!r} has no effect with "
-            "covariance_type='diag', which takes variances only. Use None, or "
-            "covariance_type='full' or 'tied'."
-        )
-    expected = (
-        f"covariance_estimator={estimator!r} must be an instance of an estimator of "
-        "sklearn.covariance, such as OAS()"
-    )
-    if isinstance(estimator, type):
-        raise ValueError(f"{expected}, but it is a class.")
-    if getattr(estimator, "assume_centered", False):
-        raise ValueError(
-            f"covariance_estimator={estimator!r} assumes centred data, which the "
-            "feature ensemble is not. Use assume_centered=False."
-        )
-    trial = np.random.default_rng(0).normal(size=(50, 2))
-    try:
-        fitted = clone(estimator).fit(trial)
-        shapes = fitted.location_.shape, fitted.covariance_.shape
-    except Exception as error:
-        raise ValueError(
-            f"{expected}; fitted to an array of shape {trial.shape}, it fails with "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if shapes != ((2,), (2, 2)):
-        raise ValueError(
-            f"{expected}; of 2 features, its location_ and covariance_ have the "
-            f"shapes {shapes}."
-        )
-
-
 def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
     """Raise a ValueError if no class has the points that a covariance needs."""
     needed = 2 if covariance_type == "diag" else SMALLEST_CLASS
@@ -284,7 +241,6 @@ def fit_gaussians(
     class_batches: ClassBatches,
     classes: Sequence[Any],
     covariance_type: str,
-    estimator: Any = None,
     pooling: float = 0.0,
     known: Mapping[str, ClassGaussians] | None = None,
 ) -> dict[str, ClassGaussians]:
@@ -295,10 +251,9 @@ def fit_gaussians(
     time, in units of the features' pooled within-class standard deviation; ``"tied"``
     averages the class covariances by the classes' sizes, as scikit-learn's linear
     discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
-    memory that does not grow with the number of points; an estimator that is given gets
-    the points of one class at a time. `pooling` draws each class's covariance towards
-    that average, as regularised discriminant analysis does (J. H. Friedman, JASA 84,
-    1989).
+    memory that does not grow with the number of points. `pooling` draws each class's
+    covariance towards that average, as regularised discriminant analysis does
+    (J. H. Friedman, JASA 84, 1989).
 
     `class_batches` takes a class's position in `classes` and yields its features: dicts
     from a block's name to an array (at most a batch, D of the block). A class that is
@@ -332,20 +287,20 @@ def fit_gaussians(
     }
     if covariance_type == "full" or (covariance_type == "tied" and known is None):
         for label, of_class in enumerate(moments):
-            _take_class(blocks, label, class_batches(label), of_class, estimator)
+            _take_class(blocks, label, class_batches(label), of_class)
     with _borrowing_named_once(classes) as borrowers:
         return {
-            name: block.gaussians(covariance_type, estimator, pooling, borrowers)
+            name: block.gaussians(covariance_type, pooling, borrowers)
             for name, block in blocks.items()
         }
 
 
 def kept_for_another_pass(
-    class_batches: ClassBatches, largest: int = 2**26
+    class_batches: ClassBatches, budget: int = 2**26
 ) -> ClassBatches:
-    """Keep classes' features as they stream by, instead of computing them again.
+    """Keep the features of classes for the next pass, while they fit in `budget` bytes.
 
-    Classes beyond `largest` bytes are computed anew in each pass.
+    Those of the other classes are computed again in each pass.
 
     Examples
     --------
@@ -359,33 +314,25 @@ def kept_for_another_pass(
     ([1, 1, 1, 1], [0, 1])
     """
     kept: dict[int, list[Features]] = {}
-    # One place for all: small arrays, each kept between the large ones that a batch
-    # needs for a moment, would keep the allocator from using their memory again. Pages
-    # that nothing is written to take none.
-    room, used = np.empty(largest, np.uint8), 0
+    left = budget
 
     def batches(label: int) -> Iterator[Features]:
-        nonlocal used
+        nonlocal left
         if label in kept:
             yield from kept[label]
             return
-        own: list[Features] | None = []
-        start = used
+        own: list[Features] = []
+        size = 0
         for features in class_batches(label):
+            size += sum(block.nbytes for block in features.values())
+            if size <= left:
+                own.append(features)
+            else:
+                own.clear()
             yield features
-            if own is None:
-                continue
-            if used + sum(block.nbytes for block in features.values()) > largest:
-                own, used = None, start
-                continue
-            own.append({})
-            for name, block in features.items():
-                place = room[used : used + block.nbytes].view(block.dtype)
-                own[-1][name] = place.reshape(block.shape)
-                own[-1][name][...] = block
-                used += block.nbytes
-        if own is not None:
+        if size <= left:
             kept[label] = own
+            left -= size
 
     return batches
 
@@ -428,7 +375,7 @@ class _Block:
             self.covariances.append(covariance)
 
     def gaussians(
-        self, covariance_type: str, estimator: Any, pooling: float, borrowers: Borrowers
+        self, covariance_type: str, pooling: float, borrowers: Borrowers
     ) -> ClassGaussians:
         """Gaussians of the classes whose moments, and covariances, were taken."""
         means = np.stack(self.means)
@@ -436,7 +383,7 @@ class _Block:
             if self.known is not None:
                 precisions = self.known.precisions_cholesky.cpu().numpy()
                 return ClassGaussians(means, precisions, "tied", self.known.common())
-            whitening = _whitening_of_pooled(self.pooled, estimator)
+            whitening = _whitening_of_pooled(self.pooled)
             return ClassGaussians(means, whitening / self.scale[:, None], "tied")
         shares = [pooling] * len(means)
         if self.known is not None:
@@ -447,9 +394,7 @@ class _Block:
             deviations = _deviations(self.moments, self.scale, shares, borrowers)
             common = {"scale": self.scale}
             return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)
-        whitenings = _whitenings(
-            self.covariances, self.pooled, shares, borrowers, estimator
-        )
+        whitenings = _whitenings(self.covariances, self.pooled, shares, borrowers)
         common = {"scale": self.scale, "pooled": self.pooled}
         return ClassGaussians(means, whitenings / self.scale[:, None], "full", common)
 
@@ -457,34 +402,24 @@ class _Block:
 class _Estimate:
     """Mean and covariance of one class, from batches of (n, D) as they come.
 
-    Without an estimator as of :class:`~sklearn.covariance.LedoitWolf`. Ledoit & Wolf
-    2004, section 3.3: beside the empirical covariance, the shrinkage needs only the sum
-    of the points' fourth powers of the distance to their mean.
+    It equals :class:`~sklearn.covariance.LedoitWolf`. Besides the empirical covariance,
+    the shrinkage needs only the sum of the fourth powers of the points' distances to
+    their mean (Ledoit and Wolf, 2004, section 3.3).
     """
 
-    def __init__(
-        self, scale: np.ndarray, moments: StandardScaler, estimator: Any
-    ) -> None:
+    def __init__(self, scale: np.ndarray, moments: StandardScaler) -> None:
         self.scale = scale
         self.mean = moments.mean_ / scale
         self.n_samples = moments.n_samples_seen_
-        self.estimator = estimator
         self.scatter = np.zeros((len(scale), len(scale)))
         self.fourth_powers = 0.0
-        self.kept: list[np.ndarray] = []
 
     def add(self, features: np.ndarray) -> None:
-        scaled = features / self.scale
-        if self.estimator is not None:
-            self.kept.append(scaled)
-            return
-        centred = scaled - self.mean
+        centred = features / self.scale - self.mean
         self.scatter += centred.T @ centred
         self.fourth_powers += np.square(np.square(centred).sum(axis=1)).sum()
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.estimator is not None:
-            return _estimated(self.estimator, self.kept)
         empirical = self.scatter / self.n_samples
         square_norm = np.square(empirical).sum()
         variance_of_entries = (
@@ -507,12 +442,10 @@ def _take_class(
     label: int,
     batches: Iterable[Features],
     moments: Mapping[str, StandardScaler],
-    estimator: Any,
 ) -> None:
     """Estimate one class's mean (D,) and covariance (D, D) for each block."""
     estimates = {
-        name: _Estimate(block.scale, moments[name], estimator)
-        for name, block in blocks.items()
+        name: _Estimate(block.scale, moments[name]) for name, block in blocks.items()
     }
     for features in batches:
         for name, estimate in estimates.items():
@@ -575,30 +508,13 @@ def _borrowing_named_once(classes: Sequence[Any]) -> Iterator[Borrowers]:
     yield borrowers
     for reason, labels in borrowers.items():
         if labels:
-            names = [classes[label] for label in sorted(labels)]
+            names = [repr(classes[label]) for label in sorted(labels)]
             warn(
-                f"{len(names)} of {len(classes)} classes ({names[:5]}"
-                f"{'...' * (len(names) > 5)}) have no covariance of their own: "
+                f"{len(names)} of {len(classes)} classes ([{listed(names)}]) have no "
+                "covariance of their own: "
                 f"{reason}. They take the one pooled over all classes. "
                 "covariance_type='tied' does so for every class."
             )
-
-
-def _estimated(
-    estimator: Any, batches: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    with warnings.catch_warnings():
-        # One point has no covariance: the pooled one takes its place.
-        warnings.filterwarnings("ignore", message="Only one sample available")
-        try:
-            fitted = clone(estimator).fit(np.concatenate(batches))
-        except ArithmeticError as error:
-            raise ValueError(
-                f"covariance_estimator={estimator!r} finds a class's covariance "
-                f"singular: {error}. Use covariance_estimator=None (Ledoit-Wolf "
-                "shrinkage), or more training points a class."
-            ) from error
-    return fitted.location_, fitted.covariance_
 
 
 def _regular_cholesky(covariance: np.ndarray) -> np.ndarray | None:
@@ -623,7 +539,6 @@ def _whitenings(
     pooled: np.ndarray,
     shares: list[float],
     borrowers: Borrowers,
-    estimator: Any,
 ) -> np.ndarray:
     """Whiten by each class's covariance with its share of the pooled one in it."""
     whitenings = np.empty((len(covariances), *pooled.shape))
@@ -635,25 +550,17 @@ def _whitenings(
             mixed = (1 - shares[label]) * covariance + shares[label] * pooled
             whitenings[label] = _whitening(cholesky(mixed, lower=True))
     if borrowing:
-        whitenings[borrowing] = _whitening_of_pooled(pooled, estimator)
+        whitenings[borrowing] = _whitening_of_pooled(pooled)
         borrowers["too few or too similar points"] |= set(borrowing)
     return whitenings
 
 
-def _whitening_of_pooled(pooled: np.ndarray, estimator: Any) -> np.ndarray:
+def _whitening_of_pooled(pooled: np.ndarray) -> np.ndarray:
     lower = _regular_cholesky(pooled)
     if lower is None:
-        name, shrinkage = (
-            ("LedoitWolf", "")
-            if estimator is None
-            else (
-                type(estimator).__name__,
-                "covariance_estimator=None (Ledoit-Wolf shrinkage), ",
-            )
-        )
         raise ValueError(
             f"The covariance of the feature ensemble is singular ({len(pooled)} "
-            f"dimensions, {name}). Use {shrinkage}more training "
+            "dimensions), even after Ledoit-Wolf shrinkage. Use more training "
             "points a class, fewer `features`, or covariance_type='diag'."
         )
     return _whitening(lower)

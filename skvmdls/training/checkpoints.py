@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from skvmdls._support.files import write_atomically
 from skvmdls._support.values import warn
-from skvmdls.training.distributed import from_first, rank
+from skvmdls.training.distributed import broadcast_object, rank
 from skvmdls.training.fingerprints import what_decides
 
 __all__ = ["Checkpoint", "Stage", "State"]
@@ -90,7 +90,7 @@ class Checkpoint:
             self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
         path = self.path
-        found = from_first(lambda: self._found(path) if path.exists() else None)
+        found = broadcast_object(lambda: self._found(path) if path.exists() else None)
         if found is not None:
             stored, self._is_good = found
             self._seed, self._stages = stored["seed"], stored["stages"]

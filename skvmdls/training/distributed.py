@@ -1,14 +1,12 @@
 """Several processes that fit one detector, where torch.distributed is initialised.
 
-Each reads and computes its share of every batch; what the losses need of the joint
-batch is gathered, and the gradients are summed, so that the training is that of one
-process with the joint batch, up to rounding. Without torch.distributed all this does
-nothing.
+Each process reads its shard of every batch and computes its outputs. The outputs are
+gathered, so that every process computes the losses of the whole batch, and the
+gradients are summed. Without torch.distributed the functions do nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import joblib
@@ -19,38 +17,42 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
+    "all_gather",
+    "all_reduce",
+    "broadcast",
+    "broadcast_object",
+    "broadcast_weights",
     "check_same_data",
-    "from_first",
-    "joint",
-    "joint_batch_norm",
+    "compute_sharded",
     "loss_explained",
     "n_processes",
     "own_draws",
-    "own_share",
     "rank",
-    "same_for_all",
-    "same_weights",
-    "shared_out",
+    "shard",
     "sum_gradients",
-    "summed",
+    "synchronized_norms",
 ]
 
 Result = TypeVar("Result")
 
 
 def n_processes() -> int:
-    """How many processes fit together."""
+    """Return the number of processes that fit together."""
     is_ready = dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if is_ready else 1
 
 
 def rank() -> int:
-    """Place of this process among them; the first is 0."""
+    """Return the position of this process among them; the first is 0."""
     return dist.get_rank() if n_processes() > 1 else 0
 
 
-def own_share(batch: Tensor) -> Tensor:
-    """Give this process's part of a joint batch (n, ...), one behind the other's."""
+def shard(batch: Tensor) -> Tensor:
+    """Return the rows of a batch (n, ...) that this process computes.
+
+    They are every k-th row for k processes. Batches are sorted by class, and batch
+    norms need all classes in each shard.
+    """
     n = n_processes()
     if n == 1:
         return batch
@@ -59,54 +61,42 @@ def own_share(batch: Tensor) -> Tensor:
             f"A batch of {len(batch)} cannot be shared by {n} processes. Start fewer, "
             "or raise classes_per_batch or samples_per_class."
         )
-    return batch.tensor_split(n)[rank()]
+    return batch[rank() :: n]
 
 
-class _Gather(torch.autograd.Function):
-    """All parts of a joint batch; backwards, the gradient of the own one.
+def all_gather(part: Tensor, n_rows: int) -> Tensor:
+    """Gather the shards of a batch, in its order (n_rows, ...).
 
-    Every process computes the same loss of the same joint batch, so that the gradients
-    of the parts need not be summed.
+    Gradients flow into this process's own part. All processes compute the same loss,
+    so the parts of the others get theirs there.
     """
-
-    @staticmethod
-    def forward(context: Any, part: Tensor, n_joint: int) -> Tensor:
-        lengths = [
-            len(places) for places in torch.arange(n_joint).tensor_split(n_processes())
-        ]
-        context.own = slice(sum(lengths[: rank()]), sum(lengths[: rank() + 1]))
-        # Equally long, as gathering asks for.
-        padded = part.new_zeros(max(lengths), *part.shape[1:])
-        padded[: len(part)] = part
-        parts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(parts, padded)
-        return torch.cat([p[:k] for p, k in zip(parts, lengths, strict=True)])
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0][context.own], None
+    n = n_processes()
+    if n == 1:
+        return part
+    # All shards must have the same length.
+    missing = -(-n_rows // n) - len(part)
+    padded = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in range(n)]
+    dist.all_gather(parts, padded.detach())
+    parts[rank()] = padded
+    return torch.stack(parts, dim=1).flatten(0, 1)[:n_rows]
 
 
-def joint(part: Tensor, n_joint: int) -> Tensor:
-    """Gather the outputs of a joint batch, (n_joint, ...), with their gradients."""
-    return part if n_processes() == 1 else _Gather.apply(part, n_joint)
-
-
-def same_for_all(drawn: Tensor) -> Tensor:
-    """Give all processes what the first has drawn."""
+def broadcast(drawn: Tensor) -> Tensor:
+    """Replace a tensor by that of the first process, in place."""
     if n_processes() > 1:
         dist.broadcast(drawn, 0)
     return drawn
 
 
-def same_weights(net: nn.Module) -> None:
-    """Give the nets of all processes the weights of the first's."""
+def broadcast_weights(net: nn.Module) -> None:
+    """Give the nets of all processes the weights of the first."""
     if n_processes() > 1:
-        net.load_state_dict(from_first(net.state_dict))
+        net.load_state_dict(broadcast_object(net.state_dict))
 
 
-def summed(value: Tensor) -> Tensor:
-    """Sum of all processes' values, without gradients."""
+def all_reduce(value: Tensor) -> Tensor:
+    """Return the sum of the values of all processes, without gradients."""
     if n_processes() == 1:
         return value
     total = value.detach().clone()
@@ -114,20 +104,8 @@ def summed(value: Tensor) -> Tensor:
     return total
 
 
-class _Sum(torch.autograd.Function):
-    """Sum of all processes' values; backwards, of all their gradients."""
-
-    @staticmethod
-    def forward(context: Any, value: Tensor) -> Tensor:
-        return summed(value)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return summed(gradient)
-
-
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
-    """Make each gradient that of the joint batch."""
+    """Replace each gradient by the sum over all processes."""
     if n_processes() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -139,57 +117,38 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def own_draws(seed: int, epoch: int) -> None:
-    """Let all processes but the first draw augmentation and dropout of their own."""
+    """Seed augmentation and dropout differently in all processes but the first."""
     if rank() > 0:
         drawn = np.random.SeedSequence((seed, epoch, rank())).generate_state(1)
         torch.manual_seed(int(drawn[0]))
 
 
 @contextmanager
-def joint_batch_norm(net: nn.Module) -> Iterator[None]:
-    """Let batch norms in training take means and variances of the joint batch.
+def synchronized_norms(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Train with batch norms over the whole batch on GPUs, over the shard elsewhere.
 
-    As torch's ``SyncBatchNorm``, which is for GPUs only.
+    torch's ``SyncBatchNorm`` needs a GPU. Afterwards all processes have the running
+    means and variances of the first.
     """
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     if n_processes() == 1:
-        norms = []
-    for norm in norms:
-        norm.forward = partial(_normed, norm)  # type: ignore[method-assign]
+        yield
+        return
+    norms = {name: m for name, m in net.named_modules() if isinstance(m, _BatchNorm)}
+    if device.type == "cuda":
+        # It replaces the modules, and shares their weights and buffers.
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
     try:
         yield
     finally:
-        for norm in norms:
-            del norm.forward
+        for name, norm in norms.items():
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, norm)
+    for buffer in net.buffers():
+        broadcast(buffer)
 
 
-def _normed(norm: _BatchNorm, x: Tensor) -> Tensor:
-    if not norm.training:
-        return type(norm).forward(norm, x)
-    dims = [dim for dim in range(x.ndim) if dim != 1]
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    values = x.float()
-    n = summed(values.new_tensor(values.numel() / values.shape[1]))
-    mean = _Sum.apply(values.sum(dims)) / n
-    centred = values - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(dims)) / n
-    if norm.running_mean is not None and norm.running_var is not None:
-        with torch.no_grad():
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked += 1
-            momentum = norm.momentum
-            if momentum is None:  # The average of all batches.
-                momentum = 1 / float(norm.num_batches_tracked)
-            norm.running_mean.lerp_(mean, momentum)
-            norm.running_var.lerp_(variance * n / (n - 1), momentum)
-    values = centred / (variance + norm.eps).sqrt().view(shape)
-    if norm.affine:
-        values = values * norm.weight.view(shape) + norm.bias.view(shape)
-    return values.to(x.dtype)
-
-
-def from_first(make: Callable[[], Result]) -> Result:
-    """Make something in the first process only, and give it, or its error, to all."""
+def broadcast_object(make: Callable[[], Result]) -> Result:
+    """Call `make` in the first process, and return or raise its outcome in all."""
     if n_processes() == 1:
         return make()
     made: list[Any] = [None, None]
@@ -217,14 +176,14 @@ def check_same_data(data: Mapping[str, Any]) -> None:
         raise ValueError(
             f"The {n} processes that fit together were given different "
             f"{' and '.join(different)}. Give all of them the same rows and labels: "
-            "each reads its share of every batch by itself."
+            "each reads its shard of every batch by itself."
         )
 
 
-def shared_out(
+def compute_sharded(
     compute: Callable[[Any], Iterator[Result]], rows: Any
 ) -> Iterator[Result]:
-    """Compute rows batch by batch, a share in each process; all get all of them."""
+    """Compute a shard of the rows in each process, and yield the batches of all."""
     n = n_processes()
     if n == 1:
         yield from compute(rows)
@@ -240,7 +199,7 @@ def shared_out(
 
 @contextmanager
 def loss_explained() -> Iterator[None]:
-    """Say what it means that another process is gone, and what to do."""
+    """Explain the error that follows the end of another process."""
     try:
         yield
     except RuntimeError as error:

@@ -12,13 +12,13 @@ from skvmdls._support.devices import autocast, out_of_memory_explained, to_devic
 from skvmdls.nets.network import VariationalNetwork
 from skvmdls.training.checkpoints import Stage
 from skvmdls.training.distributed import (
-    joint,
-    joint_batch_norm,
+    all_gather,
+    all_reduce,
+    broadcast,
     own_draws,
-    own_share,
-    same_for_all,
+    shard,
     sum_gradients,
-    summed,
+    synchronized_norms,
 )
 from skvmdls.training.losses import (
     distancing_loss,
@@ -92,7 +92,7 @@ def train_network(
     bar = progress_bar("network", plan, run)
     with (
         out_of_memory_explained(smaller_batches),
-        joint_batch_norm(network),
+        synchronized_norms(network, device),
         bar as progress,
     ):
         for epoch in run.stage.epochs(progress):
@@ -102,7 +102,7 @@ def train_network(
             averages = Averages()
             order = sampler.epoch()
             own_draws(seed, epoch)
-            read = inputs.batches(map(own_share, order), (seed, 1, epoch))
+            read = inputs.batches(map(shard, order), (seed, 1, epoch))
             for batch, x in zip(order, read, strict=True):
                 y = to_device(labels[batch.to(labels.device)], device)
                 step = epoch * sampler.n_batches + averages.n_added + 1
@@ -141,7 +141,7 @@ def train_autoencoder(
     bar = progress_bar("autoencoder", plan, run)
     with (
         out_of_memory_explained(advice),
-        joint_batch_norm(autoencoder),
+        synchronized_norms(autoencoder, device),
         bar as progress,
     ):
         for epoch in run.stage.epochs(progress):
@@ -149,11 +149,11 @@ def train_autoencoder(
             averages = Averages()
             own_draws(seed, epoch)
             batches = order.tensor_split(n_batches)
-            read = inputs.batches(map(own_share, batches), (seed, 2, epoch))
+            read = inputs.batches(map(shard, batches), (seed, 2, epoch))
             for batch, x in zip(batches, read, strict=True):
                 loss = F.mse_loss(autoencoder(x), x) * (len(x) / len(batch))
                 _descend(loss, optimizer, schedule)
-                averages.add({"loss": summed(loss)})
+                averages.add({"loss": all_reduce(loss)})
             run.finish_epoch(averages.finish(), progress)
     autoencoder.eval()
     return run.history
@@ -178,12 +178,12 @@ def _losses(
 ) -> dict[str, Tensor]:
     """Loss of a batch, the terms that it is made of, and what else is told of it.
 
-    Where several processes train together, `x` is this one's share of the batch.
+    With several processes, `x` is this process's shard of the batch.
     """
     with autocast(x.device, plan.dtype):
         made = network(_augmented(x, plan))
-    mu = joint(made.mu.float(), len(y))
-    log_sigma = joint(made.log_sigma.float(), len(y))
+    mu = all_gather(made.mu.float(), len(y))
+    log_sigma = all_gather(made.log_sigma.float(), len(y))
     outputs, terms = _metric_terms(mu, log_sigma, y, margin, plan)
     divergence = class_means.was_drawn[y] * kl_loss(
         mu, log_sigma, class_means.means[y], plan.prior_variance
@@ -191,7 +191,7 @@ def _losses(
     divergence = divergence.mean()
     terms["kl"] = kl_weight * divergence
     if made.logits is not None:
-        logits = joint(made.logits.float(), len(y))
+        logits = all_gather(made.logits.float(), len(y))
         terms["cross_entropy"] = F.cross_entropy(logits, y)
         terms["head_accuracy"] = _share_right(logits, y)
         if made.g.requires_grad:
@@ -211,7 +211,7 @@ def _metric_terms(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     # With sigma attached, growing it satisfies the margins (any two points are about
     # 2 d sigma^2 apart) and the classes never separate; KL alone shapes sigma.
-    outputs = mu + log_sigma.detach().exp() * same_for_all(torch.randn_like(mu))
+    outputs = mu + log_sigma.detach().exp() * broadcast(torch.randn_like(mu))
     distances = squared_distances(outputs)
     return outputs.detach(), {
         "triplet": triplet_loss(

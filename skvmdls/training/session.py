@@ -16,10 +16,10 @@ from skvmdls.detector.parameters import decisive
 from skvmdls.training.callbacks import Telling
 from skvmdls.training.checkpoints import Checkpoint, Stage
 from skvmdls.training.distributed import (
+    broadcast_object,
+    broadcast_weights,
     check_same_data,
-    from_first,
     n_processes,
-    same_weights,
 )
 from skvmdls.training.memory import remembered, remembered_training
 from skvmdls.training.progress import History
@@ -54,7 +54,7 @@ class Workshop:
         ingredients = decisive(detector) | data | {"device": device.type}
         checkpoint = Checkpoint(detector.checkpoint, ingredients)
         seed = checkpoint.seed(detector.random_state)
-        random_state = from_first(lambda: check_random_state(seed))
+        random_state = broadcast_object(lambda: check_random_state(seed))
         return cls(detector.memory, checkpoint, random_state, device, telling)
 
     def trained(
@@ -73,7 +73,7 @@ class Workshop:
         stage.epochs = partial(self.telling.epochs, step)
         with seeded(seed, self.device):
             net = build()
-            same_weights(net)
+            broadcast_weights(net)
             history = remembered_training(
                 self.memory,
                 step,

@@ -17,7 +17,7 @@ import pytest
 import torch
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.covariance import OAS, EmpiricalCovariance, LedoitWolf
+from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import (
     GridSearchCV,
@@ -625,12 +625,10 @@ def test_the_docstring_states_every_attribute(fixture, request):
         {"metric_weight": 0},
         {"covariance_type": "tied"},
         {"covariance_type": "diag"},
-        {"covariance_estimator": OAS()},
         {
             "features": ("mu",),
             "latent_dim": 4,
             "covariance_type": "tied",
-            "covariance_estimator": EmpiricalCovariance(),
         },
         {"backbone": "mlp"},
         {"latent_dim": 1, "distancing_margin": 3.0},
@@ -834,7 +832,7 @@ def test_cross_val_predict_and_fit_predict(detector, table):
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_clone_keeps_parameters_as_they_are(detector):
-    original = quick(detector, features=["mu"], covariance_estimator=OAS())
+    original = quick(detector, features=["mu"])
     copied = clone(original)
     assert copied.get_params().keys() == original.get_params().keys()
     assert copied.features == ["mu"]

@@ -1,5 +1,6 @@
 """Two processes that fit one detector, on the CPU."""
 
+import inspect
 import pickle
 import re
 import subprocess
@@ -8,8 +9,24 @@ from itertools import zip_longest
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from skvmdls import VMDLSDetector
+from skvmdls.nets.backbones import cnn
+from skvmdls.training import distributed
+
+
+def without_batch_norms(shape):
+    """A net whose training does not depend on how a batch is split."""
+    net = cnn(shape)
+    for name, norm in list(net.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d):
+            parent, _, child = name.rpartition(".")
+            parent = net.get_submodule(parent)
+            setattr(parent, child, nn.GroupNorm(1, norm.num_features))
+    return net
+
 
 SCRIPT = """
 import os, pickle, signal, sys, time
@@ -17,7 +34,8 @@ import torch
 import torch.distributed as dist
 from skvmdls import VMDLSDetector
 from skvmdls.training.checkpoints import Checkpoint
-from skvmdls.nets.backbones import from_module, mlp
+from skvmdls.nets.backbones import cnn, from_module, mlp
+from torch import nn
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
@@ -41,6 +59,8 @@ def answer(how, settings, X, y):
         torch.manual_seed(rank)
         taps = ("stage1", "stage2", "stage3")
         settings["backbone"] = from_module(mlp((X.shape[1],)), taps)
+    if how != "batch norms" and X.ndim == 4:
+        settings["backbone"] = without_batch_norms
     start = time.perf_counter()
     try:
         detector = VMDLSDetector(**settings).fit(X, y)
@@ -91,7 +111,7 @@ def images():
 def launch(folder, fits):
     """Fit in two processes; give the answers of both to each fit."""
     folder.mkdir()
-    (folder / "fit.py").write_text(SCRIPT)
+    (folder / "fit.py").write_text(inspect.getsource(without_batch_norms) + SCRIPT)
     (folder / "given").write_bytes(pickle.dumps(fits))
     started = [
         subprocess.Popen([sys.executable, folder / "fit.py", folder, rank])
@@ -116,6 +136,7 @@ def answers(folder):
     fits = {
         "steady": ("fit", STEADY, X, y),
         "usual": ("fit", SETTINGS, X, y),
+        "batch norms": ("batch norms", SETTINGS, X, y),
         "unseeded": ("fit", SHORT | {"random_state": None}, X, y),
         "own weights": ("own weights", SHORT, X[:, 0, 0], y),
         "memory": ("fit", SHORT | {"memory": str(folder)}, X, y),
@@ -131,7 +152,7 @@ def answers(folder):
 def steady():
     """One process's detector and its scores."""
     X, y = images()
-    detector = VMDLSDetector(**STEADY).fit(X, y)
+    detector = VMDLSDetector(without_batch_norms, **STEADY).fit(X, y)
     return detector, detector.score_samples(X)
 
 
@@ -155,7 +176,9 @@ def assert_same_history(found, detector, n_epochs):
             )
 
 
-@pytest.mark.parametrize("name", ["steady", "usual", "unseeded", "own weights"])
+@pytest.mark.parametrize(
+    "name", ["steady", "usual", "batch norms", "unseeded", "own weights"]
+)
 def test_both_processes_end_with_the_same_detector(answers, name):
     assert_same(*answers[name])
 
@@ -169,7 +192,7 @@ def test_it_is_the_detector_of_one_process(answers, steady):
 
 def test_the_margins_losses_are_those_of_one_process(answers):
     # Their hinges amplify rounding as they are trained on: its beginning is the same.
-    detector = VMDLSDetector(**SETTINGS).fit(*images())
+    detector = VMDLSDetector(without_batch_norms, **SETTINGS).fit(*images())
     assert_same_history(answers["usual"][0][2], detector, 2)
 
 
@@ -197,3 +220,43 @@ def test_when_one_is_killed_the_other_ends_and_the_checkpoint_continues(
     [(one, two)] = launch(folder / "again", [("fit", again, *images())])
     assert_same(one, two)
     assert_close(one[0], steady[1])
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_shards_are_gathered_in_order(n, monkeypatch):
+    """Each process's own part keeps its gradients."""
+    batch = torch.arange(14.0).view(7, 2).requires_grad_()
+    monkeypatch.setattr(distributed, "n_processes", lambda: n)
+    shards = []
+    for place in range(n):
+        monkeypatch.setattr(distributed, "rank", lambda place=place: place)
+        shards.append(distributed.shard(batch))
+    length = len(shards[0])
+
+    def gather(parts, own):
+        for part, one in zip(parts, shards, strict=True):
+            part.zero_()[: len(one)] = one.detach()
+        assert own.shape == (length, 2)
+
+    monkeypatch.setattr(distributed.dist, "all_gather", gather)
+    for place, one in enumerate(shards):
+        monkeypatch.setattr(distributed, "rank", lambda place=place: place)
+        gathered = distributed.all_gather(one, len(batch))
+        assert torch.equal(gathered, batch)
+        [gradient] = torch.autograd.grad(gathered.sum(), batch)
+        assert torch.equal(gradient[place::n], torch.ones_like(one))
+        assert gradient.sum() == one.numel()
+
+
+def test_batch_norms_on_gpus_are_torchs_own_while_they_train(monkeypatch):
+    monkeypatch.setattr(distributed, "n_processes", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda *arguments: None)
+    net = cnn((1, 8, 8))
+    modules, state = dict(net.named_modules()), net.state_dict(keep_vars=True)
+    with distributed.synchronized_norms(net, torch.device("cuda")):
+        during = [type(module) for module in net.modules()]
+        assert nn.SyncBatchNorm in during
+        assert nn.BatchNorm2d not in during
+        trained = net.state_dict(keep_vars=True)
+        assert all(trained[name] is value for name, value in state.items())
+    assert dict(net.named_modules()) == modules
