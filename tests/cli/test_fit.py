@@ -390,3 +390,46 @@ def test_the_script_of_an_installation_is_the_command_line():
     module, function = target.split(":")
     assert name == "skvmdls"
     assert getattr(importlib.import_module(module), function) is commands.entry
+
+
+# ------------------------------------------------------------------- the page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+
+
+def section(title):
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def first_cells(text):
+    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+
+
+def test_the_page_has_the_columns_of_the_table():
+    columns = first_cells(section("predict"))
+    assert columns == ["file", "answer", "p_value", "nearest"]
+
+
+def test_the_page_names_options_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    told = capsys.readouterr().out
+    for option in first_cells(section("fit")):
+        assert option.split()[0] in told
+    for option in re.findall(r"`(--[\w-]+)", PAGE):
+        assert option in (*told.split(), "--help", "--version", "--out") or (
+            f"{option} " in told
+        )
+
+
+def test_the_page_shows_what_fit_prints(known, run, tmp_path):
+    out = tmp_path / "x.safetensors"
+    told = run("fit", known, "--out", out, *QUICK, "--epochs", 4)[1]
+    shown = re.search(r"```text\n(.*?)```", section("fit"), re.DOTALL)[1]
+    assert shapes(told) == shapes(shown)
+
+
+def shapes(text):
+    """Lines without what differs from run to run."""
+    text = re.sub(r"\(.*?\)|\d[\d.]*%?|not seen \w+|Written: .*", "_", text)
+    return text.splitlines()
