@@ -1,8 +1,6 @@
 """Run the command line: ``python -m skvmdls``."""
 
-import sys
-
-from skvmdls.cli.commands import main
+from skvmdls.cli.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

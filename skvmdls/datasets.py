@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from skvmdls.inputs.rows import DatasetRows, ImageFiles
+from skvmdls._support.values import warn
+from skvmdls.inputs.image_folders import labelled_image_files
+from skvmdls.inputs.rows import DatasetRows, ImageFiles, LabelledImageFiles
 
 if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset
+
 
 __all__ = [
     "DatasetRows",
@@ -44,6 +47,10 @@ def image_folder(
 ) -> tuple[DatasetRows, np.ndarray]:
     """Give the images of a folder that has one folder for each class, unread.
 
+    Hidden and system files and folders (as ``.ipynb_checkpoints`` and ``__MACOSX``) are
+    left out, and links are followed. Pictures are read as :class:`ImageFiles` reads
+    them.
+
     Parameters
     ----------
     folder : path
@@ -54,7 +61,8 @@ def image_folder(
     Returns
     -------
     X : DatasetRows
-        Read when a fit or a score needs them.
+        Read when a fit or a score needs them. ``X.dataset`` has ``samples``,
+        ``classes`` and ``targets``, as an ``ImageFolder`` has.
     y : ndarray of shape (n,), str
         The names of the classes' folders.
 
@@ -62,6 +70,11 @@ def image_folder(
     ------
     FileNotFoundError
         If there is no such folder, or a class's folder holds no images.
+
+    Warns
+    -----
+    UserWarning
+        If files are passed over because their endings are not those of images.
 
     Examples
     --------
@@ -75,10 +88,11 @@ def image_folder(
     >>> X.shape, y
     ((2, 3, 8, 8), array(['cat', 'dog'], dtype='<U3'))
     """
-    from torchvision.datasets import ImageFolder
-
-    found = ImageFolder(os.fspath(folder), transform)
-    return DatasetRows(found), np.array(found.classes)[found.targets]
+    samples, classes, beside = labelled_image_files(Path(folder))
+    if told := beside.described(with_hidden=False):
+        warn(f"In {os.fspath(folder)!r} these files were passed over: {told}.")
+    files = LabelledImageFiles(samples, classes, transform)
+    return DatasetRows(files), np.array(classes)[files.targets]
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:

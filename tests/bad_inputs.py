@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.sparse import csr_matrix
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -175,6 +176,21 @@ BAD_FITS = [
         "images of two sizes",
         r"\(16, 16\) and \(17, 16\).*resize",
         X=[np.zeros((16 + i % 2, 16)) for i in range(12)],
+    ),
+    BadFit(
+        "pictures of two sizes",
+        r"Picture 1 of X has 16x17 pixels.*16x16.*picture.resize",
+        X=[Image.new("L", (16 + i % 2, 16)) for i in range(12)],
+    ),
+    BadFit(
+        "pictures of two depths",
+        "Picture 1 of X holds 16-bit pixels, but 8-bit",
+        X=[Image.new(("L", "I;16")[i % 2], (16, 16)) for i in range(12)],
+    ),
+    BadFit(
+        "a picture with NaN",
+        "Picture 0 of X contains NaN",
+        X=[Image.fromarray(np.full((16, 16), np.nan, np.float32))] * 12,
     ),
     BadFit("rows of two lengths", "rows of 1 to 2", X=[[1.0], [1.0, 2.0]] * 6),
     BadFit("a sparse tensor", "to_dense", X=torch.eye(12).to_sparse()),

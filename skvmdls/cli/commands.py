@@ -2,61 +2,92 @@
 
 import argparse
 import csv
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skvmdls import VMDLSbDetector, VMDLSDetector, load, save
+from skvmdls import VMDLSbDetector, VMDLSDetector, __version__, load, save
+from skvmdls.cli.conclusion import conclusion
 from skvmdls.cli.folders import (
+    UNREADABLE,
+    Failures,
+    ImageBatch,
+    ImageReader,
     Judged,
-    common_shape,
+    choose_format,
     images_below,
-    judged,
+    joined,
+    judged_in_batches,
     labelled_images,
-    read_images,
+    read_all,
+    surveyed,
 )
+from skvmdls.cli.frozen import FrozenNet, beside
 from skvmdls.cli.report import report_page
+from skvmdls.cli.trials import (
+    Trial,
+    check_enough_held_out,
+    held_out_rows,
+    try_held_out,
+    try_left_out_classes,
+    try_noise_and_plain,
+)
+from skvmdls.inputs.image_folders import FoundImages, is_litter
+from skvmdls.inputs.pictures import BYTES, SHORTS, PictureFormat, picture_header
 
-__all__ = ["main"]
+__all__ = ["entry", "main"]
 
-FAILED, INTERRUPTED = 2, 130
+INCOMPLETE, FAILED, INTERRUPTED = 1, 2, 130
 ABOUT = """\
 Learn to tell classes of images apart, and to say which images are of none of them.
 
 Four steps, from a folder with a sub-folder of images for each known class:
 
-  python -m skvmdls fit good_parts/ --out parts.safetensors
-  python -m skvmdls predict parts.safetensors new_images/
-  python -m skvmdls explain parts.safetensors new_images/strange.png
-  python -m skvmdls report parts.safetensors new_images/ --out report.html
+  skvmdls fit good_parts/ --out parts.safetensors
+  skvmdls predict parts.safetensors new_images/
+  skvmdls explain parts.safetensors new_images/strange.png
+  skvmdls report parts.safetensors new_images/ --out report.html
 
-Each command says more with --help.
+Each command says more with --help. Without the script: python -m skvmdls.
 """
 
 EXITS = """\
-Exits with 0 if all went well, with 2 and a message if something is wrong with what was
-given, and with 130 if it was interrupted."""
+Exits with 0 if all went well, with 1 if it finished without some images, since they
+could not be read, with 2 and a message if something is wrong with what was given, and
+with 130 if it was interrupted."""
 
 FIT = """\
 Train on FOLDER/CLASS/IMAGE.png: the name of each sub-folder is a label. Twenty images a
 class are the least, hundreds are good. Unknown images are not needed, and not used.
 
-A tenth of the images is held out to set the threshold: a new image of a known class is
+Some of the images are held out to set the threshold: a new image of a known class is
 rejected with a chance of at most --contamination. That needs 1 / contamination - 1
-held-out images, so 253 in all for 0.05.
+held-out images, which is checked before the training.
 
 Images that have one size of at most 96 pixels keep it; others are scaled to 64 x 64, or
-to --size. Training takes about a minute for 2,000 small images on two cores."""
+to --size. Images are turned as their EXIF entry demands, and transparent pixels become
+white. All must have one depth (8 bits, 16 bits or floats). Training takes about a
+minute for 2,000 small images on two cores.
+
+After the training the detector is tried: on the held-out images, in a second training
+without some of the classes, and on noise. Poor results are warned of. For photographs
+by the hundred use --backbone NAME, as resnet18: the features of a net that was trained
+on millions of photographs. It stays as it is, and is stored beside the detector.
+
+A training that was interrupted goes on where it was if the command is repeated."""
 
 PREDICT = """\
-Print a line for each image: file, answer, p-value, and the most likely known class. The
-answer is the name of a class, or -1 for "never seen anything like it". The p-value says
-how well the image fits the known ones: 0.5 is ordinary; images of known classes have
-one of at most 0.05 with a chance of at most 5 %."""
+Print a line for each image: file, answer, p_value, and the nearest known class. The
+answer is the name of a class, or -1 for "never seen anything like it". The p-value
+tells how well the image fits the known ones: 0.5 is ordinary. Images of known classes
+have one of at most 0.05 with a chance of at most 5 %. Of a file that cannot be read the
+answer is "unreadable"."""
 
 EXPLAIN = """\
 Say of a few images why they were accepted or rejected: a number for each part of the
@@ -86,29 +117,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or what went wrong: 2 for bad input, 130 for an interruption.
+        0, or what went wrong: 1 if some images could not be read, 2 for bad input,
+        130 for an interruption.
     """
     options = _parser().parse_args(arguments)
+    # A name that the output's encoding lacks must not cost the rest of the table.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            options.command(options)
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        print(f"skvmdls: error: {error}", file=sys.stderr)
+            return options.command(options)
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough. Python would write to it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (
+        ValueError,
+        OSError,
+        FloatingPointError,
+        MemoryError,
+        ImportError,
+    ) as error:
+        _tell(f"error: {error}")
         return FAILED
     except KeyboardInterrupt as error:
-        print(f"skvmdls: interrupted. {error}", file=sys.stderr)
+        _tell(f"interrupted. {error}")
         return INTERRUPTED
-    return 0
+
+
+def entry() -> None:
+    """Run as a program: the script ``skvmdls`` that an installation makes."""
+    sys.exit(main())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m skvmdls",
+        "skvmdls",
         description=ABOUT,
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, summary: str, about: str) -> Any:
@@ -121,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.set_defaults(command=run)
         sub.add_argument("--quiet", action="store_true", help="no progress bars")
+        sub.add_argument(
+            "--strict",
+            action="store_true",
+            help="stop at an image that cannot be read, instead of leaving it out",
+        )
         return sub
 
     fit = command("fit", _fit, "train on a folder of known images", FIT)
@@ -176,94 +232,309 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train faster, and see less of what is strange",
     )
+    fit.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="learn from the features of a pretrained net of torchvision, such as "
+        "resnet18, or of timm, such as timm/resnet10t: for photographs",
+    )
+    fit.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of --backbone, a state_dict; by default they are fetched",
+    )
+    fit.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="where the training is kept after every epoch (beside --out)",
+    )
+    fit.add_argument(
+        "--without-trials",
+        action="store_true",
+        help="do not train a second time to estimate what is rejected",
+    )
     fit.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
 
 
-def _fit(options: argparse.Namespace) -> None:
-    if not options.out.absolute().parent.is_dir():
-        raise ValueError(f"--out {options.out}: there is no such folder to write to.")
-    paths, labels = labelled_images(options.folder)
-    shape = common_shape(paths, options.size and tuple(options.size))
-    X = read_images(paths, shape, progress=not options.quiet)
-    kind = VMDLSbDetector if options.without_autoencoder else VMDLSDetector
-    detector = kind(
+def _fit(options: argparse.Namespace) -> int:
+    _check_out(options.out)
+    if options.weights is not None and options.backbone is None:
+        raise ValueError("--weights FILE goes with --backbone NAME, which is missing.")
+    found, labels = labelled_images(options.folder)
+    paths = found.paths
+    headers, failures = surveyed(paths)
+    if not headers or (options.strict and failures):
+        raise _none_readable(failures, len(paths))
+    pictures = choose_format(paths, headers, options.size and tuple(options.size))
+    detector = _new_detector(options)
+    check_enough_held_out(
+        np.array([labels[i] for i in headers]), detector, options.contamination
+    )
+    reader = _reader(pictures, options.backbone, options.weights)
+    readable = sorted(headers)
+    batch = read_all(reader, [paths[i] for i in readable], progress=not options.quiet)
+    failures += batch.failures
+    if batch.X is None or (options.strict and failures):
+        raise _none_readable(failures, len(paths))
+    _tell_of_files(found, failures, batch.n_further_pages)
+    y = np.array([labels[readable[i]] for i in batch.positions])
+    _fit_with_checkpoint(detector, batch.X, y, options)
+    detector.picture_format_ = reader.pictures
+    net = reader.net
+    if net is not None:
+        net.save(beside(options.out), reader.pictures)
+    save(detector, options.out)
+    _print_fit(detector, batch, y, reader, options)
+    return INCOMPLETE if failures else 0
+
+
+def _new_detector(options: argparse.Namespace) -> Any:
+    is_plain = options.without_autoencoder or options.backbone is not None
+    kind = VMDLSbDetector if is_plain else VMDLSDetector
+    augmentation = {} if options.backbone else {"augmentation": options.augmentation}
+    return kind(
         contamination=options.contamination,
         max_epochs=options.epochs or "auto",
-        augmentation=options.augmentation,
         random_state=options.seed,
         verbose=0 if options.quiet else 1,
+        **augmentation,
     )
-    detector.fit(X, np.array(labels))
-    save(detector, options.out)
-    classes = ", ".join(detector.classes_)
+
+
+def _fit_with_checkpoint(
+    detector: Any, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
+) -> None:
+    """Train with a checkpoint beside the output, which goes when the file is there."""
+    path = options.checkpoint
+    if path is None:
+        path = options.out.with_name(f"{options.out.name}.checkpoint")
+    places = (path, path.with_name(f"{path.name}.previous"))
+    detector.set_params(checkpoint=path)
+    was_there = path.exists()
+    try:
+        detector.fit(X, y)
+    except ValueError as error:
+        is_ours = options.checkpoint is None and was_there
+        if not is_ours or not str(error).startswith("checkpoint="):
+            raise
+        # Left by an interrupted training of other images or settings.
+        for place in places:
+            place.unlink(missing_ok=True)
+        detector.fit(X, y)
+    detector.set_params(checkpoint=None)
+    for place in places:
+        place.unlink(missing_ok=True)
+
+
+def _print_fit(
+    detector: Any,
+    batch: ImageBatch,
+    y: np.ndarray,
+    reader: ImageReader,
+    options: argparse.Namespace,
+) -> None:
+    X = batch.X
+    assert X is not None
+    classes = ", ".join(map(str, detector.classes_))
+    size = reader.pictures.size
+    pixels = f" of {size[0]} x {size[1]} pixels" if size else ""
     print(
-        f"Learned {len(detector.classes_)} classes ({classes}) from {len(X)} images of "
-        f"{shape[1]} x {shape[2]} pixels, {'grey' if shape[0] == 1 else 'in colour'}.\n"
-        f"{len(detector.calibration_scores_)} held-out images set the threshold.\n"
-        f"Written: {options.out}"
+        f"Learned {len(detector.classes_)} classes ({classes}) from {len(X)} images"
+        f"{pixels}, {reader.pictures.described()}."
     )
+    if reader.net is not None:
+        print(f"They are seen by the features of {reader.net.name}, which stays fixed.")
+    print(
+        f"{len(detector.calibration_scores_)} held-out images set the threshold: of "
+        f"new images of these classes at most {options.contamination:.3g} of all are "
+        "rejected on average."
+    )
+    written = str(options.out)
+    if reader.net is not None:
+        written += f", {beside(options.out)} (the net: keep it beside)"
+    # Before the trials, since an interruption of these loses nothing.
+    print(f"Written: {written}", flush=True)
+    trials = _trials(detector, X, y, reader, with_second=not options.without_trials)
+    for trial in trials:
+        print(trial.told, flush=True)
+        if trial.warning:
+            _tell(f"warning: {trial.warning}")
 
 
-def _predict(options: argparse.Namespace) -> None:
-    detector, paths = _detector(options.detector), images_below(options.images)
-    found = judged(detector, paths, progress=not options.quiet)
+def _trials(
+    detector: Any, X: np.ndarray, y: np.ndarray, reader: ImageReader, with_second: bool
+) -> Iterator[Trial]:
+    if len(held_out_rows(detector)):
+        yield try_held_out(detector, X, y)
+    if with_second:
+        trial = try_left_out_classes(detector, X, y)
+        if trial is not None:
+            yield trial
+    yield try_noise_and_plain(detector, reader.strange_images(X))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if options.out is not None:
+        _check_out(options.out)
+    detector, found = _detector(options.detector), images_below(options.images)
+    reader = _reader_of(detector, options.detector, found.paths)
+    batches = judged_in_batches(
+        detector, reader, found.paths, progress=not options.quiet
+    )
     if options.out is None:
-        _write_answers(sys.stdout, found)
-        return
-    with options.out.open("w", newline="") as file:
-        _write_answers(file, found)
-    print(
-        f"{np.sum(found.is_rejected)} of {len(paths)} rejected. Written: {options.out}"
-    )
+        return _written_answers(sys.stdout, batches, found, options)[0]
+    with options.out.open(
+        "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        status, n_rejected = _written_answers(file, batches, found, options)
+    print(f"{n_rejected} of {len(found.paths)} rejected. Written: {options.out}")
+    return status
 
 
-def _write_answers(file: Any, found: Judged) -> None:
+def _written_answers(
+    file: Any,
+    batches: Iterable[Judged],
+    found: FoundImages,
+    options: argparse.Namespace,
+) -> tuple[int, int]:
+    """Write a row for each image as soon as it is judged; count the rejected ones."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("file", "answer", "p_value", "nearest"))
-    columns = found.paths, found.answers, found.p_values, found.nearest[:, 0]
-    for path, answer, p_value, nearest in zip(*columns, strict=True):
-        writer.writerow((path, answer, f"{p_value:.4f}", nearest))
+    failures: Failures = []
+    n_rejected = n_pages = n_judged = 0
+    for judged in batches:
+        _stop_if_strict(judged.failures, options)
+        rows = {
+            path: (path, answer, f"{p_value:.4f}", nearest)
+            for path, answer, p_value, nearest in zip(
+                judged.paths,
+                judged.answers,
+                judged.p_values,
+                judged.nearest[:, 0],
+                strict=True,
+            )
+        }
+        rows |= {path: (path, UNREADABLE, "", "") for path, _ in judged.failures}
+        start = n_judged
+        n_judged += len(judged.paths) + len(judged.failures)
+        writer.writerows(rows[path] for path in found.paths[start:n_judged])
+        file.flush()
+        failures += judged.failures
+        n_rejected += int(judged.is_rejected.sum())
+        n_pages += judged.n_further_pages
+    _tell_of_files(found, failures, n_pages)
+    if len(failures) == n_judged:
+        _tell("error: none of the images could be read.")
+        return FAILED, 0
+    return (INCOMPLETE if failures else 0), n_rejected
 
 
-def _explain(options: argparse.Namespace) -> None:
-    detector, paths = _detector(options.detector), images_below(options.images)
-    found = judged(detector, paths, progress=not options.quiet)
-    for i, path in enumerate(paths):
+def _explain(options: argparse.Namespace) -> int:
+    if options.picture is not None:
+        _check_out(options.picture, "--picture")
+    detector, found = _detector(options.detector), images_below(options.images)
+    reader = _reader_of(detector, options.detector, found.paths)
+    judged = _judged(detector, reader, found, options)
+    for i, path in enumerate(judged.paths):
         print(
-            f"{path}: {found.verdict(i)}, p-value {found.p_values[i]:.4f}, "
-            f"nearest {', '.join(found.known_nearest(i))}"
+            f"{path}: {judged.verdict(i)}, p-value {judged.p_values[i]:.4f}, "
+            f"nearest {', '.join(judged.known_nearest(i))}"
         )
-        for name, value in sorted(found.parts(i), key=lambda part: part[1]):
+        for name, value in sorted(judged.parts(i), key=lambda part: part[1]):
             note = "outside the usual range" if value < -1 else ""
             print(f"  {name:10} {value:10.2f}  {note}".rstrip())
     if options.picture is not None:
         from skvmdls.plotting import ExplanationDisplay
 
-        X = read_images(paths, detector.input_shape_)
+        X = read_all(reader, judged.paths).X
         figure: Any = ExplanationDisplay.from_estimator(detector, X).figure_
         figure.savefig(options.picture)
         print(f"Drawn: {options.picture}")
+    return INCOMPLETE if judged.failures else 0
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int:
     if options.most < 0:
         raise ValueError(f"--most {options.most}: expected 0 or more images.")
+    _check_out(options.out)
     detector = _detector(options.detector)
     has_classes = options.folder.is_dir() and any(
-        place.is_dir() for place in options.folder.iterdir()
+        place.is_dir() and not is_litter(place.name)
+        for place in options.folder.iterdir()
     )
     labels: list[str] | None = None
     if has_classes:
-        paths, labels = labelled_images(options.folder)
+        found, labels = labelled_images(options.folder)
     else:
-        paths = images_below([options.folder])
-    found = judged(detector, paths, progress=not options.quiet)
-    page = report_page(detector, found, labels, options.folder, options.most)
-    options.out.write_text(page, encoding="utf-8")
+        found = images_below([options.folder])
+    reader = _reader_of(detector, options.detector, found.paths)
+    judged = _judged(detector, reader, found, options)
+    if labels is not None:
+        truth = dict(zip(found.paths, labels, strict=True))
+        labels = [truth[path] for path in judged.paths]
+    page = report_page(detector, judged, labels, options.folder, options.most, reader)
+    options.out.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(
-        f"{np.sum(found.is_rejected)} of {len(paths)} images rejected. "
-        f"Written: {options.out} ({len(page.encode()) / 1e6:.1f} MB)"
+        f"{np.sum(judged.is_rejected)} of {len(judged.paths)} images rejected. "
+        f"Written: {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)"
     )
+    for sentence in conclusion(detector, judged, labels):
+        print(sentence)
+    return INCOMPLETE if judged.failures else 0
+
+
+def _judged(
+    detector: Any, reader: ImageReader, found: FoundImages, options: argparse.Namespace
+) -> Judged:
+    """Judge all images, of which at least one must be readable."""
+    progress = not options.quiet
+    batches = []
+    for batch in judged_in_batches(detector, reader, found.paths, progress=progress):
+        _stop_if_strict(batch.failures, options)
+        batches.append(batch)
+    judged = joined(batches)
+    if not judged.paths:
+        raise _none_readable(judged.failures, len(found.paths))
+    _tell_of_files(found, judged.failures, judged.n_further_pages)
+    return judged
+
+
+def _reader(
+    pictures: PictureFormat, backbone: str | None, weights: Path | None
+) -> ImageReader:
+    if backbone is None:
+        return ImageReader(pictures)
+    # Its transform brings every picture to one size.
+    pictures = replace(pictures, channels=3, size=None)
+    return ImageReader(pictures, FrozenNet.named(backbone, weights))
+
+
+def _reader_of(detector: Any, path: Path, images: Sequence[Path]) -> ImageReader:
+    """Read new images as those of `fit` were read."""
+    if len(detector.input_shape_) == 1:
+        pictures, net = FrozenNet.load(beside(path))
+        return ImageReader(pictures, net)
+    channels, height, width = detector.input_shape_
+    stored: PictureFormat | None = getattr(detector, "picture_format_", None)
+    if stored is None:
+        depth = BYTES
+        if not detector.standardizer_.were_bytes_:
+            depth = _first_depth(images)
+        stored = PictureFormat(channels, depth)
+    return ImageReader(replace(stored, channels=channels, size=(height, width)))
+
+
+def _first_depth(images: Sequence[Path]) -> str:
+    """Depth of the first image that can be read."""
+    for path in images:
+        try:
+            return picture_header(path).depth
+        except Exception:
+            # It is named when it is judged.
+            continue
+    return SHORTS
 
 
 def _detector(path: Path) -> Any:
@@ -272,13 +543,60 @@ def _detector(path: Path) -> Any:
             f"There is no file {str(path)!r}; expected one that 'fit --out' wrote."
         )
     detector = load(path)
-    if len(detector.input_shape_) != 3:
+    if len(detector.input_shape_) != 3 and not beside(path).is_file():
         raise ValueError(
             f"{path} is a detector for tables, of {detector.input_shape_[0]} columns; "
-            "this command line is for images. Use it from Python: skvmdls.load(path)."
+            "this command line is for images. If 'fit --backbone' wrote it, its net "
+            f"{beside(path)} is missing. Else use it from Python: skvmdls.load(path)."
         )
     return detector
 
 
+def _check_out(path: Path, option: str = "--out") -> None:
+    """Refuse what cannot be written before anything is computed."""
+    if path.is_dir():
+        raise ValueError(
+            f"{option} {path}: it is a folder; expected the name of a file to write."
+        )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{option} {path}: there is no such folder to write to.")
+    target = path if path.exists() else folder
+    if not os.access(target, os.W_OK):
+        raise ValueError(f"{option} {path}: you may not write there.")
+
+
+def _stop_if_strict(failures: Failures, options: argparse.Namespace) -> None:
+    if options.strict and failures:
+        raise _none_readable(failures, len(failures))
+
+
+def _none_readable(failures: Failures, n_images: int) -> ValueError:
+    listed = "".join(f"\n  {path} {reason}" for path, reason in failures)
+    if len(failures) == 1:
+        return ValueError(listed.strip())
+    return ValueError(f"{len(failures)} of {n_images} images cannot be read:{listed}")
+
+
+def _tell_of_files(found: FoundImages, failures: Failures, n_pages: int) -> None:
+    """Name on stderr the files that were not read, and count what was passed over."""
+    for path, reason in failures:
+        _tell(f"{path} {reason}")
+    if failures:
+        _tell(
+            f"{len(failures)} of {len(found.paths)} images could not be read, and were "
+            "left out."
+        )
+    passed_over = FoundImages([], found.passed_over.copy())
+    if n_pages:
+        passed_over.passed_over["pages or frames behind the first of a file"] += n_pages
+    if told := passed_over.described():
+        _tell(f"passed over: {told}.")
+
+
+def _tell(message: str) -> None:
+    print(f"skvmdls: {message}", file=sys.stderr)
+
+
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"skvmdls: warning: {message}", file=sys.stderr)
+    _tell(f"warning: {message}")

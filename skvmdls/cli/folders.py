@@ -1,38 +1,66 @@
-"""Folders of images: which files, which labels, and their pixels as bytes."""
+"""Folders of images: which files, which labels, their pixels, and what is judged."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from skvmdls.datasets import image_folder
+from skvmdls.cli.frozen import FrozenNet
+from skvmdls.cli.trials import noise_and_plain
+from skvmdls.inputs.image_folders import (
+    FoundImages,
+    find_images,
+    labelled_image_files,
+)
+from skvmdls.inputs.pictures import (
+    BYTES,
+    IMAGE_ENDINGS,
+    PictureFormat,
+    PictureHeader,
+    UnfitPictureError,
+    n_pages,
+    opened_picture,
+    picture_header,
+)
 
 __all__ = [
+    "ImageBatch",
+    "ImageReader",
     "Judged",
-    "common_shape",
+    "Survey",
+    "choose_format",
     "images_below",
-    "judged",
+    "joined",
+    "judged_in_batches",
     "labelled_images",
+    "read_all",
     "read_images",
+    "shown_images",
+    "surveyed",
 ]
 
-# Modes whose pixels are one number; all others are read as red, green and blue.
-GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "F"})
 MOST_KEPT = 96
 USUAL_SIZE = (64, 64)
+USUAL_SHAPE = (3, 64, 64)
 
-# Images that are held in memory at a time.
+# Images that are scored at a time, and threads that decode them meanwhile.
 BATCH = 256
+THREADS = min(4, os.cpu_count() or 1)
+
+UNREADABLE = "unreadable"
+
+Failures = list[tuple[Path, str]]
 
 
-def labelled_images(folder: Path) -> tuple[list[Path], list[str]]:
+def labelled_images(folder: Path) -> tuple[FoundImages, list[str]]:
     """List images and the names of the sub-folders of `folder` that they lie in.
 
     As torchvision's ImageFolder takes them: each sub-folder is a class, and whatever
@@ -40,71 +68,241 @@ def labelled_images(folder: Path) -> tuple[list[Path], list[str]]:
     """
     _check_folder(folder)
     try:
-        X, labels = image_folder(folder)
+        samples, classes, found = labelled_image_files(folder)
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} does not hold a sub-folder of images for each class: {error} "
             "Lay the images out as FOLDER/CLASS/IMAGE.png."
         ) from error
-    return [Path(path) for path, _ in X.dataset.samples], labels.tolist()
+    found.paths = [path for path, _ in samples]
+    return found, [classes[target] for _, target in samples]
 
 
-def images_below(places: Iterable[Path]) -> list[Path]:
+def images_below(places: Iterable[Path]) -> FoundImages:
     """List images: files as they are named, and all that lie anywhere in folders."""
-    found: list[Path] = []
+    places = list(places)
+    found = FoundImages()
     for place in places:
         if place.is_dir():
-            inside = (p for p in place.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
-            found += sorted(inside)
+            inside = find_images(place)
+            found.paths += inside.paths
+            found.passed_over += inside.passed_over
         elif place.exists():
-            found.append(place)
+            found.paths.append(place)
         else:
             raise ValueError(f"There is no file or folder {str(place)!r}.")
-    if not found:
+    if not found.paths:
         names = ", ".join(str(place) for place in places)
+        told = found.described()
         raise ValueError(
             f"No images in {names}: expected files that end in "
-            f"{', '.join(IMG_EXTENSIONS)}."
+            f"{', '.join(IMAGE_ENDINGS)}.{f' Passed over: {told}.' if told else ''}"
         )
     return found
 
 
-def common_shape(
-    paths: Sequence[Path], size: tuple[int, int] | None = None
-) -> tuple[int, int, int]:
-    """Choose the (channels, height, width) that images are to be read in.
+class Survey(NamedTuple):
+    """Headers of the images that have one, by position, and why others have none."""
 
-    One channel if all are grey. Their own size, if it is one and at most 96 pixels a
-    side; else 64 x 64.
+    headers: dict[int, PictureHeader]
+    failures: Failures
+
+
+def surveyed(paths: Sequence[Path]) -> Survey:
+    """Read the headers of images, of which each may be damaged."""
+    headers: dict[int, PictureHeader] = {}
+    failures: Failures = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda path: _attempt(picture_header, path), paths)
+        for i, (path, header) in enumerate(zip(paths, found, strict=True)):
+            if isinstance(header, str):
+                failures.append((path, header))
+            else:
+                headers[i] = header
+    return Survey(headers, failures)
+
+
+def choose_format(
+    paths: Sequence[Path],
+    headers: dict[int, PictureHeader],
+    size: tuple[int, int] | None = None,
+) -> PictureFormat:
+    """Choose how the images of a training are read.
+
+    In grey if all are grey. In their own size, if it is one and at most 96 pixels a
+    side, else in 64 x 64. Images of several depths have no common scale, and are
+    refused.
     """
-    modes: Counter[str] = Counter()
-    sizes: Counter[tuple[int, int]] = Counter()
-    for path in paths:
-        with _opened(path) as image:
-            modes[image.mode] += 1
-            sizes[image.size[::-1]] += 1
+    depths: dict[str, list[int]] = {}
+    for i, header in headers.items():
+        depths.setdefault(header.depth, []).append(i)
+    if len(depths) > 1:
+        counts = ", ".join(
+            f"{len(rows)} {depth} (such as {paths[rows[0]]})"
+            for depth, rows in sorted(depths.items(), key=lambda item: -len(item[1]))
+        )
+        raise ValueError(
+            f"The images have several depths: {counts}. Convert them to one depth, "
+            "since there is no common scale for their values."
+        )
+    sizes = Counter(header.size for header in headers.values())
     if size is None:
         [(usual, n_usual)] = sizes.most_common(1)
-        is_kept = n_usual == len(paths) and max(usual) <= MOST_KEPT
+        is_kept = n_usual == len(headers) and max(usual) <= MOST_KEPT
         size = usual if is_kept else USUAL_SIZE
-    return (1 if GREY_MODES.issuperset(modes) else 3, *size)
+    is_grey = all(header.is_grey for header in headers.values())
+    [depth] = depths
+    return PictureFormat(1 if is_grey else 3, depth, size=size)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads images for a detector: into pixels, or into features of a frozen net."""
+
+    pictures: PictureFormat
+    net: FrozenNet | None = None
+
+    def batches(
+        self, paths: Sequence[Path], size: int | None = None
+    ) -> Iterator["ImageBatch"]:
+        """Read images, batch by batch, some batches ahead of what is asked for."""
+        size = size or BATCH
+        chunks = (
+            range(i, min(i + size, len(paths))) for i in range(0, len(paths), size)
+        )
+        pool = ThreadPoolExecutor(THREADS)
+
+        def started(chunk: range) -> list[Future[Any]]:
+            return [pool.submit(_attempt, self._read, paths[i]) for i in chunk]
+
+        ahead = deque((chunk, started(chunk)) for chunk in islice(chunks, 2))
+        try:
+            while ahead:
+                chunk, futures = ahead.popleft()
+                results = [future.result() for future in futures]
+                ahead += [(chunk, started(chunk)) for chunk in islice(chunks, 1)]
+                yield self._batch(paths, chunk, results)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batch(
+        self, paths: Sequence[Path], chunk: range, results: list[Any]
+    ) -> "ImageBatch":
+        rows, positions, failures, n_further = [], [], [], 0
+        for i, result in zip(chunk, results, strict=True):
+            if isinstance(result, str):
+                failures.append((paths[i], result))
+                continue
+            row, pages = result
+            rows.append(row)
+            positions.append(i)
+            n_further += pages - 1
+        X = np.stack(rows) if rows else None
+        if X is not None and self.net is not None:
+            X = self.net.features(X)
+        return ImageBatch(chunk, X, np.array(positions, int), failures, n_further)
+
+    def _read(self, path: Path) -> tuple[np.ndarray, int]:
+        with opened_picture(path) as picture:
+            pages = n_pages(picture)
+            pixels = self.pictures.as_array(picture)
+        return (pixels if self.net is None else self.net.prepared(pixels)), pages
+
+    def strange_images(self, X: np.ndarray) -> dict[str, np.ndarray]:
+        """Make rows like X of noise and of plain images, by name."""
+        is_bytes = self.pictures.depth == BYTES
+        largest = 1.0 if self.net is not None else float(X.max())
+        white = 255.0 if is_bytes else largest
+        shape = USUAL_SHAPE if self.net is not None else X.shape[1:]
+        images = noise_and_plain(shape, white)
+        if is_bytes:
+            images = {name: image.astype(np.uint8) for name, image in images.items()}
+        else:
+            images = {name: image.astype(X.dtype) for name, image in images.items()}
+        net = self.net
+        if net is None:
+            return images
+        return {
+            name: net.features(np.stack([net.prepared(image) for image in of_kind]))
+            for name, of_kind in images.items()
+        }
+
+
+class ImageBatch(NamedTuple):
+    """Images of a chunk of paths: rows X of those at `positions`, or None of none."""
+
+    chunk: range
+    X: np.ndarray | None
+    positions: np.ndarray
+    failures: Failures
+    n_further_pages: int
+
+
+def read_all(
+    reader: ImageReader, paths: Sequence[Path], *, progress: bool = False
+) -> ImageBatch:
+    """Read all images into one array."""
+    found = []
+    with tqdm(
+        total=len(paths), desc="reading", unit="image", disable=not progress
+    ) as bar:
+        for batch in reader.batches(paths):
+            found.append(batch)
+            bar.update(len(batch.chunk))
+    parts = [batch.X for batch in found if batch.X is not None]
+    return ImageBatch(
+        range(len(paths)),
+        np.concatenate(parts) if parts else None,
+        np.concatenate([batch.positions for batch in found]),
+        [failure for batch in found for failure in batch.failures],
+        sum(batch.n_further_pages for batch in found),
+    )
 
 
 def read_images(
-    paths: Sequence[Path], shape: tuple[int, ...], *, progress: bool = False
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    pictures: PictureFormat | None = None,
 ) -> np.ndarray:
-    """Read images into bytes (n, channels, height, width), each scaled to `shape`."""
-    images = np.empty((len(paths), *shape), dtype=np.uint8)
-    for i, path in enumerate(
-        tqdm(paths, "reading", unit="image", disable=not progress)
-    ):
-        images[i] = _read(path, shape)
-    return images
+    """Read images into (n, channels, height, width), each scaled to `shape`.
+
+    Without a format, one is chosen by the first image. Raises a ValueError that names
+    the first image that cannot be read.
+    """
+    channels, height, width = shape
+    if pictures is None:
+        pictures = PictureFormat.of_file(paths[0])
+    pictures = replace(pictures, channels=channels, size=(height, width))
+    batch = read_all(ImageReader(pictures), paths)
+    if batch.failures:
+        path, reason = batch.failures[0]
+        raise ValueError(f"{path} {reason}")
+    assert batch.X is not None
+    return batch.X
+
+
+def shown_images(
+    reader: ImageReader, paths: Sequence[Path]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Read images twice: as bytes (channels, height, width) to look at, and as rows.
+
+    Deep images are scaled to the brightest of them.
+    """
+    as_seen = replace(reader, net=None)
+    pixels = [x for batch in as_seen.batches(paths, 1) for x in _rows_of(batch)]
+    if reader.pictures.depth != BYTES:
+        white = max((float(x.max()) for x in pixels), default=0) or 1
+        pixels = [(x * (255 / white)).clip(0, 255).astype(np.uint8) for x in pixels]
+    return pixels, read_all(reader, paths).X if len(paths) else None
+
+
+def _rows_of(batch: ImageBatch) -> list[np.ndarray]:
+    return [] if batch.X is None else list(batch.X)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a detector says of n images; labels are strings, unknown is "-1"."""
+    """The answers of a detector for n images; labels are strings, unknown is "-1"."""
 
     paths: Sequence[Path]
     answers: np.ndarray
@@ -113,6 +311,8 @@ class Judged:
     nearest: np.ndarray
     evidence: np.ndarray
     names: Sequence[str]
+    failures: Failures = field(default_factory=list)
+    n_further_pages: int = 0
 
     @property
     def is_rejected(self) -> np.ndarray:
@@ -128,65 +328,83 @@ class Judged:
         return [label for label in self.nearest[i] if label != "-1"]
 
     def parts(self, i: int) -> list[tuple[str, float]]:
-        """Name the parts of the evidence, and what each says of an image."""
+        """Name the parts of the evidence, and the score of an image in each."""
         return list(zip(self.names, self.evidence[i].tolist(), strict=True))
 
 
-def judged(detector: Any, paths: Sequence[Path], *, progress: bool = False) -> Judged:
-    """Read images batch by batch, and ask a fitted detector what it says of each."""
-    found = []
+def judged_in_batches(
+    detector: Any, reader: ImageReader, paths: Sequence[Path], *, progress: bool = False
+) -> Iterator[Judged]:
+    """Read and judge images batch by batch; each holds those that could be read."""
+    names = detector.evidence_names_
     with tqdm(
         total=len(paths), desc="judging", unit="image", disable=not progress
     ) as bar:
-        for start in range(0, len(paths), BATCH):
-            X = read_images(paths[start : start + BATCH], detector.input_shape_)
-            found.append(detector.explain(X))
-            bar.update(len(X))
+        for batch in reader.batches(paths):
+            if batch.X is None:
+                yield _none_judged(names, batch)
+            else:
+                explained = detector.explain(batch.X)
+                yield Judged(
+                    [paths[i] for i in batch.positions],
+                    answers=explained["label"].astype(str),
+                    p_values=explained["p_value"],
+                    margins=explained["margin"],
+                    nearest=explained["nearest"].astype(str),
+                    evidence=explained["evidence"],
+                    names=names,
+                    failures=batch.failures,
+                    n_further_pages=batch.n_further_pages,
+                )
+            bar.update(len(batch.chunk))
 
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([explanation[name] for explanation in found])
 
+def joined(batches: Iterable[Judged]) -> Judged:
+    """Put the answers of all batches behind one another."""
+    found = list(batches)
+
+    def whole(name: str) -> np.ndarray:
+        return np.concatenate([getattr(batch, name) for batch in found])
+
+    arrays = ("answers", "p_values", "margins", "nearest", "evidence")
     return Judged(
-        paths,
-        answers=joined("label").astype(str),
-        p_values=joined("p_value"),
-        margins=joined("margin"),
-        nearest=joined("nearest").astype(str),
-        evidence=joined("evidence"),
-        names=detector.evidence_names_,
+        [path for batch in found for path in batch.paths],
+        **{name: whole(name) for name in arrays},
+        names=found[0].names,
+        failures=[failure for batch in found for failure in batch.failures],
+        n_further_pages=sum(batch.n_further_pages for batch in found),
     )
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    channels, height, width = shape
-    with _opened(path) as image:
-        try:
-            pixels = _as_bytes(image, "L" if channels == 1 else "RGB")
-        except OSError as error:
-            raise ValueError(f"{path} is a damaged image: {error}.") from error
-        if pixels.size != (width, height):
-            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
+def _none_judged(names: Sequence[str], batch: ImageBatch) -> Judged:
+    none = np.empty(0)
+    return Judged(
+        [],
+        answers=none.astype(str),
+        p_values=none,
+        margins=none,
+        nearest=np.empty((0, 3), dtype=str),
+        evidence=np.empty((0, len(names))),
+        names=names,
+        failures=batch.failures,
+    )
 
 
-def _as_bytes(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        # PIL would cut off whatever is above 255. Scanners write 16 bits.
-        pixels = np.asarray(image, dtype=np.float64)
-        scale = 255 / 65535 if pixels.max() > 255 else 1
-        image = Image.fromarray((pixels * scale).clip(0, 255).astype(np.uint8))
-    return image.convert(mode)
-
-
-def _opened(path: Path) -> Image.Image:
+def _attempt(read: Callable[[Path], Any], path: Path) -> Any:
+    """Read a file, or return in words why it cannot be read."""
     try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image that can be read.") from error
+        return read(path)
+    except UnfitPictureError as error:
+        return str(error)
+    except UnidentifiedImageError:
+        return "is no image that can be read."
     except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read: {os.strerror(error.errno or 5)}."
-        ) from error
+        if error.errno is not None:
+            return f"cannot be read: {os.strerror(error.errno)}."
+        return f"is a damaged image: {error}."
+    except Exception as error:
+        # Damaged files lead PIL's readers into errors of any kind.
+        return f"is a damaged image: {type(error).__name__}: {error}."
 
 
 def _check_folder(folder: Path) -> None:

@@ -13,11 +13,24 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from skvmdls.cli.folders import Judged, read_images
+from skvmdls.cli.conclusion import conclusion, is_poor
+from skvmdls.cli.folders import ImageReader, Judged, shown_images
 
 __all__ = ["report_page"]
 
 THUMBNAIL = 96
+
+# What each part of the evidence looks at.
+LEGEND = {
+    "x": "the features of the pretrained net themselves",
+    "t1": "simple patterns, such as edges and textures",
+    "t2": "patterns of middle size",
+    "t3": "large patterns, such as parts of objects",
+    "g": "what the net makes of the whole image",
+    "mu": "where the image lies between the classes",
+    "logit": "how clearly one class wins",
+    "residual": "what cannot be rebuilt from known images",
+}
 
 # Bars of the evidence end here.
 LONGEST_BAR = 10.0
@@ -42,11 +55,18 @@ class Histogram(NamedTuple):
     threshold_x: float
 
 
+class Row(NamedTuple):
+    """Cells of a row, and whether the result in it is a bad one."""
+
+    cells: tuple[str, ...]
+    is_bad: bool = False
+
+
 class Table(NamedTuple):
     """Heads and rows of cells."""
 
     heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Row]
 
 
 class Card(NamedTuple):
@@ -65,17 +85,18 @@ def report_page(
     labels: Sequence[str] | None,
     folder: Path,
     most: int,
+    reader: ImageReader,
 ) -> str:
     """Write the page, in HTML that needs no other file.
 
     `labels` are the true ones (n,), if they are known. Of the rejected images the
-    `most` with the lowest scores are shown.
+    `most` with the lowest scores are shown. The reader is the one that read them.
     """
     n_rejected = int(np.sum(found.is_rejected))
     rejected = np.flatnonzero(found.is_rejected)
     shown = rejected[np.argsort(found.margins[rejected], kind="stable")][:most]
-    images = read_images([found.paths[i] for i in shown], detector.input_shape_)
-    maps = detector.explain(images).get("residual_map") if len(shown) else None
+    images, X = shown_images(reader, [found.paths[i] for i in shown])
+    maps = detector.explain(X).get("residual_map") if len(shown) else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("skvmdls", "cli"), autoescape=True
     )
@@ -83,6 +104,11 @@ def report_page(
         title=f"{folder.absolute().name}: {n_rejected} of {len(found.paths)} images "
         "rejected",
         detector=detector,
+        conclusion=conclusion(detector, found, labels),
+        pictures=reader.pictures.described(),
+        net=reader.net and reader.net.name,
+        failures=found.failures,
+        legend=[(name, LEGEND[name]) for name in found.names if name in LEGEND],
         rejected_share=np.mean(found.is_rejected),
         histogram=_histogram(found.margins),
         has_labels=labels is not None,
@@ -113,7 +139,7 @@ def _acceptance(detector: Any, found: Judged, labels: Sequence[str] | None) -> T
     known = {str(label) for label in detector.classes_}
     if labels is None:
         counted = [
-            (label, f"{np.sum(found.answers == label)}")
+            Row((label, f"{np.sum(found.answers == label)}"))
             for label in [*sorted(known), "-1"]
         ]
         return Table(("predicted label", "images"), counted)
@@ -122,14 +148,14 @@ def _acceptance(detector: Any, found: Judged, labels: Sequence[str] | None) -> T
     for label in sorted(set(labels), key=lambda label: (label not in known, label)):
         answers = found.answers[truth == label]
         is_right = np.mean(answers == label)
-        rows.append(
-            (
-                label if label in known else f"{label} (not a known class)",
-                str(len(answers)),
-                f"{np.mean(answers != '-1'):.1%}",
-                f"{is_right:.1%}" if label in known else "",
-            )
+        cells = (
+            label if label in known else f"{label} (not a known class)",
+            str(len(answers)),
+            f"{np.mean(answers != '-1'):.1%}",
+            f"{is_right:.1%}" if label in known else "",
         )
+        is_bad = is_poor(detector, answers == "-1", is_known=label in known)
+        rows.append(Row(cells, is_bad))
     heads = ("sub-folder", "images", "accepted", "accepted as this class")
     return Table(heads, rows)
 
@@ -137,7 +163,7 @@ def _acceptance(detector: Any, found: Judged, labels: Sequence[str] | None) -> T
 def _cards(
     found: Judged,
     shown: np.ndarray,
-    images: np.ndarray,
+    images: list[np.ndarray],
     maps: np.ndarray | None,
     folder: Path,
 ) -> Iterator[Card]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skvmdls._support.values import as_numpy, listed
 from skvmdls.inputs.labels import as_labels, check_labels
+from skvmdls.inputs.pictures import PictureFormat, are_pictures, stacked_pictures
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
 
 __all__ = ["as_array", "check_inputs", "check_training_data"]
@@ -25,7 +26,7 @@ def check_inputs(
     Images come back with four axes (n, channels, height, width), nothing copied where
     it need not be; datasets, of which the first row is read, as rows. `input_shape` is
     that of one input seen during fit; None during fit, where the estimator gets
-    ``n_features_in_`` (and ``feature_names_in_``).
+    ``n_features_in_`` and ``picture_format_`` (and ``feature_names_in_``).
 
     Examples
     --------
@@ -33,11 +34,22 @@ def check_inputs(
     >>> check_inputs(BaseEstimator(), np.zeros((5, 8, 8)), None).shape
     (5, 1, 8, 8)
     """
+    is_fit = input_shape is None
+    pictures, channels = _expected(estimator, input_shape)
     rows = dataset_rows(X)
     if rows is not None:
         if not len(rows):
             raise ValueError(f"X, a {type(X).__name__}, holds 0 samples.")
+        if is_fit:
+            estimator.picture_format_ = rows.picture_format
+        else:
+            rows = rows.read_as(pictures, channels)
         return _checked_shape(estimator, rows, rows.shape, input_shape)
+    chosen = None
+    if are_pictures(X):
+        X, chosen = stacked_pictures(X, pictures, channels)
+    if is_fit:
+        estimator.picture_format_ = chosen
     X = as_array(X)
     is_table = len(X.shape) <= 2
     if is_table and input_shape is not None and len(input_shape) == 3:
@@ -64,6 +76,28 @@ def check_inputs(
         )
     images = X if X.ndim == 4 else X[:, None]
     return _checked_shape(estimator, images, X.shape, input_shape)
+
+
+def _expected(
+    estimator: Any, input_shape: tuple[int, ...] | None
+) -> tuple[PictureFormat | None, int | None]:
+    """Return the format that a detector reads pictures in, and the channels.
+
+    One that was fitted on arrays has no format, but bytes of so many channels. In fit
+    nothing is expected yet.
+    """
+    if input_shape is None:
+        return None, None
+    pictures = getattr(estimator, "picture_format_", None)
+    channels = input_shape[0] if input_shape[0] in (1, 3) else None
+    if pictures is None and channels is not None and _has_seen_bytes(estimator):
+        pictures = PictureFormat(channels)
+    return pictures, channels
+
+
+def _has_seen_bytes(estimator: Any) -> bool:
+    standardizer = getattr(estimator, "standardizer_", None)
+    return standardizer is not None and standardizer.were_bytes_
 
 
 def _checked_shape(

@@ -1,23 +1,30 @@
 """Read rows of a dataset, in this process or in workers."""
 
+import math
 import os
 import random
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from skvmdls._support.values import as_numpy
+from skvmdls.inputs.pictures import PictureFormat, UnfitPictureError, is_grey
 
 __all__ = [
     "BatchReader",
     "ReaderPool",
     "RowKind",
+    "first_kind",
+    "is_on_disk",
     "of_torch_types",
     "random_state_kept",
     "read_row",
@@ -37,11 +44,18 @@ TORCH_TYPES = [
 ]
 
 
+# Bytes of chunks that are kept, and of one where an array is stored as a whole.
+CHUNKS_KEPT, USUAL_CHUNK = 2**26, 2**20
+
+
 class RowKind(NamedTuple):
-    """Shape and dtype of the first row, which all others must have."""
+    """Shape, dtype and picture format of the first row, which all others must have."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    pictures: PictureFormat | None = None
+    # Of a colour picture behind a grey one, the colours would be lost unnoticed.
+    only_grey: bool = False
 
 
 class _Unreadable(NamedTuple):
@@ -50,23 +64,85 @@ class _Unreadable(NamedTuple):
     message: str
 
 
+class StoredArray:
+    """Rows of an array on disk, of h5py or zarr, read by whole chunks.
+
+    To read a row, its whole chunk is decompressed. So all rows of a batch that lie in
+    one chunk are read together, and the chunks used last are kept, up to a budget.
+    """
+
+    def __init__(self, array: Any, budget: int = CHUNKS_KEPT) -> None:
+        self.array, self.budget = array, budget
+        row_size = math.prod(array.shape[1:]) * array.dtype.itemsize
+        n_usual = max(1, USUAL_CHUNK // max(1, row_size))
+        self.step = int(array.chunks[0]) if array.chunks else n_usual
+        self.chunk_size = self.step * row_size
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Read the rows at positions (k,), in any order, as an array (k, ...)."""
+        positions = np.asarray(positions)
+        found = np.empty((len(positions), *self.array.shape[1:]), self.array.dtype)
+        chunks = positions // self.step
+        for chunk in np.unique(chunks).tolist():
+            own = np.flatnonzero(chunks == chunk)
+            found[own] = self._chunk(chunk)[positions[own] - chunk * self.step]
+        return found
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        if chunk in self._kept:
+            self._kept.move_to_end(chunk)
+            return self._kept[chunk]
+        start = chunk * self.step
+        rows = np.asarray(self.array[start : start + self.step])
+        if self.chunk_size <= self.budget:
+            while self._kept and (len(self._kept) + 1) * self.chunk_size > self.budget:
+                self._kept.popitem(last=False)
+            self._kept[chunk] = rows
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": OrderedDict()}
+
+
 class BatchReader(Dataset):
-    """Batches of a dataset's rows, by turn and positions; runs in a worker."""
+    """Batches of a dataset's rows, by turn and positions; runs in a worker.
+
+    They are arrays, not tensors: torch sends tensors through shared memory, of which
+    containers have too little, and waits there without an end.
+    """
 
     def __init__(self, dataset: Any, kind: RowKind) -> None:
         self.dataset, self.kind = dataset, kind
+        self.stored = StoredArray(dataset) if is_on_disk(dataset) else None
 
-    def __getitem__(self, order: Any) -> Tensor | _Unreadable:
+    def __getitem__(self, order: Any) -> np.ndarray | _Unreadable:
         turn, positions = order
         try:
+            if self.stored is not None:
+                return self._stored_rows(self.stored, np.asarray(positions))
             with random_state_kept():
                 rows = [self._checked_row(int(i), turn) for i in positions]
         except ValueError as error:
             return _Unreadable(str(error))
-        return torch.from_numpy(np.stack(rows))
+        return np.stack(rows)
+
+    def _stored_rows(self, stored: StoredArray, positions: np.ndarray) -> np.ndarray:
+        try:
+            rows = of_torch_types(stored.rows(positions))
+        except Exception as error:
+            raise ValueError(
+                f"Rows of X cannot be read: {type(error).__name__}: {error}"
+            ) from error
+        rows = rows.reshape(len(positions), *self.kind.shape)
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            is_bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+            bad = int(positions[is_bad.argmax()])
+            raise ValueError(f"Row {bad} of X contains NaN or infinity.")
+        return rows
 
     def _checked_row(self, position: int, turn: tuple[int, ...]) -> np.ndarray:
-        row = read_row(self.dataset, position, turn)
+        row = read_row(self.dataset, position, turn, self.kind)
         if row.shape != self.kind.shape or row.dtype != self.kind.dtype:
             raise ValueError(
                 f"{_named(self.dataset, position)} has shape {row.shape} and dtype "
@@ -111,43 +187,110 @@ class ReaderPool:
     def read(self, orders: Iterable[Any]) -> Iterator[Tensor]:
         """Read batches, each by its turn and its positions (k,)."""
         self.orders.next = orders
-        for batch in self.loader:
-            if isinstance(batch, _Unreadable):
-                raise ValueError(batch.message)
-            yield batch
+        try:
+            for batch in self.loader:
+                if isinstance(batch, _Unreadable):
+                    raise ValueError(batch.message)
+                yield torch.from_numpy(batch)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RuntimeError(
+                f"A process that reads rows of X has died: {error} Often memory runs "
+                "out, /dev/shm in a container included. Use fewer processes or none "
+                "(num_workers=0), or give the container more (docker run --shm-size)."
+            ) from error
+
+
+def is_on_disk(X: Any) -> bool:
+    """Whether X is an array that stays in a file, as those of h5py and zarr do."""
+    is_in_chunks = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
+    return is_in_chunks and len(X.shape) > 0 and not hasattr(X, "dask")
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def read_row(dataset: Any, position: int, turn: tuple[int, ...]) -> np.ndarray:
+def first_kind(
+    dataset: Any,
+    position: int,
+    pictures: PictureFormat | None = None,
+    channels: int | None = None,
+) -> RowKind:
+    """Read a row, to learn what all rows are to be like.
+
+    If its item is a picture of PIL, and no format is given, one is chosen by it.
+    """
+    only_grey = False
+    with _named_errors(dataset, position):
+        item = _item(dataset, position, (0,))
+        files, _ = innermost(dataset, position)
+        if pictures is None:
+            pictures = getattr(files, "picture_format", None)
+        if pictures is None and isinstance(item, Image.Image):
+            pictures = PictureFormat.of(item, channels)
+            only_grey = channels is None and pictures.channels == 1
+        row = of_torch_types(_row_of(item, files, pictures))
+    _check_finite(row, dataset, position)
+    # A transform may have made it grey.
+    if pictures is not None and row.ndim == 3 and len(row) in (1, 3):
+        pictures = replace(pictures, channels=len(row))
+    return RowKind(row.shape, row.dtype, pictures, only_grey)
+
+
+def read_row(
+    dataset: Any, position: int, turn: tuple[int, ...], kind: RowKind | None = None
+) -> np.ndarray:
     """Read one row as an array (features,) or (channels, height, width)."""
+    with _named_errors(dataset, position):
+        item = _item(dataset, position, turn)
+        is_picture = isinstance(item, Image.Image)
+        if is_picture and kind is not None and kind.only_grey and not is_grey(item):
+            raise UnfitPictureError(
+                "is in colour, but the first picture is grey; expected one kind. "
+                "Convert them in the dataset: picture.convert('RGB')."
+            )
+        files, _ = innermost(dataset, position)
+        row = of_torch_types(_row_of(item, files, kind and kind.pictures))
+    _check_finite(row, dataset, position)
+    return row
+
+
+def _check_finite(row: np.ndarray, dataset: Any, position: int) -> None:
+    if row.dtype.kind == "f" and not np.isfinite(row).all():
+        raise ValueError(f"{_named(dataset, position)} contains NaN or infinity.")
+
+
+def _item(dataset: Any, position: int, turn: tuple[int, ...]) -> Any:
     seed = np.random.SeedSequence((*turn, position)).generate_state(1)[0]
     random.seed(int(seed))
     np.random.seed(seed)  # noqa: NPY002  # Transforms of others draw from it.
     torch.default_generator.manual_seed(int(seed))
+    item = dataset[position]
+    return item[0] if isinstance(item, tuple) and item else item
+
+
+@contextmanager
+def _named_errors(dataset: Any, position: int) -> Iterator[None]:
+    """Raise every error as a ValueError that names the row and its file."""
     try:
-        item = dataset[position]
-        row = of_torch_types(row_as_array(item))
+        yield
+    except UnfitPictureError as error:
+        raise ValueError(f"{_named(dataset, position)} {error}") from error
     except Exception as error:
         raise ValueError(
             f"{_named(dataset, position)} cannot be read: {type(error).__name__}: "
             f"{error}"
         ) from error
-    if row.dtype.kind == "f" and not np.isfinite(row).all():
-        raise ValueError(f"{_named(dataset, position)} contains NaN or infinity.")
-    return row
 
 
-def row_as_array(item: Any) -> np.ndarray:
-    if isinstance(item, tuple) and item:
-        item = item[0]
+def _row_of(item: Any, files: Any, pictures: PictureFormat | None) -> np.ndarray:
+    """Convert an item to an array; of image files pictures come as they are to be."""
     if isinstance(item, Image.Image):
-        if item.mode in ("1", "P"):
-            item = item.convert("L" if item.mode == "1" else "RGB")
-        pixels = np.asarray(item)
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        rule = pictures or PictureFormat.of(item)
+        is_read = hasattr(files, "picture_format")
+        return rule.pixels(item) if is_read else rule.as_array(item)
     row = as_numpy(item, "it") if isinstance(item, Tensor) else np.asarray(item)
     if row.dtype.kind not in "biuf" or row.ndim not in (1, 2, 3):
         raise ValueError(
@@ -156,6 +299,20 @@ def row_as_array(item: Any) -> np.ndarray:
             "(channels, height, width), or a picture, alone or first of a tuple"
         )
     return row[None] if row.ndim == 2 else row
+
+
+def innermost(dataset: Any, position: int) -> tuple[Any, int]:
+    """Find the dataset that a row comes from, and its position there."""
+    while True:
+        if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+            position = int(dataset.indices[position])
+            dataset = dataset.dataset
+        elif isinstance(dataset, ConcatDataset):
+            place = bisect_right(dataset.cumulative_sizes, position)
+            position -= dataset.cumulative_sizes[place - 1] if place else 0
+            dataset = dataset.datasets[place]
+        else:
+            return dataset, position
 
 
 def of_torch_types(array: np.ndarray) -> np.ndarray:
@@ -168,8 +325,7 @@ def of_torch_types(array: np.ndarray) -> np.ndarray:
 def _named(dataset: Any, position: int) -> str:
     """Name a row of X and, as far as the dataset tells, its file."""
     row = f"Row {position} of X"
-    while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
-        dataset, position = dataset.dataset, int(dataset.indices[position])
+    dataset, position = innermost(dataset, position)
     samples = getattr(dataset, "samples", None)
     if not isinstance(samples, Sequence) or isinstance(samples, str):
         return row

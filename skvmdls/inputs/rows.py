@@ -6,8 +6,10 @@ Nothing is converted on the way: bytes stay bytes until they are standardised.
 import hashlib
 import multiprocessing
 import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,18 +17,34 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+)
 
 from skvmdls.inputs.loading import (
     BatchReader,
     ReaderPool,
     RowKind,
+    first_kind,
+    is_on_disk,
     of_torch_types,
     random_state_kept,
-    read_row,
 )
+from skvmdls.inputs.pictures import PictureFormat, opened_picture, warn_of_pages
 
-__all__ = ["ArrayRows", "DatasetRows", "ImageFiles", "Rows", "dataset_rows", "rows_of"]
+__all__ = [
+    "ArrayRows",
+    "DatasetRows",
+    "ImageFiles",
+    "LabelledImageFiles",
+    "Rows",
+    "dataset_rows",
+    "rows_of",
+]
 
 # Large enough for numpy to be quick, and small enough for rows in float64.
 CHUNK, CHUNK_NUMBERS = 1024, 2**23
@@ -211,6 +229,7 @@ class DatasetRows(Rows):
         positions = None if positions is None else np.asarray(positions)
         super().__init__(len(dataset), positions)
         self.dataset = dataset
+        self._source = _read_by_us(dataset)
         self._kind: RowKind | None = None
         self._pool: ReaderPool | None = None
 
@@ -219,9 +238,30 @@ class DatasetRows(Rows):
         if self._kind is None:
             first = int(self._positions[0]) if len(self) else 0
             with random_state_kept():
-                row = read_row(self.dataset, first, (0,))
-            self._kind = RowKind(row.shape, row.dtype)
+                self._kind = first_kind(self._source, first)
         return self._kind
+
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """How its pictures become numbers; None if its items are no pictures."""
+        return self._first.pictures if len(self.dataset) else None
+
+    def read_as(
+        self, pictures: PictureFormat | None, channels: int | None = None
+    ) -> "DatasetRows":
+        """Return the same rows, with pictures read in the format of a detector.
+
+        Without a format, one with `channels` is chosen by the first picture.
+        """
+        rows = DatasetRows(self.dataset, self._positions)
+        files = _files_read_as(self._source, pictures, channels)
+        if files is not self._source:
+            rows._source = files
+        elif self._first.pictures is not None:
+            first = int(self._positions[0]) if len(self) else 0
+            with random_state_kept():
+                rows._kind = first_kind(self._source, first, pictures, channels)
+        return rows
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -239,18 +279,19 @@ class DatasetRows(Rows):
         # A daemon may have no children; the rows are the same without.
         if multiprocessing.current_process().daemon:
             num_workers = 0
-        rows._pool = ReaderPool(BatchReader(self.dataset, self._first), num_workers)
+        rows._pool = ReaderPool(BatchReader(self._source, self._first), num_workers)
         return rows
 
     def _at(self, positions: np.ndarray) -> "DatasetRows":
         rows = DatasetRows(self.dataset, positions)
-        rows._kind, rows._pool = self._kind, self._pool
+        rows._source, rows._kind = self._source, self._kind
+        rows._pool = self._pool
         return rows
 
     def _read(
         self, batches: Iterable[np.ndarray], turn: tuple[int, ...]
     ) -> Iterator[Tensor]:
-        pool = self._pool or ReaderPool(BatchReader(self.dataset, self._first), 0)
+        pool = self._pool or ReaderPool(BatchReader(self._source, self._first), 0)
         return pool.read((turn, batch) for batch in batches)
 
     def __getitem__(self, key: Any) -> Any:
@@ -280,17 +321,25 @@ class DatasetRows(Rows):
 class ImageFiles(Dataset):
     """A list of image files as a dataset, in colour as torchvision's ``ImageFolder``.
 
+    Pictures are turned as their EXIF entry demands, and transparent pixels are laid
+    over white. 16-bit files are divided by 65535, and float files keep their values.
+    A set has one depth: that of its first file, or of the files that a detector was
+    fitted on.
+
     Parameters
     ----------
     paths : sequence of path
     transform : callable, default=None
         From a picture of PIL to one of the size that all are to have, or to a tensor;
-        of :mod:`torchvision.transforms`.
+        of :mod:`torchvision.transforms`. It is given a picture of mode ``"RGB"``
+        (``"L"`` for a detector of grey images), or ``"F"`` if the file holds more than
+        8 bits a channel.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
+    >>> from PIL import Image
     >>> path = Path(tempfile.mkdtemp()) / "grey.png"
     >>> Image.new("L", (4, 3), 200).save(path)
     >>> X = DatasetRows(ImageFiles([path]))
@@ -299,18 +348,125 @@ class ImageFiles(Dataset):
     """
 
     def __init__(self, paths: Iterable[Any], transform: Any = None) -> None:
-        self.samples = [os.fspath(path) for path in paths]
+        self.samples: list[Any] = [os.fspath(path) for path in paths]
         self.transform = transform
+        self._format: PictureFormat | None = None
+        self._channels = 3
+        self._warned_of_pages = False
+
+    @property
+    def picture_format(self) -> PictureFormat:
+        """Format of all the files, chosen by the first one if it was not given."""
+        if self._format is None:
+            self._format = PictureFormat.of_file(self._path(0), self._channels)
+        return self._format
+
+    def read_as(
+        self, pictures: PictureFormat | None, channels: int | None = None
+    ) -> "ImageFiles":
+        """Return the same files, read in the format of a detector."""
+        files = copy(self)
+        files._format = pictures
+        files._channels = self._channels if channels is None else channels
+        return files
+
+    def _path(self, position: int) -> str:
+        return self.samples[position]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, position: int) -> Any:
         """Open a picture."""
-        from torchvision.datasets.folder import default_loader
-
-        picture = default_loader(self.samples[position])
+        rule, path = self.picture_format, self._path(position)
+        with opened_picture(path) as opened:
+            if not self._warned_of_pages:
+                self._warned_of_pages = warn_of_pages(path, opened)
+            picture = rule.read(opened)
         return picture if self.transform is None else self.transform(picture)
+
+
+class LabelledImageFiles(ImageFiles):
+    """Image files with a class each, laid out as torchvision's ``ImageFolder`` is.
+
+    Parameters
+    ----------
+    samples : sequence of (path, int)
+        Files, and the positions of their classes in `classes`.
+    classes : sequence of str
+    transform : callable, default=None
+        As of :class:`ImageFiles`.
+
+    Attributes
+    ----------
+    samples : list of (str, int)
+    targets : list of int
+    classes : list of str
+    class_to_idx : dict of str to int
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[tuple[Any, int]],
+        classes: Sequence[str],
+        transform: Any = None,
+    ) -> None:
+        super().__init__((), transform)
+        self.samples = [(os.fspath(path), target) for path, target in samples]
+        self.targets = [target for _, target in self.samples]
+        self.classes = list(classes)
+        self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
+
+    def _path(self, position: int) -> str:
+        return self.samples[position][0]
+
+    def __getitem__(self, position: int) -> tuple[Any, int]:
+        """Open a picture, and give the position of its class beside it."""
+        return super().__getitem__(position), self.targets[position]
+
+
+def _read_by_us(dataset: Any) -> Any:
+    """Replace torchvision's reader of files, which would lose a part of the picture.
+
+    Its `ImageFolder` neither turns pictures nor keeps more than 8 bits a channel. A
+    loader or a class of the user's own stays.
+    """
+    folder = sys.modules.get("torchvision.datasets.folder")
+
+    def replaced(inner: Any) -> Any:
+        if folder is None or type(inner) is not folder.ImageFolder:
+            return inner
+        if inner.loader is not folder.default_loader:
+            return inner
+        return LabelledImageFiles(inner.samples, inner.classes, inner.transform)
+
+    return _rebuilt(dataset, replaced)
+
+
+def _files_read_as(
+    dataset: Any, pictures: PictureFormat | None, channels: int | None
+) -> Any:
+    """Give the same dataset with its image files read in a format."""
+
+    def replaced(inner: Any) -> Any:
+        is_files = isinstance(inner, ImageFiles)
+        return inner.read_as(pictures, channels) if is_files else inner
+
+    return _rebuilt(dataset, replaced)
+
+
+def _rebuilt(dataset: Any, replaced: Callable[[Any], Any]) -> Any:
+    """Replace the datasets inside torch's subsets and concatenations."""
+    if type(dataset) is Subset:
+        inner = _rebuilt(dataset.dataset, replaced)
+        is_same = inner is dataset.dataset
+        return dataset if is_same else Subset(inner, dataset.indices)
+    if type(dataset) is ConcatDataset:
+        parts = [_rebuilt(part, replaced) for part in dataset.datasets]
+        pairs = zip(parts, dataset.datasets, strict=True)
+        is_same = all(part is old for part, old in pairs)
+        return dataset if is_same else ConcatDataset(parts)
+    return replaced(dataset)
 
 
 def rows_of(X: Any, num_workers: int = 0) -> Rows:
@@ -342,16 +498,11 @@ def dataset_rows(X: Any) -> DatasetRows | None:
             f"X is a {type(X).__name__}, whose rows cannot be read one by one, in any "
             f"order; fit and scoring need that. Give {way}."
         )
-    if isinstance(X, Dataset) or _is_on_disk(X) or _has_only_items(X):
+    if isinstance(X, Dataset) or is_on_disk(X) or _has_only_items(X):
         return DatasetRows(X)
     if _are_file_names(X):
         return DatasetRows(ImageFiles(X))
     return None
-
-
-def _is_on_disk(X: Any) -> bool:
-    is_in_chunks = hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "chunks")
-    return is_in_chunks and len(X.shape) > 0 and not hasattr(X, "dask")
 
 
 def _has_only_items(X: Any) -> bool:

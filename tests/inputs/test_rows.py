@@ -174,7 +174,7 @@ def test_a_folder_of_images_is_read_as_its_pixels(images, folder, of_images):
 def test_pictures_of_all_modes_become_channels_first():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     colour = Image.fromarray(pixels)
-    for mode, channels in {"RGB": 3, "L": 1, "RGBA": 4, "P": 3, "1": 1}.items():
+    for mode, channels in {"RGB": 3, "L": 1, "RGBA": 3, "P": 3, "1": 1}.items():
         rows = DatasetRows([colour.convert(mode)])
         assert rows.shape == (1, channels, 5, 4), mode
         assert rows.dtype == np.uint8
