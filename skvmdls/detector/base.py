@@ -47,6 +47,7 @@ from skvmdls.detector.parameters import (
 from skvmdls.explanation import explain
 from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
+from skvmdls.inputs.robust import describe_far_values
 from skvmdls.inputs.rows import Rows, rows_of
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.metrics import open_set_f1
@@ -202,6 +203,7 @@ class BaseDetector(
             )
             learned = learn(settings, rows, labels, classes, together, session)
         self._assign(learned, classes, checked)
+        _warn_of_far_values(self)
         callbacks.end(X=X, y=y, reconstruction_attributes=self._fitted_attributes)
         return self
 
@@ -877,3 +879,13 @@ class BaseDetector(
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _warn_of_far_values(detector: BaseDetector) -> None:
+    """Name the columns of a table that hold codes for "missing"."""
+    columns = detector.model_.standardizer.columns_
+    if columns is None:
+        return
+    names = getattr(detector, "feature_names_in_", None)
+    if sentence := describe_far_values(columns, names):
+        warn(f"X: {sentence}")

@@ -6,13 +6,23 @@ gap take no part in a column's centre and scale, and the values that occur there
 than once are named.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["ColumnScales", "FarValue", "describe_far_values", "robust_scales"]
+from skvmdls._support.stored_arrays import check_shape, stored_array
+
+__all__ = [
+    "MOST_ROWS",
+    "ColumnScales",
+    "FarValue",
+    "describe_far_values",
+    "robust_scales",
+]
 
 # At most this share of a column's cells may be far; it is far from the spread of the
 # others by so much, and there is so wide a gap between them.
@@ -52,8 +62,8 @@ class ColumnScales:
     --------
     >>> column = np.append(np.arange(99.0), -9999.0)
     >>> scales = robust_scales(column[:, None])
-    >>> scales.scale.round(1), scales.without_far_cells(column[-1:, None])
-    (array([28.6]), array([[49.]]))
+    >>> scales.scale.round(1), bool(scales.is_far(column[-1:, None]))
+    (array([28.6]), True)
     """
 
     centre: np.ndarray
@@ -66,21 +76,66 @@ class ColumnScales:
         """Mask (n, features) of the cells of X that are far."""
         return ~((self.lower <= X) & (self.upper >= X))
 
-    def without_far_cells(self, X: np.ndarray) -> np.ndarray:
-        """Copy X (n, features) as float64, with far cells at their column's centre."""
-        return np.where(self.is_far(X), self.centre, X)
+    @property
+    def has_bounds(self) -> bool:
+        """Whether a column has far cells."""
+        return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
 
-    def without_codes(self, X: np.ndarray) -> np.ndarray:
-        """Copy X (n, features) as float64, with each far value at its column's centre.
-
-        For new rows: a code that the training rows hold is nothing unknown, while any
-        other far cell is.
-        """
-        filled = np.array(X, dtype=np.float64)
+    @property
+    def codes(self) -> np.ndarray:
+        """The far value of each column (features,), NaN where it has none."""
+        codes = np.full(len(self.centre), np.nan)
         for far in self.far_values:
-            cells = filled[:, far.column]
-            cells[cells == far.value] = self.centre[far.column]
-        return filled
+            codes[far.column] = far.value
+        return codes
+
+    def bounded(self, X: Tensor) -> Tensor:
+        """Replace codes in rows (n, features) by the centre, and limit far cells.
+
+        A code that the training rows hold is nothing unknown. Any other far cell counts
+        as 20 spreads from the centre: strange, and no part of a mean that matters.
+        """
+        reach = FARTHEST_SPREADS * self.scale
+        centre, codes, nearest, farthest, lower, upper = (
+            torch.from_numpy(array).to(X.device)
+            for array in (
+                self.centre,
+                self.codes,
+                self.centre - reach,
+                self.centre + reach,
+                self.lower,
+                self.upper,
+            )
+        )
+        X = torch.where(codes == X, centre, X)
+        X = torch.where(lower > X, nearest, X)
+        return torch.where(upper < X, farthest, X)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return what :meth:`bounded` needs, for :meth:`from_state`."""
+        limits = {"lower": self.lower, "upper": self.upper}
+        largest = np.finfo(np.float64).max
+        finite = {name: np.clip(a, -largest, largest) for name, a in limits.items()}
+        codes = self.codes
+        has_code = ~np.isnan(codes)
+        given = {"codes": np.where(has_code, codes, 0.0), "has_code": has_code * 1.0}
+        return {**finite, **given, "centre": self.centre, "spread": self.scale}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> "ColumnScales":
+        """Rebuild from a `state_dict`; a ValueError if it is not of these columns."""
+        arrays = {}
+        for name in ("lower", "upper", "codes", "has_code", "centre", "spread"):
+            arrays[name] = stored_array(state, name, 1, of="standardizer")
+            check_shape(f"standardizer.{name}", arrays[name].shape, shape)
+        far = [
+            FarValue(int(column), float(arrays["codes"][column]), 0.0, 0.0)
+            for column in np.flatnonzero(arrays["has_code"])
+        ]
+        limits = arrays["lower"], arrays["upper"]
+        return cls(arrays["centre"], arrays["spread"], *limits, tuple(far))
 
 
 def robust_scales(X: np.ndarray) -> ColumnScales:

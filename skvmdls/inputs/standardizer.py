@@ -12,6 +12,7 @@ from torch import Tensor
 from skvmdls._support.devices import fits_on, float64_device, to_device
 from skvmdls._support.stored_arrays import check_shape, stored_array
 from skvmdls._support.values import warn
+from skvmdls.inputs.robust import MOST_ROWS, ColumnScales, robust_scales
 from skvmdls.inputs.rows import ArrayRows, Rows, rows_of
 
 __all__ = ["FARTHEST", "BatchSource", "Standardizer"]
@@ -39,6 +40,10 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
         The range of the values seen, of bytes after the division.
     were_bytes_ : bool
         Whether they were of dtype uint8.
+    columns_ : ColumnScales or None
+        For tables with cells far from all others in their column, such as codes for
+        "missing": the bounds of the columns, and the codes. Codes become the mean, and
+        other cells beyond a bound become the bound.
 
     Examples
     --------
@@ -52,6 +57,7 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
         """Learn the statistics of X, whose values must have squares, in one pass."""
         X = rows_of(X)
         scaler = StandardScaler()
+        self.columns_ = _far_columns(X) if X.ndim == 2 else None
         self.were_bytes_ = X.dtype == np.uint8
         self.smallest_, self.largest_ = math.inf, -math.inf
         for chunk in X.in_chunks():
@@ -65,6 +71,9 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
                     f"standardised: their squares overflow. Rescale X to stay below "
                     f"{LARGEST:.0e}."
                 )
+            if self.columns_ is not None:
+                # What is missing has no part in the mean and the variance.
+                values = np.where(self.columns_.is_far(values), np.nan, values)
             scaler.partial_fit(np.moveaxis(values, 1, -1).reshape(-1, X.shape[1]))
         per_channel = (-1,) + (1,) * (X.ndim - 2)
         self.mean_ = scaler.mean_.reshape(per_channel)
@@ -80,6 +89,7 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
             "scale": self.scale_,
             "range": [self.smallest_, self.largest_],
             "were_bytes": self.were_bytes_,
+            **({} if self.columns_ is None else self.columns_.state_dict()),
         }
 
     @classmethod
@@ -105,6 +115,10 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
             )
         standardizer.smallest_, standardizer.largest_ = extent
         standardizer.were_bytes_ = state["were_bytes"]
+        standardizer.columns_ = None
+        if "lower" in state:
+            columns = ColumnScales.from_state(state, shape)
+            standardizer.columns_ = columns
         return standardizer
 
     def warn_of_other_units(self, X: np.ndarray | Rows) -> None:
@@ -149,7 +163,10 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
         mean, scale = (
             torch.from_numpy(array).to(device) for array in (self.mean_, self.scale_)
         )
-        values = (unit_range(given.to(device)) - mean).div_(scale)
+        values = unit_range(given.to(device))
+        if self.columns_ is not None:
+            values = self.columns_.bounded(values)
+        values = (values - mean).div_(scale)
         return values.clamp_(-FARTHEST, FARTHEST).to(dtype).to(given.device)
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:
@@ -172,6 +189,16 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
     ) -> Tensor:
         """Standardise one batch, as it was read, on the device."""
         return self.transform(to_device(batch, device), dtype)
+
+
+def _far_columns(X: Rows) -> ColumnScales | None:
+    """Look for far cells in a table, in some rows at even distances."""
+    positions = np.linspace(0, len(X) - 1, min(len(X), MOST_ROWS)).astype(int)
+    some = torch.cat(list(X.take(positions).in_chunks())).double().numpy()
+    if np.abs(some).max(initial=0) > LARGEST:
+        return None
+    scales = robust_scales(some)
+    return scales if scales.has_bounds else None
 
 
 def unit_range(batch: Tensor) -> Tensor:

@@ -145,6 +145,7 @@ class _Standardized(nn.Module):
         standardizer = model.standardizer
         were_images = standardizer.were_bytes_ and not model.is_table
         self.largest = 255.0 if were_images else 1.0
+        self.columns = standardizer.columns_
         self.register_buffer("mean", torch.from_numpy(standardizer.mean_))
         self.register_buffer("scale", torch.from_numpy(standardizer.scale_))
 
@@ -152,6 +153,8 @@ class _Standardized(nn.Module):
         x = X.double()
         if self.largest != 1:
             x = x / self.largest
+        if self.columns is not None:
+            x = self.columns.bounded(x)
         return ((x - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
 
 

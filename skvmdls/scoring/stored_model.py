@@ -72,9 +72,10 @@ def model_head(model: FittedModel, covariance_type: str) -> Head:
 def model_arrays(model: FittedModel) -> Arrays:
     """Return the arrays of a model, by name."""
     standardizer = model.standardizer.state_dict()
+    plain = ("range", "were_bytes")
+    of_inputs = {k: v for k, v in standardizer.items() if k not in plain}
     arrays = {
-        "standardizer.mean": standardizer["mean"],
-        "standardizer.scale": standardizer["scale"],
+        **with_prefix("standardizer", of_inputs),
         **with_prefix("evidence", model.evidence.state_dict()),
         **with_prefix("gaussians", _as_arrays(model.gaussians)),
     }
@@ -109,8 +110,7 @@ def model_from(
     fit_positions = _fit_positions(head["fit_positions"], n_classes)
     standardizer = Standardizer.from_state(
         {
-            "mean": arrays["standardizer.mean"],
-            "scale": arrays["standardizer.scale"],
+            **without_prefix("standardizer", arrays),
             "range": head["range"],
             "were_bytes": head["were_bytes"],
         },
