@@ -61,7 +61,7 @@ def shard(batch: Tensor) -> Tensor:
             f"A batch of {len(batch)} cannot be shared by {n} processes. Start fewer, "
             "or raise classes_per_batch or samples_per_class."
         )
-    return batch[rank() :: n]
+    return batch[rank() :: n].contiguous()
 
 
 def all_gather(part: Tensor, n_rows: int) -> Tensor:
