@@ -96,7 +96,7 @@ if __name__ == "__main__":
     queue = context.Queue()
     child = context.Process(target=scores, args=(queue,), daemon=True)
     child.start()
-    n_threads, there = queue.get(timeout=100)
+    n_threads, there = queue.get(timeout=300)
     child.join()
     torch.set_num_threads(n_threads)
     np.testing.assert_allclose(there, scores(), rtol=1e-4, atol=0.1)
@@ -116,7 +116,7 @@ def test_a_child_process_fits_as_its_parent_did(method, tmp_path):
     script = tmp_path / "fit.py"
     script.write_text(FIT_IN_A_CHILD)
     command = [sys.executable, str(script), method]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.stdout == "the same\n", done.stderr
 
 

@@ -340,7 +340,7 @@ def test_gaussians_that_float32_cannot_hold_are_float64():
         one = ClassGaussians(np.full((1, 2), 3.0), whitening[None], "full")
         Detector.gaussians_ = nn.ModuleDict({"g": one})
         rounding = skvmdls.onnx.export._rounding_of_gaussians(Detector)
-        assert (rounding <= skvmdls.onnx.TOLERANCE) is is_enough
+        assert (rounding <= skvmdls.onnx.export.TOLERANCE) is is_enough
 
 
 @pytest.mark.slow
