@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from skvmdls._support.estimators import detector_and_inputs
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
 from skvmdls.onnx import export_onnx
 from skvmdls.persistence import load, save
@@ -31,6 +32,7 @@ __all__ = [
     "calibration",
     "datasets",
     "detector",
+    "detector_and_inputs",
     "explanation",
     "export_onnx",
     "load",

@@ -307,6 +307,9 @@ class ModuleFactory:
     ----------
     transform : callable or None
         Of :func:`skvmdls.nets.pretrained`: from a picture to the module's input.
+    name : str or None
+        Of :func:`skvmdls.nets.pretrained`: the name of the net, from which it can be
+        built again.
 
     Examples
     --------
@@ -318,6 +321,7 @@ class ModuleFactory:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.transform: Any = None
+        self.name: str | None = None
 
     def __call__(self, input_shape: tuple[int, ...]) -> nn.Module:
         """Give the module, whatever the input shape."""

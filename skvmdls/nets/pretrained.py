@@ -122,6 +122,7 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
         module, taps, classifier=classifier, channel_axis=channel_axis
     )
     factory.transform = transform
+    factory.name = name
     return factory
 
 
