@@ -4,6 +4,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from skvmdls._support.estimators import detector_and_inputs
 from skvmdls._support.version import __version__
 from skvmdls.detector import VMDLSbDetector, VMDLSDetector
 from skvmdls.onnx import export_onnx
@@ -33,6 +34,7 @@ __all__ = [
     "calibration",
     "datasets",
     "detector",
+    "detector_and_inputs",
     "explanation",
     "export_onnx",
     "load",

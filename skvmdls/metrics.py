@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvmdls._support.estimators import detector_and_inputs
-from skvmdls.inputs.labels import positions
+from skvmdls.inputs.labels import as_labels, labels_with_unknown, positions
 
 __all__ = [
     "ThresholdCurve",
@@ -24,6 +24,7 @@ __all__ = [
     "auroc",
     "closed_set_accuracy",
     "open_set_f1",
+    "open_set_labels",
     "oscr",
     "threshold_curve",
     "threshold_curve_from_predictions",
@@ -109,6 +110,39 @@ def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> flo
     predicted = positions(y_pred, classes, "y_pred")
     present = np.union1d(true, predicted)
     return float(f1_score(true, predicted, labels=present, average="macro"))
+
+
+def open_set_labels(y: ArrayLike, classes: ArrayLike) -> np.ndarray:
+    """Replace the labels that are not among the known ones by that for "unknown".
+
+    True labels name unknown classes, and `predict` calls them all -1. With the same
+    label for them in both, scikit-learn's own metrics and displays can be used.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        True or predicted labels.
+    classes : array-like
+        Known labels, as ``detector.classes_``.
+
+    Returns
+    -------
+    labels : ndarray of shape (n,)
+        Of the dtype that `predict` has: ``-1``, or ``"-1"`` beside strings.
+
+    Examples
+    --------
+    >>> open_set_labels(["cat", "eel", "dog"], ["cat", "dog"])
+    array(['cat', '-1', 'dog'], dtype='<U3')
+    >>> from sklearn.metrics import confusion_matrix
+    >>> y_true = open_set_labels([3, 5, 8, 9], [3, 5])
+    >>> confusion_matrix(y_true, [3, 3, -1, 5], labels=[3, 5, -1])
+    array([[1, 0, 0],
+           [1, 0, 0],
+           [0, 1, 1]])
+    """
+    known = as_labels(classes, "classes")
+    return labels_with_unknown(known)[positions(y, known)]
 
 
 def closed_set_accuracy(

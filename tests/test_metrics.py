@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
-from sklearn.metrics import f1_score
+from sklearn.metrics import confusion_matrix, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -13,6 +13,7 @@ from skvmdls.metrics import (
     auroc,
     closed_set_accuracy,
     open_set_f1,
+    open_set_labels,
     oscr,
     threshold_curve,
     threshold_curve_from_predictions,
@@ -217,3 +218,32 @@ def test_oscr_is_bounded_by_accuracy_and_auroc():
     assert perfect == pytest.approx(auroc(y_true < 3, scores))
     with pytest.raises(ValueError, match="no unknown points"):
         oscr([0, 1], [0, 1], [1.0, 2.0], classes=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "expected"),
+    [
+        (["cat", "king", "dog"], ["cat", "dog"], ["cat", "-1", "dog"]),
+        ([1, 2, 3, -1], [1, 2], [1, 2, -1, -1]),
+        (["-1", "a"], ["a", "b"], ["-1", "a"]),
+        ([True, False], [False, True], [1, 0]),
+    ],
+)
+def test_labels_that_are_not_known_become_that_for_unknown(y, classes, expected):
+    found = open_set_labels(y, np.array(classes))
+    assert found.tolist() == expected
+    # They stay as they are if it is done again.
+    assert open_set_labels(found, np.array(classes)).tolist() == expected
+
+
+def test_a_confusion_matrix_has_one_row_for_all_unknown_labels():
+    y_true = open_set_labels(["cat", "King", "Queen", "dog"], ["cat", "dog"])
+    y_pred = np.array(["cat", "-1", "dog", "dog"])
+    labels = ["cat", "dog", "-1"]
+    found = confusion_matrix(y_true, y_pred, labels=labels)
+    assert found.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_true_labels_of_another_type_than_the_classes_are_named():
+    with pytest.raises(ValueError, match="string.*integer"):
+        open_set_labels(["1", "2"], np.array([1, 2]))

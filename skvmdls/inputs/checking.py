@@ -10,12 +10,15 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skvmdls._support.values import as_numpy, listed
+from skvmdls._support.values import as_numpy, listed, warn
 from skvmdls.inputs.labels import as_labels, check_labels
 from skvmdls.inputs.pictures import PictureFormat, are_pictures, stacked_pictures
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
 
 __all__ = ["as_array", "check_inputs", "check_training_data"]
+
+# An image has so many rows at least.
+FEWEST_ROWS = 8
 
 
 def check_inputs(
@@ -106,6 +109,8 @@ def _checked_shape(
     if X.ndim == 4 and 0 in X.shape[1:]:
         raise ValueError(f"X has shape {given}: its images hold no pixels.")
     if input_shape is None:
+        if X.ndim == 4:
+            _warn_of_channels_last(X.shape)
         estimator.n_features_in_ = int(np.prod(X.shape[1:]))
     elif X.shape[1:] != input_shape:
         raise ValueError(
@@ -114,6 +119,23 @@ def _checked_shape(
             f"{_shape_hint(given, input_shape)}"
         )
     return X
+
+
+def _warn_of_channels_last(shape: tuple[int, ...]) -> None:
+    """Warn of images (n, height, width, channels), such as multispectral ones.
+
+    Read as (n, channels, height, width), they have about as many channels as rows, and
+    fewer columns.
+    """
+    channels, height, width = shape[1:]
+    are_alike = max(channels, height) <= 2 * min(channels, height)
+    if are_alike and channels >= FEWEST_ROWS and width < min(channels, height):
+        warn(
+            f"X has shape {shape}, which is read as {channels} channels of "
+            f"{height}x{width} pixels. If these are images of {channels}x{height} "
+            f"pixels in {width} channels, bring the channels first: "
+            "X.transpose(0, 3, 1, 2)."
+        )
 
 
 def _shape_hint(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:

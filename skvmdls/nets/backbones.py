@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -45,6 +46,7 @@ __all__ = [
     "mlp",
     "photo_cnn",
     "plain_cnn",
+    "proposed_call",
     "resnet18",
     "resnet34",
     "resolve_factory",
@@ -305,6 +307,9 @@ class ModuleFactory:
     ----------
     transform : callable or None
         Of :func:`skvmdls.nets.pretrained`: from a picture to the module's input.
+    name : str or None
+        Of :func:`skvmdls.nets.pretrained`: the name of the net, from which it can be
+        built again.
 
     Examples
     --------
@@ -316,6 +321,7 @@ class ModuleFactory:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.transform: Any = None
+        self.name: str | None = None
 
     def __call__(self, input_shape: tuple[int, ...]) -> nn.Module:
         """Give the module, whatever the input shape."""
@@ -397,6 +403,84 @@ def _check_module(module: nn.Module, asked: list[str]) -> None:
         )
 
 
+def proposed_call(module: nn.Module, input_shape: Sequence[int]) -> str:
+    """Write the call of :func:`from_module` for a module, from its own submodules.
+
+    A batch of zeros shows which of them run, in which order, and whether the last one
+    is a classifier.
+
+    Examples
+    --------
+    >>> proposed_call(mlp((20,)), (20,))
+    "from_module(net, taps=('stage1', 'stage2', 'stage3'))"
+    """
+    outputs = _outputs_in_order(module, input_shape)
+    classifier = None
+    names = list(outputs)
+    if names and isinstance(module.get_submodule(names[-1]), nn.Linear):
+        classifier = names[-1]
+        names = names[:-1]
+    stages = _stages(module, [name for name in names if outputs[name] >= 2])
+    if len(stages) < 3:
+        children = ", ".join(name for name, _ in module.named_modules() if name)
+        return f"from_module(net, taps=(...)), three of {children}"
+    # A quarter, a half and three quarters of the way.
+    last = len(stages) - 1
+    places = (0, 1, 2) if last == 2 else [last * quarter // 4 for quarter in (1, 2, 3)]
+    taps = tuple(stages[place] for place in places)
+    removed = f", classifier={classifier!r}" if classifier else ""
+    # Of transformers, (batch, tokens, channels).
+    are_tokens = len(input_shape) == 3 and all(outputs[tap] == 3 for tap in taps)
+    return f"from_module(net, taps={taps}{removed}{', channel_axis=-1' * are_tokens})"
+
+
+def _outputs_in_order(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
+    """Return the number of axes of each submodule's output, in the order of a run.
+
+    Those that hold no weights are left out.
+    """
+    found: dict[str, int] = {}
+    own = deepcopy(module).cpu().eval()
+
+    def noted(name: str) -> Callable[..., None]:
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                found.pop(name, None)
+                found[name] = output.ndim
+
+        return note
+
+    for name, part in own.named_modules():
+        if name and any(True for _ in part.parameters()):
+            part.register_forward_hook(noted(name))
+    try:
+        with torch.inference_mode():
+            own(torch.zeros(2, *input_shape))
+    except Exception:
+        # A net of other inputs: its submodules are listed instead.
+        return {}
+    return found
+
+
+def _stages(module: nn.Module, names: list[str]) -> list[str]:
+    """Keep submodules of one level: the first that has at least three.
+
+    Those that are made of others come first, since layers of their own are rarely
+    stages.
+    """
+    deepest = max((name.count(".") for name in names), default=0)
+    for level in range(deepest + 1):
+        stages = [name for name in names if name.count(".") == level]
+        made_of_others = [
+            name for name in stages if next(module.get_submodule(name).children(), None)
+        ]
+        if len(made_of_others) >= 3:
+            return made_of_others
+        if len(stages) >= 3:
+            return stages
+    return names
+
+
 BACKBONES: dict[str, BackboneFactory] = {
     factory.__name__: factory
     for factory in (
@@ -421,10 +505,15 @@ def resolve_factory(
 ) -> BackboneFactory:
     """Turn the value of a parameter, a name or a factory, into a factory."""
     if isinstance(choice, nn.Module):
+        if parameter != "backbone":
+            raise ValueError(
+                f"{parameter} is a {type(choice).__name__}, a module; expected a "
+                f"factory: pass {parameter}=lambda input_shape: module."
+            )
         raise ValueError(
-            f"{parameter} is a {type(choice).__name__}, a module; expected a factory, "
-            f"a callable that takes the input shape: pass {parameter}=make_net, with "
-            "`def make_net(input_shape): return module`."
+            f"backbone is a {type(choice).__name__}, a module; expected a factory. To "
+            "use the module with the weights that it has, pass "
+            f"backbone=skvmdls.nets.{proposed_call(choice, input_shape)}."
         )
     if callable(choice):
         return choice

@@ -7,6 +7,7 @@ fetched where these have them already, or where a file is given.
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -80,6 +81,8 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
         If there is no such model or no such weights, or its taps are not known.
     ImportError
         If timm is asked for and not installed.
+    ConnectionError
+        If the weights are to be fetched, and there is no network.
 
     See Also
     --------
@@ -97,7 +100,14 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     of_timm = name.startswith(TIMM)
     make = _of_timm if of_timm else _of_torchvision
     is_file = isinstance(weights, str | os.PathLike) and Path(weights).is_file()
-    module, places, transform = make(name, None if is_file else weights)
+    try:
+        module, places, transform = make(name, None if is_file else weights)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise ConnectionError(
+            f"The weights of {name!r} cannot be fetched: {error}. Without a network, "
+            "give them as a file: weights=FILE, a state_dict that torch.save wrote, "
+            "such as a copy of the one in torch.hub.get_dir()."
+        ) from error
     if is_file:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         try:
@@ -112,6 +122,7 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
         module, taps, classifier=classifier, channel_axis=channel_axis
     )
     factory.transform = transform
+    factory.name = name
     return factory
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skvmdls._support.estimators import detector_and_inputs
+from skvmdls._support.estimators import column_names, detector_and_inputs
+from skvmdls.inputs.checking import check_inputs
 from skvmdls.plotting.base import BLUE, ORANGE, Display, as_pictures
 
 __all__ = ["ExplanationDisplay"]
@@ -85,22 +86,22 @@ class ExplanationDisplay(Display):
         -------
         display : ExplanationDisplay
         """
+        columns = column_names(estimator)
         detector, X = detector_and_inputs(estimator, X)
         images = reconstructions = None
         if len(detector.input_shape_) == 3:
-            images = np.asarray(X)
+            images = np.asarray(check_inputs(detector, X, detector.input_shape_))
             if images.dtype == np.uint8:  # reconstructed in [0, 1] units
                 images = images / 255
             if hasattr(detector, "autoencoder_"):
                 reconstructions = detector.reconstruct(X)
-        columns = getattr(detector, "feature_names_in_", None)
         display = cls(
             detector.explain(X),
             detector.evidence_names_,
             detector.predict(X),
             images,
             reconstructions,
-            None if columns is None else columns.tolist(),
+            columns,
         )
         return display.plot(ax=ax)
 

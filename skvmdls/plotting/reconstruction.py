@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length
 
 from skvmdls._support.estimators import detector_and_inputs
+from skvmdls.inputs.checking import check_inputs
 from skvmdls.plotting.base import Display, as_pictures
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ReconstructionDisplay(Display):
         display : ReconstructionDisplay
         """
         detector, X = detector_and_inputs(estimator, X)
-        images = np.asarray(X)
+        images = np.asarray(check_inputs(detector, X, detector.input_shape_))
         if images.dtype == np.uint8:  # reconstructed in [0, 1] units
             images = images / 255
         return cls.from_predictions(

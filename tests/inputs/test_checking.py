@@ -226,3 +226,25 @@ def test_a_state_that_no_standardizer_has_is_refused(change, message):
     state = Standardizer().fit(np.arange(15.0).reshape(5, 3)).state_dict()
     with pytest.raises(ValueError, match=message):
         Standardizer.from_state(state | change, (3,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_warned_of"),
+    [
+        ((4, 16, 16, 12), True),
+        ((4, 64, 48, 10), True),
+        ((4, 32, 32, 3), True),
+        ((4, 12, 16, 16), False),
+        ((4, 3, 64, 32), False),
+        ((4, 1, 28, 28), False),
+        ((4, 12, 200, 10), False),
+        ((4, 64, 64, 64), False),
+    ],
+)
+def test_images_with_their_channels_last_are_warned_of(shape, is_warned_of):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        check_inputs(BaseEstimator(), np.zeros(shape), None)
+    told = [str(w.message) for w in said]
+    assert len(told) == is_warned_of
+    assert all("X.transpose(0, 3, 1, 2)" in message for message in told)

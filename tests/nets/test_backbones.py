@@ -1,6 +1,7 @@
 """The named nets, and nets that users bring."""
 
 import pickle
+import re
 from copy import deepcopy
 from itertools import pairwise
 
@@ -8,7 +9,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
+import torchvision
 from sklearn.base import clone
+from torch import nn
 from torchvision.models import VisionTransformer, resnet18
 
 from skvmdls import VMDLSDetector
@@ -19,6 +22,7 @@ from skvmdls.nets.backbones import (
     from_module,
     mlp,
     photo_cnn,
+    proposed_call,
     resolve_factory,
 )
 from skvmdls.nets.network import build_network
@@ -263,3 +267,69 @@ def test_default_nets_learn_in_every_layer():
         backbone = factory(shape)
         backbone(torch.randn(8, *shape)).square().sum().backward()
         assert all(p.grad.abs().sum() > 0 for p in backbone.parameters())
+
+
+class Odd(nn.Module):
+    """A net of the user's own, with names of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.early = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+        self.middle = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU())
+        self.late = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.out = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.late(self.middle(self.early(self.stem(x))))
+        return self.out(self.pool(x).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "input_shape", "taps", "classifier"),
+    [
+        (Odd, (3, 32, 32), ("early", "middle", "late"), "out"),
+        (
+            lambda: torchvision.models.resnet18(weights=None),
+            (3, 32, 32),
+            ("layer1", "layer2", "layer3"),
+            "fc",
+        ),
+        (lambda: mlp((6,)), (6,), ("stage1", "stage2", "stage3"), None),
+        (
+            lambda: nn.Sequential(
+                nn.Linear(6, 8),
+                nn.ReLU(),
+                nn.Linear(8, 8),
+                nn.Linear(8, 8),
+                nn.Linear(8, 3),
+            ),
+            (6,),
+            ("0", "2", "3"),
+            "4",
+        ),
+    ],
+    ids=["of the user", "resnet18", "mlp", "layers"],
+)
+def test_a_module_is_answered_with_the_call_that_takes_it(
+    make, input_shape, taps, classifier
+):
+    net = make()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match="expected a factory") as caught:
+        resolve_factory(net, BACKBONES, input_shape, "backbone")
+    call = re.search(r"from_module\(.*\)", str(caught.value))[0]
+    factory = eval(call, {"from_module": from_module, "net": net})
+    assert factory.module.taps == taps
+    assert (f"classifier={classifier!r}" in call) is (classifier is not None)
+    # The call is finished: what it makes is a backbone that works.
+    network = build_network(factory, input_shape, 4)
+    network.eval()(torch.zeros(2, *input_shape))
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_module_of_other_inputs_is_answered_with_its_submodules():
+    call = proposed_call(Odd(), (1, 8, 8))
+    assert call.startswith("from_module(net, taps=(...)), three of stem, early,")

@@ -57,6 +57,13 @@ def test_weights_come_by_name_object_or_file(tiny):
     assert not torch.equal(random, state["features.conv0.weight"])
 
 
+def test_without_a_network_the_way_out_is_named(tiny):
+    _, path, _ = tiny
+    path.unlink()
+    with pytest.raises(ConnectionError, match="tiny_net.*cannot be fetched.*weights=F"):
+        pretrained("tiny_net")
+
+
 def test_a_folder_of_pictures_of_all_sizes_is_fitted_and_scored(tiny, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(24):
