@@ -35,6 +35,7 @@ References
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import betabinom
@@ -167,7 +168,7 @@ def false_discovery_bound(
         return 0
     largest = [int(np.ceil(share * m)) for share in KNOWN_SHARES]
     bounds = [0]
-    for n_known, next_smaller in zip(largest[:-1], largest[1:], strict=True):
+    for n_known, next_smaller in pairwise(largest):
         envelope = _envelope(n_held_out, n_known, float(confidence))
         # Of next_smaller + 1 to n_known known points, is one compatible with the batch?
         if envelope.bound(ranks) > next_smaller:
