@@ -50,6 +50,13 @@ class RecalibrationReport:
     outlying : ndarray of shape (k,), int
         Positions of the points that lie far below the other new points, the farthest
         first. Points of unknown classes that slipped in are among them, as a rule.
+
+    Examples
+    --------
+    >>> report = RecalibrationReport(200, 61, 0.05, 1e-9, np.array([17, 4]))
+    >>> print(report.sentence())
+    The old threshold rejects 61 of 200 points (30.5%), where 5.0% are expected. 2 lie
+    far below the others: rows 17, 4.
     """
 
     n_points: int
@@ -144,7 +151,19 @@ def compare_with_calibration(
 
 
 class ClassScores(NamedTuple):
-    """Held-out scores (n,), each under its own class, and the classes' positions."""
+    """Held-out scores, each under its own class.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+    labels : ndarray of shape (n,), int
+        Positions of the classes.
+
+    Examples
+    --------
+    >>> ClassScores(np.array([1.5, 2.5]), np.array([0, 1])).labels
+    array([0, 1])
+    """
 
     scores: np.ndarray
     labels: np.ndarray

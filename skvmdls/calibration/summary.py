@@ -19,7 +19,23 @@ __all__ = [
 
 
 class Acceptance(NamedTuple):
-    """Share of accepted points of one class or group, with its confidence interval."""
+    """Share of accepted points of one class or group, with its confidence interval.
+
+    Parameters
+    ----------
+    name : object
+        The class or group.
+    n_points : int
+    share : float
+        Of the points that are accepted.
+    low, high : float
+        Ends of the interval.
+
+    Examples
+    --------
+    >>> Acceptance("ant", n_points=4, share=0.75, low=0.19, high=0.99).share
+    0.75
+    """
 
     name: Any
     n_points: int
@@ -76,7 +92,18 @@ def acceptance_by(
 
 
 class FalseAlarms(NamedTuple):
-    """Known points that will be rejected: the expected number, and its range."""
+    """Known points that will be rejected: the expected number, and its range.
+
+    Parameters
+    ----------
+    expected : float
+    low, high : int
+
+    Examples
+    --------
+    >>> FalseAlarms(expected=10.0, low=4, high=17).high
+    17
+    """
 
     expected: float
     low: int
