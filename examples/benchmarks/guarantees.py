@@ -33,7 +33,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import normalize
 
-from open_world_figures import tables
 from records import circumstances, rounded, script_parser, write
 from skvmdls import VMDLSbDetector
 from skvmdls.calibration import (
@@ -361,6 +360,30 @@ GROUPS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "camera": camera,
     "probabilities": probabilities,
 }
+
+
+def tables(found: dict[str, Any]) -> str:
+    """Set out each group's rows in Markdown."""
+    return "\n\n".join(table(group["rows"]) for group in found.values())
+
+
+def table(rows: list[Row]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---:|" * len(names)]
+    for row in rows:
+        cells = [cell(row.get(name, "")) for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(value: Any) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else f"{value:.3g}"
+        if value < 100
+        else f"{value:.0f}"
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ References
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import betabinom
@@ -94,7 +94,7 @@ class KnownPointsEnvelope:
 
     def bound(self, ranks: np.ndarray) -> int:
         """Bound the known ones among points of given ranks (r,)."""
-        n_above = len(ranks) - np.searchsorted(np.sort(ranks), self.ranks, side="right")
+        n_above = _n_above(ranks, self.ranks)
         return min(len(ranks), int((self.largest + n_above).min()))
 
 
@@ -166,19 +166,41 @@ def false_discovery_bound(
     marked = ranks[rejected]
     if not len(marked):
         return 0
-    largest = [int(np.ceil(share * m)) for share in KNOWN_SHARES]
-    bounds = [0]
-    for n_known, next_smaller in pairwise(largest):
-        envelope = _envelope(n_held_out, n_known, float(confidence))
-        # Of next_smaller + 1 to n_known known points, is one compatible with the batch?
-        if envelope.bound(ranks) > next_smaller:
-            bounds.append(min(n_known, envelope.bound(marked)))
-    return max(bounds)
+    envelopes = _envelopes(n_held_out, m, float(confidence))
+    # Of next_smaller + 1 to n_known known points, is one compatible with the batch?
+    fits = envelopes.bounds(ranks) > envelopes.next_smaller
+    return int((fits * envelopes.bounds(marked)).max())
 
 
-@lru_cache(maxsize=256)
-def _envelope(n_held_out: int, n_known: int, confidence: float) -> KnownPointsEnvelope:
-    return KnownPointsEnvelope.simulate(n_held_out, n_known, confidence)
+class _Envelopes(NamedTuple):
+    """Envelopes of several numbers of known points, from the batch's size down."""
+
+    n_known: np.ndarray
+    next_smaller: np.ndarray
+    ranks: np.ndarray
+    largest: np.ndarray
+
+    def bounds(self, ranks: np.ndarray) -> np.ndarray:
+        """Bound the known ones among points of ranks (r,), for each envelope."""
+        n_above = _n_above(ranks, self.ranks)
+        bounds = (self.largest + n_above).min(axis=1)
+        return np.minimum(bounds, np.minimum(len(ranks), self.n_known))
+
+
+@lru_cache(maxsize=32)
+def _envelopes(n_held_out: int, m: int, confidence: float) -> _Envelopes:
+    sizes = np.unique([int(np.ceil(share * m)) for share in KNOWN_SHARES])[::-1]
+    found = [
+        KnownPointsEnvelope.simulate(n_held_out, int(n_known), confidence)
+        for n_known in sizes[:-1]
+    ]
+    largest = np.array([envelope.largest for envelope in found])
+    return _Envelopes(sizes[:-1], sizes[1:], found[0].ranks, largest)
+
+
+def _n_above(ranks: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Count the ranks (r,) above each of ascending thresholds."""
+    return len(ranks) - np.searchsorted(np.sort(ranks), thresholds, side="right")
 
 
 def _thresholds(n_held_out: int) -> np.ndarray:

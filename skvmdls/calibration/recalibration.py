@@ -29,8 +29,9 @@ __all__ = [
 # chance has less than this probability of so many.
 WORRYING_SHARE, CHANCE = 0.2, 0.01
 
-# Points this many interquartile ranges below the lower quartile are far from the rest.
-FAR_OUT = 3.0
+# A point is far from the other new ones if it is so many times farther below their
+# median than the farthest held-out point is below that of the held-out ones.
+FAR_OUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def compare_with_calibration(
     -----
     UserWarning
         If the old threshold rejects more than a fifth of the new points, and more than
-        chance explains, or if some lie far below the others (by more than three
-        interquartile ranges below the lower quartile).
+        chance explains, or if some lie far below the others: twice as far below their
+        median as the farthest held-out point below that of the held-out ones, each in
+        interquartile ranges.
 
     Examples
     --------
@@ -132,8 +134,8 @@ def compare_with_calibration(
     rank = max(1, conformal_rank(n, contamination, confidence))
     threshold = np.partition(held_out_scores, rank - 1)[rank - 1]
     n_rejected = int(np.count_nonzero(new_scores < threshold))
-    lower, upper = np.quantile(new_scores, [0.25, 0.75])
-    far = np.flatnonzero(new_scores < lower - FAR_OUT * (upper - lower))
+    lowest = _in_spreads(held_out_scores).min()
+    far = np.flatnonzero(_in_spreads(new_scores) < FAR_OUT * lowest)
     report = RecalibrationReport(
         n_points=m,
         n_rejected=n_rejected,
@@ -148,6 +150,13 @@ def compare_with_calibration(
             "first: an unknown point among them lowers the threshold."
         )
     return report
+
+
+def _in_spreads(scores: np.ndarray) -> np.ndarray:
+    """Scores (n,) less their median, in interquartile ranges."""
+    lower, median, upper = np.quantile(scores, [0.25, 0.5, 0.75])
+    # Equal scores have no range: then any other is far.
+    return (scores - median) / max(upper - lower, np.finfo(np.float64).tiny)
 
 
 class ClassScores(NamedTuple):

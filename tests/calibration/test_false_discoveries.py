@@ -10,7 +10,6 @@ from skvmdls.calibration import conformal_p_value, false_discovery_bound
 from skvmdls.calibration.false_discoveries import (
     KNOWN_SHARES,
     KnownPointsEnvelope,
-    _envelope,
 )
 
 
@@ -86,7 +85,9 @@ def test_a_mostly_unknown_batch_has_a_tighter_bound():
     p_values, is_unknown = batch(rng, 1000, 400, 0.9, distance=8.0)
     marked = p_values <= 0.05
     bound = false_discovery_bound(p_values, marked, 1000)
-    unaware = _envelope(1000, 400, 0.9).bound(np.rint(p_values[marked] * 1001))
+    unaware = KnownPointsEnvelope.simulate(1000, 400, 0.9).bound(
+        np.rint(p_values[marked] * 1001)
+    )
     assert np.sum(marked & ~is_unknown) <= bound < unaware
 
 

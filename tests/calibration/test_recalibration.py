@@ -67,6 +67,16 @@ def test_points_far_below_the_others_are_named_farthest_first():
     assert report.outlying.tolist() == [30, 7]
 
 
+def test_heavy_tails_that_were_there_before_are_not_far():
+    rng, n_named = RNG(0), 0
+    for _ in range(100):
+        old, new = -np.exp(rng.normal(size=300)), -np.exp(rng.normal(size=100)) / 3
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            n_named += len(compare_with_calibration(old, new - 5, 0.05).outlying)
+    assert n_named <= 0.002 * 100 * 100
+
+
 def test_too_few_points_to_reject_are_compared_by_the_lowest():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
