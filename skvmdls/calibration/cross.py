@@ -29,7 +29,7 @@ from typing import Literal
 __all__ = ["ENOUGH_FOR_SPLIT", "resolve_calibration"]
 
 # With so many held-out points and contamination=0.05, 19 detectors of 20 reject between
-# 3.3 and 7.0 % of known points.
+# 3.3 and 7.1 % of known points.
 ENOUGH_FOR_SPLIT = 500
 
 

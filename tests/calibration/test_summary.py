@@ -1,4 +1,4 @@
-"""Numbers for a person: shares by class, false alarms a day, ranges, cross or split."""
+"""Numbers for a person: shares by class, false alarms a day, and ranges."""
 
 import math
 
@@ -11,9 +11,7 @@ from skvmdls.calibration import (
     acceptance_by,
     conformal_threshold,
     expected_false_alarms,
-    rejection_range,
 )
-from skvmdls.calibration.cross import ENOUGH_FOR_SPLIT, resolve_calibration
 
 
 def test_acceptance_is_counted_with_exact_intervals():
@@ -56,14 +54,3 @@ def test_more_held_out_points_make_the_range_narrower():
     assert (
         RejectionSummary(60, 0.05, 0.9).range[1] < RejectionSummary(60, 0.05).range[1]
     )
-
-
-def test_cross_calibration_is_for_few_rows_and_cheap_fits():
-    enough = ENOUGH_FOR_SPLIT
-    assert resolve_calibration("auto", enough - 1, is_cheap=True) == "cross"
-    assert resolve_calibration("auto", enough, is_cheap=True) == "split"
-    assert resolve_calibration("auto", 10, is_cheap=False) == "split"
-    for given in ("split", "cross"):
-        assert resolve_calibration(given, 10, is_cheap=True) == given
-    low, high = rejection_range(enough, 0.05)
-    assert (round(low, 3), round(high, 3)) == (0.033, 0.071)
