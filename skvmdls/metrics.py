@@ -23,6 +23,7 @@ __all__ = [
     "accepted_accuracy",
     "auroc",
     "closed_set_accuracy",
+    "decision_cost",
     "open_set_f1",
     "open_set_labels",
     "oscr",
@@ -85,7 +86,12 @@ def tnr_at_tpr(is_known: ArrayLike, scores: ArrayLike, tpr: float = 0.95) -> flo
 
 
 def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> float:
-    """Macro F1 over the known classes and "unknown", C + 1 classes in all.
+    """Macro F1 over the known classes, and over "unknown" where `y_true` has some.
+
+    "Unknown" is one more class if, and only if, `y_true` holds unknown points. Where it
+    holds none, nothing can be said about "unknown": a rejected point is then a point
+    that its own class misses, as any other error, and the F1 of "unknown" (which would
+    be 0 as soon as one point is rejected) does not enter the mean.
 
     Parameters
     ----------
@@ -95,21 +101,29 @@ def open_set_f1(y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike) -> flo
     Returns
     -------
     f1 : float
-        In [0, 1]. A class that appears neither in `y_true` nor in `y_pred` does not
-        count; in particular, without unknown points and without rejections this is the
-        usual macro F1.
+        In [0, 1]. A known class that appears neither in `y_true` nor in `y_pred` does
+        not count. Without unknown points and without rejections this is the usual macro
+        F1.
 
     Examples
     --------
     >>> open_set_f1(["a", "b", "zebra"], ["a", "b", "-1"], classes=["a", "b"])
     1.0
+
+    Without unknown points, one rejection in four costs the recall of its class:
+
+    >>> f1 = open_set_f1(["a", "a", "b", "b"], ["a", "a", "b", "-1"], ["a", "b"])
+    >>> round(f1, 3)
+    0.833
     """
     check_consistent_length(y_true, y_pred)
     classes = np.asarray(classes)
     true = positions(y_true, classes, "y_true")
     predicted = positions(y_pred, classes, "y_pred")
-    present = np.union1d(true, predicted)
-    return float(f1_score(true, predicted, labels=present, average="macro"))
+    counted = np.union1d(true, predicted)
+    if not (true == len(classes)).any():
+        counted = counted[counted < len(classes)]
+    return float(f1_score(true, predicted, labels=counted, average="macro"))
 
 
 def open_set_labels(y: ArrayLike, classes: ArrayLike) -> np.ndarray:
@@ -219,6 +233,73 @@ def accepted_accuracy(
             "no accuracy of accepted points. Lower the threshold."
         )
     return float(np.mean(true[accepted] == predicted[accepted]))
+
+
+def decision_cost(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    classes: ArrayLike,
+    *,
+    false_rejection: float,
+    wrong_label: float,
+    false_acceptance: float = 0.0,
+    unknown_share: float = 0.5,
+) -> float:
+    """Mean cost of an answer, where an error and a rejection have their prices.
+
+    The risk of a classifier that may reject [1]_. :meth:`ThresholdCurve.cost` is the
+    same at every threshold.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n,)
+    classes : array-like of shape (C,)
+    false_rejection : float
+        Cost of rejecting a point of a known class, whatever its label would be.
+    wrong_label : float
+        Cost of accepting a point of a known class with another class's label.
+    false_acceptance : float, default=0.0
+        Cost of accepting an unknown point.
+    unknown_share : float in [0, 1], default=0.5
+        Share of unknown points where the detector will be used. It counts only if
+        `false_acceptance` does.
+
+    Returns
+    -------
+    cost : float
+        For each known point if `false_acceptance` is 0, and for each point of either
+        kind otherwise.
+
+    Raises
+    ------
+    ValueError
+        If unknown points have a cost but `y_true` holds none, if it holds no known
+        point, or if `unknown_share` is out of range.
+
+    References
+    ----------
+    .. [1] C. K. Chow, "On optimum recognition error and reject tradeoff", IEEE
+       Transactions on Information Theory 16, 1970.
+
+    Examples
+    --------
+    One rejected and one wrong label among four known points:
+
+    >>> decision_cost(
+    ...     [0, 0, 1, 1], [0, -1, 1, 0], [0, 1], false_rejection=1, wrong_label=20
+    ... )
+    5.25
+    """
+    true, predicted = _known_rows(y_true, y_pred, classes)
+    rejected = predicted == len(np.asarray(classes))
+    wrong = ~rejected & (true != predicted)
+    known_cost = false_rejection * rejected.mean() + wrong_label * wrong.mean()
+    if false_acceptance == 0:
+        return float(known_cost)
+    _check_unknown_share(unknown_share)
+    acceptance = _unknown_acceptance(y_true, y_pred, classes)
+    unknown_cost = false_acceptance * acceptance
+    return float((1 - unknown_share) * known_cost + unknown_share * unknown_cost)
 
 
 def oscr(
@@ -345,8 +426,7 @@ class ThresholdCurve:
         known_cost = false_rejection * (1 - self.known_acceptance) + wrong_label * wrong
         if false_acceptance == 0:
             return known_cost
-        if not 0 <= unknown_share <= 1:
-            raise ValueError(f"unknown_share must be in [0, 1], got {unknown_share}.")
+        _check_unknown_share(unknown_share)
         if self.unknown_acceptance is None:
             raise ValueError(
                 "false_acceptance is a cost of unknown points, but the curve was made "
@@ -433,11 +513,12 @@ def threshold_curve_from_predictions(
     )
     accepted = np.arange(len(values) + 1)
     rejected, unknown = len(values) - accepted, accepted - known
-    # "Unknown" is a class of its own: its F1, and whether it appears at all.
     total_f1, n_present = _f1_of_accepting_first(true, answered, len(classes))
-    appears = rejected + n_unknown > 0
-    total_f1 += 2 * (n_unknown - unknown) / np.maximum(rejected + n_unknown, 1)
-    macro_f1 = total_f1 / (n_present + appears)
+    if n_unknown:
+        # "Unknown" is a class of its own.
+        total_f1 += 2 * (n_unknown - unknown) / (rejected + n_unknown)
+        n_present = n_present + 1
+    macro_f1 = total_f1 / n_present
 
     n_accepted = _ends_of_ties(values)[::-1]
     above_all = np.nextafter(values[0], np.inf)
@@ -470,6 +551,27 @@ def _known_rows(
     if not is_known.any():
         raise ValueError("y_true holds no point of a known class.")
     return true[is_known], predicted[is_known]
+
+
+def _unknown_acceptance(
+    y_true: ArrayLike, y_pred: ArrayLike, classes: ArrayLike
+) -> float:
+    """Share of the unknown points that are accepted."""
+    classes = np.asarray(classes)
+    is_unknown = positions(y_true, classes, "y_true") == len(classes)
+    if not is_unknown.any():
+        raise ValueError(
+            "false_acceptance is a cost of unknown points, but y_true holds none. "
+            "Leave it out, or give points some of which are unknown "
+            "(skvmdls.model_selection.LeaveClassesOut)."
+        )
+    accepted = positions(y_pred, classes, "y_pred") < len(classes)
+    return float(accepted[is_unknown].mean())
+
+
+def _check_unknown_share(unknown_share: float) -> None:
+    if not 0 <= unknown_share <= 1:
+        raise ValueError(f"unknown_share must be in [0, 1], got {unknown_share}.")
 
 
 def _f1_of_accepting_first(

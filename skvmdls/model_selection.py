@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import wraps
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -13,12 +14,14 @@ from sklearn.utils import check_random_state, indexable
 
 from skvmdls._support.estimators import Detector, detector_and_inputs
 from skvmdls._support.sklearn import Interval, validate_parameter_constraints
+from skvmdls._support.values import warn
 from skvmdls.inputs.labels import as_labels, positions
 from skvmdls.metrics import (
     acceptance_rate,
     accepted_accuracy,
     auroc,
     closed_set_accuracy,
+    decision_cost,
     open_set_f1,
     tnr_at_tpr,
 )
@@ -26,6 +29,9 @@ from skvmdls.metrics import (
 __all__ = ["SCORERS", "LeaveClassesOut", "get_scorer"]
 
 Scorer = Callable[[Any, Any, Any], float]
+
+# The parameters that move the threshold of a fitted detector.
+THRESHOLD_SETTINGS = ("contamination", "threshold", "confidence")
 
 
 class LeaveClassesOut(BaseCrossValidator):
@@ -235,85 +241,183 @@ def _position_in_class(
     return position
 
 
-def get_scorer(name: str) -> Scorer:
+def get_scorer(name: str, **settings: float) -> Scorer:
     """Look up a scorer, for ``GridSearchCV(scoring=get_scorer(name))``.
 
-    scikit-learn takes only its own names in ``scoring="..."``; an entry of
+    scikit-learn takes only its own names in ``scoring="..."``. An entry of
     :data:`SCORERS`, or the whole dict for several metrics at once, goes in as an
     object.
 
     Parameters
     ----------
     name : str
-        ``"auroc"``, ``"tnr_at_tpr95"``: unknown points against known ones; both must
-        be in the test set, as :class:`LeaveClassesOut` sees
-        to. ``"open_set_f1"``: with or without unknown points.
-        ``"closed_set_accuracy"``, ``"accepted_accuracy"``,
-        ``"neg_acceptance_rate_error"``: known points only.
+        One of these, where "known" and "unknown" say which points must be in the test
+        set. :class:`LeaveClassesOut` makes test sets with unknown points.
+
+        - ``"auroc"``, ``"tnr_at_tpr95"``: known and unknown. They do not depend on the
+          threshold.
+        - ``"open_set_f1"``: known, with or without unknown.
+        - ``"closed_set_accuracy"``: known. It does not depend on the threshold.
+        - ``"accepted_accuracy"``: known.
+        - ``"neg_acceptance_rate_error"``: known.
+        - ``"neg_decision_cost"``: known, and unknown if they have a cost.
+    **settings : float
+        With ``"accepted_accuracy"``, optionally `min_acceptance` in (0, 1): the share
+        of known points that is to be accepted. From the accuracy of the accepted points
+        each missing point of acceptance subtracts 2, which is more than rejecting
+        wrong labels can gain. Each point of acceptance above the target subtracts 1,
+        since a rejection that is allowed but not made lets unknown points pass, which
+        known test points cannot show. So the best threshold is the one that makes use
+        of the allowed rejections.
+
+        With ``"neg_decision_cost"``, the costs of
+        :func:`skvmdls.metrics.decision_cost`: `false_rejection`, `wrong_label`, and
+        optionally `false_acceptance` and `unknown_share`.
 
     Returns
     -------
     scorer : callable
         Takes (estimator, X, y), where the estimator is a detector, a ``Pipeline``
-        that ends in one, or a search over either; labels of y that the detector does
-        not know count as unknown.
+        that ends in one, or a search over either. Labels of y that the detector does
+        not know count as unknown. Higher is better.
 
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or a setting is missing or out of range.
+    TypeError
+        If the scorer has no such setting.
+
+    Warns
+    -----
+    UserWarning
+        Once, if a scorer that cannot compare thresholds is called at several of them on
+        the same labels.
 
     Examples
     --------
     >>> get_scorer("auroc").__name__
     'auroc_scorer'
+    >>> get_scorer("accepted_accuracy", min_acceptance=0.95)
+    AcceptedAccuracyScorer(min_acceptance=0.95)
+    >>> get_scorer("neg_decision_cost", false_rejection=1, wrong_label=20)
+    NegDecisionCostScorer(false_rejection=1, wrong_label=20, false_acceptance=0.0, ...)
     """
+    if name == "neg_decision_cost":
+        missing = {"false_rejection", "wrong_label"} - set(settings)
+        if missing:
+            raise ValueError(
+                f"neg_decision_cost needs {' and '.join(sorted(missing))}, for example "
+                "get_scorer('neg_decision_cost', false_rejection=1, wrong_label=20)."
+            )
+        return NegDecisionCostScorer(**settings)
+    if name == "accepted_accuracy" and settings:
+        return AcceptedAccuracyScorer(**settings)
     if name not in SCORERS:
-        raise ValueError(f"No scorer named {name!r}; there are {sorted(SCORERS)}.")
+        names = sorted([*SCORERS, "neg_decision_cost"])
+        raise ValueError(f"No scorer named {name!r}; there are {names}.")
+    if settings:
+        raise TypeError(f"The scorer {name!r} takes no settings, got {settings}.")
     return SCORERS[name]
 
 
-def _scorer(figure: Callable[[Detector, Any, Any], float]) -> Scorer:
-    """Let a figure of a detector take a pipeline or a search too.
+def _scorer(metric: Callable[[Detector, Any, Any], float]) -> Scorer:
+    """Let a metric of a detector take a pipeline or a search too.
 
     scikit-learn's `make_scorer` has no place for ``score_samples``, ``predict_known``
     and ``classes_``.
     """
 
-    @wraps(figure)
+    @wraps(metric)
     def scorer(estimator: Any, X: Any, y: Any) -> float:
-        return figure(*detector_and_inputs(estimator, X), y)
+        return metric(*detector_and_inputs(estimator, X), y)
 
     return scorer
+
+
+class ThresholdComparisons:
+    """Notice that a metric compares thresholds that it cannot compare.
+
+    A scorer sees one fitted detector at a time. The thresholds at which the same labels
+    were scored show that a search, or its user, compares them.
+    """
+
+    # A search scores each candidate on every fold before it comes to the next one.
+    MOST_TEST_SETS = 200
+
+    def __init__(self) -> None:
+        self._settings: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self._warned: set[str] = set()
+
+    def note(self, detector: Detector, true: np.ndarray, problem: str) -> None:
+        """Warn once of the `problem`, if labels (n,) are scored at a second threshold.
+
+        The settings are remembered by the labels' positions `true`.
+        """
+        key = (len(true), hash(true.tobytes()))
+        settings = tuple(getattr(detector, name, None) for name in THRESHOLD_SETTINGS)
+        earlier = self._settings.setdefault(key, settings)
+        if len(self._settings) > self.MOST_TEST_SETS:
+            del self._settings[next(iter(self._settings))]
+        if settings != earlier and problem not in self._warned:
+            self._warned.add(problem)
+            warn(
+                "The same points were scored at several thresholds (contamination, "
+                f"threshold or confidence), and this score cannot choose among them: "
+                f"{problem}. Use scoring=get_scorer('accepted_accuracy', "
+                "min_acceptance=0.95), get_scorer('neg_decision_cost', ...), or test "
+                "sets with unknown points by LeaveClassesOut."
+            )
+
+
+_comparisons = ThresholdComparisons()
+
+ANY_THRESHOLD = "it is the same at every threshold"
 
 
 @_scorer
 def auroc_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.auroc` of the scores."""
+    _comparisons.note(detector, positions(y, detector.classes_), ANY_THRESHOLD)
     return auroc(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
 def tnr_at_tpr95_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.tnr_at_tpr` at 95 % of the scores."""
+    _comparisons.note(detector, positions(y, detector.classes_), ANY_THRESHOLD)
     return tnr_at_tpr(_is_known(y, detector), detector.score_samples(X))
 
 
 @_scorer
 def open_set_f1_scorer(detector: Detector, X: Any, y: Any) -> float:
-    """:func:`~skvmdls.metrics.open_set_f1` of the answers."""
+    """:func:`~skvmdls.metrics.open_set_f1` of the predictions."""
+    if _is_known(y, detector).all():
+        _comparisons.note(
+            detector,
+            positions(y, detector.classes_),
+            "without unknown points every rejection is an error, so that the lowest "
+            "threshold has the highest F1",
+        )
     return open_set_f1(y, detector.predict(X), detector.classes_)
 
 
 @_scorer
 def closed_set_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
     """:func:`~skvmdls.metrics.closed_set_accuracy` of the most likely known labels."""
+    _comparisons.note(detector, positions(y, detector.classes_), ANY_THRESHOLD)
     return closed_set_accuracy(y, detector.predict_known(X), detector.classes_)
 
 
 @_scorer
 def accepted_accuracy_scorer(detector: Detector, X: Any, y: Any) -> float:
-    """:func:`~skvmdls.metrics.accepted_accuracy` of the answers."""
+    """:func:`~skvmdls.metrics.accepted_accuracy` of the predictions."""
+    _comparisons.note(
+        detector,
+        positions(y, detector.classes_),
+        "accuracy among the accepted points does not count the rejected ones, so that "
+        "a high threshold has a high accuracy",
+    )
     return accepted_accuracy(y, detector.predict(X), detector.classes_)
 
 
@@ -326,6 +430,61 @@ def neg_acceptance_rate_error_scorer(detector: Detector, X: Any, y: Any) -> floa
     """
     rate = acceptance_rate(y, detector.predict(X), detector.classes_)
     return -abs(rate - (1 - detector.contamination))
+
+
+@dataclass(frozen=True)
+class AcceptedAccuracyScorer:
+    """Accuracy of the accepted known points, with a target for their share.
+
+    ``accepted_accuracy - 2 max(0, min_acceptance - acceptance) - max(0, acceptance -
+    min_acceptance)``. An accuracy without any accepted point is 0.
+    """
+
+    min_acceptance: float
+
+    def __post_init__(self) -> None:
+        if not (
+            isinstance(self.min_acceptance, Real) and 0 < float(self.min_acceptance) < 1
+        ):
+            raise ValueError(
+                f"min_acceptance={self.min_acceptance!r} must be a number above 0 and "
+                "below 1: the share of known points that is to be accepted."
+            )
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+        """Score an estimator on X with labels y (n,)."""
+        detector, X = detector_and_inputs(estimator, X)
+        predicted = detector.predict(X)
+        acceptance = acceptance_rate(y, predicted, detector.classes_)
+        missing = max(0.0, self.min_acceptance - acceptance)
+        unused = max(0.0, acceptance - self.min_acceptance)
+        accuracy = 0.0
+        if acceptance > 0:
+            accuracy = accepted_accuracy(y, predicted, detector.classes_)
+        return accuracy - 2 * missing - unused
+
+
+@dataclass(frozen=True)
+class NegDecisionCostScorer:
+    """:func:`~skvmdls.metrics.decision_cost` of the predictions, negated."""
+
+    false_rejection: float
+    wrong_label: float
+    false_acceptance: float = 0.0
+    unknown_share: float = 0.5
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:
+        """Score an estimator on X with labels y (n,)."""
+        detector, X = detector_and_inputs(estimator, X)
+        return -decision_cost(
+            y,
+            detector.predict(X),
+            detector.classes_,
+            false_rejection=self.false_rejection,
+            wrong_label=self.wrong_label,
+            false_acceptance=self.false_acceptance,
+            unknown_share=self.unknown_share,
+        )
 
 
 SCORERS: dict[str, Scorer] = {

@@ -12,6 +12,7 @@ from skvmdls.metrics import (
     accepted_accuracy,
     auroc,
     closed_set_accuracy,
+    decision_cost,
     open_set_f1,
     open_set_labels,
     oscr,
@@ -57,6 +58,22 @@ def test_open_set_f1_without_unknowns_is_the_usual_f1():
     expected = f1_score(y_true, y_pred, average="macro")
     assert open_set_f1(y_true, y_pred, [2, 0, 1]) == pytest.approx(expected)
     assert open_set_f1(y_true, np.full(50, -1), [0, 1, 2]) == 0
+
+
+def test_unknown_counts_only_where_there_are_unknown_points():
+    """Regression: one rejection among known points halved the F1 of two classes."""
+    y_true, y_pred = [0, 0, 1, 1, 1], [0, -1, 1, 1, 0]
+    by_hand = f1_score(y_true, y_pred, labels=[0, 1], average="macro")
+    assert open_set_f1(y_true, y_pred, [0, 1]) == pytest.approx(by_hand)
+    by_hand = f1_score([*y_true, -1], [*y_pred, 1], average="macro")
+    assert open_set_f1([*y_true, 7], [*y_pred, 1], [0, 1]) == pytest.approx(by_hand)
+
+
+def test_f1_of_a_good_detector_on_known_points_is_near_its_accuracy():
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 4, 4000)
+    y_pred = np.where(rng.random(4000) < 0.05, -1, y_true)
+    assert open_set_f1(y_true, y_pred, range(4)) > 0.95
 
 
 def test_closed_set_accuracy_leaves_unknown_points_out():
@@ -166,6 +183,28 @@ def test_cost_equals_adding_up_the_points():
         )
         by_hand = 0.9 * each[is_known].mean() + 0.1 * each[~is_known].mean()
         assert cost == pytest.approx(by_hand)
+
+
+def test_the_cost_of_decisions_is_that_of_the_curve_at_their_threshold():
+    rng = np.random.default_rng(2)
+    y_true, y_known = rng.integers(0, 5, 80), rng.integers(0, 3, 80)
+    scores = rng.normal(size=80).round(1)
+    prices = {"false_rejection": 2, "wrong_label": 3}
+    curve = threshold_curve_from_predictions(y_true, y_known, scores, [0, 1, 2])
+    for more in ({}, {"false_acceptance": 7, "unknown_share": 0.1}):
+        costs = curve.cost(**prices, **more)
+        for threshold, cost in zip(curve.thresholds, costs, strict=True):
+            y_pred = np.where(scores >= threshold, y_known, -1)
+            found = decision_cost(y_true, y_pred, [0, 1, 2], **prices, **more)
+            assert found == pytest.approx(cost)
+
+
+def test_bad_costs_of_decisions_are_explained():
+    prices = {"false_rejection": 1, "wrong_label": 1, "false_acceptance": 1}
+    with pytest.raises(ValueError, match="y_true holds none.*LeaveClassesOut"):
+        decision_cost([0, 1], [0, 0], [0, 1], **prices)
+    with pytest.raises(ValueError, match=r"unknown_share must be in \[0, 1\], got 20"):
+        decision_cost([0, 7], [0, 0], [0, 1], **prices, unknown_share=20)
 
 
 def test_cost_of_unknown_points_needs_some():

@@ -1,7 +1,9 @@
 """The splitter: what it promises of classes and rows; the scorers in scikit-learn."""
 
 import pickle
+import warnings
 from collections import Counter
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -16,9 +18,14 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from skvmdls import VMDLSbDetector
-from skvmdls.metrics import auroc, tnr_at_tpr
-from skvmdls.model_selection import SCORERS, LeaveClassesOut, get_scorer
+from skvmdls import VMDLSbDetector, model_selection
+from skvmdls.metrics import acceptance_rate, accepted_accuracy, auroc, tnr_at_tpr
+from skvmdls.model_selection import (
+    SCORERS,
+    LeaveClassesOut,
+    ThresholdComparisons,
+    get_scorer,
+)
 
 RNG = np.random.default_rng(0)
 UNEVEN = RNG.permutation(np.repeat(np.arange(7), [100, 40, 11, 5, 23, 64, 30]))
@@ -285,3 +292,173 @@ def test_a_scorer_without_unknown_points_says_where_to_get_them(vmdls_b, digits)
     for name in ("auroc", "tnr_at_tpr95"):
         with pytest.raises(ValueError, match="no unknown points.*LeaveClassesOut"):
             get_scorer(name)(vmdls_b, digits.X_train[:20], y[:20])
+
+
+# ------------------------------------------------------------ choosing a threshold
+
+
+class Answers:
+    """A detector at a given threshold: X are pairs of a score and a label."""
+
+    classes_ = np.array([0, 1])
+
+    def __init__(self, threshold):
+        self.contamination, self.threshold = 0.05, threshold
+
+    def predict(self, X):
+        return np.where(X[:, 0] >= self.threshold, X[:, 1].astype(int), -1)
+
+    def predict_known(self, X):
+        return X[:, 1].astype(int)
+
+    def score_samples(self, X):
+        return X[:, 0]
+
+
+def answers_of_known_points(accuracy, n=1000):
+    """X and y of known points, low scores being wrong more often."""
+    rng = np.random.default_rng(0)
+    y, scores = rng.integers(0, 2, n), rng.random(n)
+    is_right = rng.random(n) < np.minimum(1, accuracy + 0.3 * (scores - 0.5))
+    return np.column_stack([scores, np.where(is_right, y, 1 - y)]), y
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """Nothing was scored before, as in a new process."""
+    fresh = ThresholdComparisons()
+    monkeypatch.setattr(model_selection, "_comparisons", fresh)
+    return fresh
+
+
+def best_threshold(scorer, X, y):
+    thresholds = np.linspace(0, 0.5, 51)
+    return thresholds[np.argmax([scorer(Answers(t), X, y) for t in thresholds])]
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.8, 1.2])
+@pytest.mark.parametrize("min_acceptance", [0.8, 0.95])
+def test_the_scorer_with_a_target_uses_what_may_be_rejected(accuracy, min_acceptance):
+    X, y = answers_of_known_points(accuracy)
+    scorer = get_scorer("accepted_accuracy", min_acceptance=min_acceptance)
+    best = best_threshold(scorer, X, y)
+    rate = acceptance_rate(y, Answers(best).predict(X), [0, 1])
+    assert abs(rate - min_acceptance) < 0.015
+
+
+def test_the_scorer_with_a_target_is_accuracy_less_what_is_missed():
+    X, y = answers_of_known_points(0.8)
+    scorer = get_scorer("accepted_accuracy", min_acceptance=0.9)
+    for threshold, weight in ((0.02, 1), (0.3, -2)):
+        y_pred = Answers(threshold).predict(X)
+        rate = acceptance_rate(y, y_pred, [0, 1])
+        expected = accepted_accuracy(y, y_pred, [0, 1]) - weight * (rate - 0.9)
+        assert scorer(Answers(threshold), X, y) == pytest.approx(expected)
+    assert scorer(Answers(2.0), X, y) == pytest.approx(-1.8)
+    assert pickle.loads(pickle.dumps(scorer)) == scorer
+
+
+def test_a_lower_acceptance_than_asked_for_never_wins_on_one_net():
+    """Even where only wrong labels are rejected."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 1000)
+    scores = np.arange(1000) / 1000
+    X = np.column_stack([scores, np.where(scores < 0.3, 1 - y, y)])
+    assert best_threshold(
+        get_scorer("accepted_accuracy", min_acceptance=0.95), X, y
+    ) == pytest.approx(0.05)
+
+
+def test_the_scorer_of_costs_is_the_negated_cost():
+    X, y = answers_of_known_points(0.8)
+    scorer = get_scorer("neg_decision_cost", false_rejection=1, wrong_label=4)
+    y_pred = Answers(0.2).predict(X)
+    cost = np.mean(np.where(y_pred == -1, 1, np.where(y_pred != y, 4, 0)))
+    assert scorer(Answers(0.2), X, y) == pytest.approx(-cost)
+    # A rejection is worth its price where a label is wrong with a chance of a quarter.
+    many = answers_of_known_points(0.8, n=50_000)
+    assert best_threshold(scorer, *many) == pytest.approx(0.33, abs=0.05)
+    assert best_threshold(get_scorer("open_set_f1"), X, y) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: get_scorer("auroc", min_acceptance=0.9), TypeError, "no settings"),
+        (lambda: get_scorer("neg_decision_cost"), ValueError, "needs false_rejection"),
+        (
+            lambda: get_scorer("neg_decision_cost", wrong_label=2),
+            ValueError,
+            "needs false_rejection, for",
+        ),
+        (
+            lambda: get_scorer("accepted_accuracy", min_acceptance=95),
+            ValueError,
+            "min_acceptance=95 must be a number above 0 and below 1",
+        ),
+    ],
+)
+def test_bad_settings_of_scorers_are_explained(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("open_set_f1", "every rejection is an error"),
+        ("accepted_accuracy", "does not count the rejected ones"),
+        ("closed_set_accuracy", "the same at every threshold"),
+    ],
+)
+def test_a_score_that_cannot_compare_thresholds_warns_once(comparisons, name, why):
+    X, y = answers_of_known_points(0.8)
+    scorer = get_scorer(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Other points, or the same threshold again, are no comparison.
+        scorer(Answers(0.1), X, y)
+        scorer(Answers(0.2), X[:500], y[:500])
+        scorer(Answers(0.1), X, y)
+    with pytest.warns(UserWarning, match=f"{why}.*get_scorer"):
+        scorer(Answers(0.2), X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scorer(Answers(0.3), X, y)
+        scorer(Answers(0.3), X[:500], y[:500])
+
+
+def test_scores_that_can_compare_thresholds_do_not_warn(comparisons):
+    X, y = answers_of_known_points(0.8)
+    with_unknown = np.where(np.arange(1000) < 300, 7, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for threshold in (0.1, 0.2):
+            detector = Answers(threshold)
+            get_scorer("open_set_f1")(detector, X, with_unknown)
+            get_scorer("accepted_accuracy", min_acceptance=0.9)(detector, X, y)
+            get_scorer("neg_acceptance_rate_error")(detector, X, y)
+
+
+def test_comparisons_are_remembered_of_so_many_test_sets(comparisons):
+    for n in range(2, 2 + 2 * comparisons.MOST_TEST_SETS):
+        comparisons.note(Answers(0.1), np.zeros(n, dtype=int), "problem")
+    assert len(comparisons._settings) == comparisons.MOST_TEST_SETS
+
+
+def test_a_search_finds_the_threshold_that_a_person_would(digits, vmdls_b, comparisons):
+    """The winner accepts about 95 % of new known points, and rejects unknown ones.
+
+    One fitted detector is moved: the candidates of a search differ in nothing else.
+    """
+    is_known = np.isin(digits.y_test, digits.known)
+    X, y = digits.X_test[is_known], digits.y_test[is_known]
+    candidates = [
+        deepcopy(vmdls_b).set_params(contamination=c) for c in (0.02, 0.05, 0.1, 0.2)
+    ]
+    scorer = get_scorer("accepted_accuracy", min_acceptance=0.95)
+    best = max(candidates, key=lambda detector: scorer(detector, X, y))
+    assert 0.92 <= np.mean(best.predict(X) != -1) <= 0.98
+    with pytest.warns(UserWarning, match="every rejection is an error"):
+        scores = [get_scorer("open_set_f1")(each, X, y) for each in candidates]
+    assert np.argmax(scores) == 0

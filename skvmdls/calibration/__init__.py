@@ -1,15 +1,55 @@
-"""Calibrate on held-out known points: thresholds and conformal p-values."""
+"""Calibrate on held-out known points: thresholds, p-values and what they guarantee."""
 
 from skvmdls.calibration.conformal import (
     class_p_values,
     conformal_p_value,
+    conformal_rank,
     conformal_threshold,
+    held_out_needed,
+    rejection_range,
 )
+from skvmdls.calibration.exchangeability import exchangeability_p_value
+from skvmdls.calibration.false_discoveries import false_discovery_bound
 from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.calibration.probabilities import (
+    ClassProbabilities,
+    unknown_probability,
+    with_unknown,
+)
+from skvmdls.calibration.recalibration import (
+    ClassScores,
+    RecalibrationReport,
+    compare_with_calibration,
+    replaced_class_scores,
+)
+from skvmdls.calibration.summary import (
+    Acceptance,
+    FalseAlarms,
+    RejectionSummary,
+    acceptance_by,
+    expected_false_alarms,
+)
 
 __all__ = [
+    "Acceptance",
+    "ClassProbabilities",
+    "ClassScores",
+    "FalseAlarms",
+    "RecalibrationReport",
+    "RejectionSummary",
     "WeightCalibration",
+    "acceptance_by",
     "class_p_values",
+    "compare_with_calibration",
     "conformal_p_value",
+    "conformal_rank",
     "conformal_threshold",
+    "exchangeability_p_value",
+    "expected_false_alarms",
+    "false_discovery_bound",
+    "held_out_needed",
+    "rejection_range",
+    "replaced_class_scores",
+    "unknown_probability",
+    "with_unknown",
 ]

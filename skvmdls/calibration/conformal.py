@@ -1,10 +1,16 @@
-"""What held-out known data decides: the score's constants and the threshold.
+"""Thresholds and p-values from held-out known points, by split conformal prediction.
 
 Two sets of training rows that neither the net nor the Gaussians saw have one task each.
 The first sets the constants of the evidence and of the reconstruction weight, so that a
 point's score depends on nothing but the point. The second sets the threshold: the score
-function was fixed before its points were scored, which is what the conformal guarantee
-asks for.
+function was fixed before its points were scored, as the conformal guarantee requires.
+
+The threshold is the ``k``-th smallest of ``n`` held-out scores, and a point is rejected
+if it scores below. If the held-out points and the new ones are drawn independently from
+one distribution, the share of known points that this threshold rejects follows the
+distribution Beta(``k``, ``n + 1 - k``). It is at most that where scores have ties.
+:func:`conformal_rank` chooses ``k``, either so that the mean of this distribution is at
+most `contamination`, or so that its `confidence` quantile is.
 """
 
 import math
@@ -18,25 +24,157 @@ __all__ = [
     "class_p_values",
     "class_thresholds",
     "conformal_p_value",
+    "conformal_rank",
     "conformal_threshold",
     "discoveries",
+    "held_out_needed",
+    "rejection_range",
     "warn_of_classes_never_excluded",
 ]
 
 
-def conformal_threshold(scores: np.ndarray, contamination: float) -> float:
+def conformal_rank(
+    n_held_out: int, contamination: float, confidence: float | None = None
+) -> int:
+    """Choose which of the sorted held-out scores is the threshold.
+
+    Without `confidence`, ``k = floor(contamination (n + 1))`` [1]_: the chance that a
+    new known point is rejected is at most `contamination`, on average over the draw of
+    the held-out points.
+
+    With `confidence`, the largest ``k`` with ``P(Binomial(n, contamination) >= k) >=
+    confidence`` [2]_ [3]_: with that probability over the held-out points, the one
+    threshold that they give rejects at most a share `contamination` of all known
+    points. It follows from ``P(Beta(k, n + 1 - k) <= c) = P(Binomial(n, c) >= k)``.
+
+    Parameters
+    ----------
+    n_held_out : int
+        Number ``n`` of held-out points.
+    contamination : float in [0, 1)
+        Allowed share of rejected known points.
+    confidence : float in (0, 1) or None, default=None
+
+    Returns
+    -------
+    rank : int
+        ``k``, counted from 1. It is 0 where nothing may be rejected.
+
+    References
+    ----------
+    .. [1] V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World",
+       Springer, 2005.
+    .. [2] V. Vovk, "Conditional validity of inductive conformal predictors", Asian
+       Conference on Machine Learning, 2012.
+    .. [3] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
+       conformal p-values", Annals of Statistics 51, 2023.
+
+    Examples
+    --------
+    >>> conformal_rank(999, contamination=0.05)
+    50
+    >>> conformal_rank(999, contamination=0.05, confidence=0.9)
+    41
+    """
+    from scipy.stats import binom
+
+    if confidence is None:
+        # 0.05 * 100 may round to just below 5, which would cost a whole rank.
+        return math.floor(contamination * (n_held_out + 1) + 1e-9)
+    # The candidate may be off by one: a quantile is the first value that reaches it.
+    rank = int(binom.ppf(1 - confidence, n_held_out, contamination)) + 1
+    while rank > 0 and binom.sf(rank - 1, n_held_out, contamination) < confidence:
+        rank -= 1
+    return rank
+
+
+def held_out_needed(contamination: float, confidence: float | None = None) -> int:
+    """Count the held-out points without which nothing can be rejected.
+
+    ``1 / contamination - 1``, and with `confidence` ``log(1 - confidence) / log(1 -
+    contamination)``, both rounded up: the first ``n`` for which :func:`conformal_rank`
+    is 1.
+
+    Parameters
+    ----------
+    contamination : float in (0, 1)
+    confidence : float in (0, 1) or None, default=None
+
+    Returns
+    -------
+    n : int
+
+    Examples
+    --------
+    >>> held_out_needed(0.05), held_out_needed(0.05, confidence=0.9)
+    (19, 45)
+    """
+    if confidence is None:
+        return math.ceil(1 / contamination - 1 - 1e-9)
+    return math.ceil(math.log1p(-confidence) / math.log1p(-contamination) - 1e-9)
+
+
+def rejection_range(
+    n_held_out: int,
+    contamination: float,
+    confidence: float | None = None,
+    coverage: float = 0.95,
+) -> tuple[float, float]:
+    """Range of the share of known points that one detector will reject.
+
+    The threshold comes from a limited number of held-out points, so that one detector
+    rejects more than another. The range holds the share with probability `coverage`,
+    and leaves out the same probability on both sides: quantiles of Beta(``k``, ``n + 1
+    - k``), where ``k`` is :func:`conformal_rank`.
+
+    Parameters
+    ----------
+    n_held_out : int
+    contamination : float in [0, 1)
+    confidence : float in (0, 1) or None, default=None
+    coverage : float in (0, 1), default=0.95
+
+    Returns
+    -------
+    low, high : float
+        Both 0 where nothing can be rejected.
+
+    Examples
+    --------
+    >>> low, high = rejection_range(57, contamination=0.05)
+    >>> round(low, 3), round(high, 3)
+    (0.004, 0.094)
+    """
+    from scipy.stats import beta
+
+    rank = conformal_rank(n_held_out, contamination, confidence)
+    if rank == 0:
+        return 0.0, 0.0
+    tail = (1 - coverage) / 2
+    low, high = beta.ppf([tail, 1 - tail], rank, n_held_out + 1 - rank)
+    return float(low), float(high)
+
+
+def conformal_threshold(
+    scores: np.ndarray, contamination: float, confidence: float | None = None
+) -> float:
     """Lowest score that is accepted, by split conformal prediction.
 
-    The ``k``-th smallest of ``n`` held-out scores, ``k = floor(contamination (n+1))``:
-    the chance that a new known point, exchangeable with them, scores below it is at
-    most ``contamination`` [1]_.
+    The ``k``-th smallest of ``n`` held-out scores, where ``k`` is
+    :func:`conformal_rank`. Without `confidence` the chance that a new known point,
+    exchangeable with the held-out ones, scores below it is at most `contamination`.
+    With `confidence` that share of thresholds rejects at most `contamination` of the
+    known points, if all are drawn independently.
 
     Parameters
     ----------
     scores : ndarray of shape (n,)
-        Of held-out known points; higher is more in-distribution.
+        Of held-out known points. Higher is more in-distribution.
     contamination : float in [0, 1)
         Allowed chance of rejecting a known point.
+    confidence : float in (0, 1) or None, default=None
+        How sure it shall be that this one threshold keeps to `contamination`. None
+        keeps to it on average over thresholds.
 
     Returns
     -------
@@ -46,32 +184,38 @@ def conformal_threshold(scores: np.ndarray, contamination: float) -> float:
     Warns
     -----
     UserWarning
-        If `contamination` is positive but ``n`` is too small to reject anything.
-
-    References
-    ----------
-    .. [1] V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World",
-       Springer, 2005.
+        If `contamination` is positive but ``n`` is too small to reject anything. It
+        gives the number that is needed.
 
     Examples
     --------
     >>> conformal_threshold(np.arange(1.0, 100.0), contamination=0.05)
     5.0
+    >>> conformal_threshold(np.arange(1.0, 100.0), contamination=0.05, confidence=0.9)
+    2.0
     """
     n = len(scores)
-    # 0.05 * 100 may round to just below 5, which would cost a whole rank.
-    rank = math.floor(contamination * (n + 1) + 1e-9)
+    rank = conformal_rank(n, contamination, confidence)
     if rank > 0:
         return float(np.partition(scores, rank - 1)[rank - 1])
     if contamination > 0:
-        needed = math.ceil(1 / contamination - 1 - 1e-9)
+        other = "" if confidence is None else ", or lower confidence"
         warn(
-            f"{n} calibration points are too few for contamination={contamination}: "
-            f"at least {needed} are needed, so every point will be accepted. Give "
-            "more training data (equal rows, and rows of one group, count once), or "
-            "raise calibration_fraction or contamination."
+            f"{n} calibration points are too few for "
+            f"{_settings(contamination, confidence)}: at least "
+            f"{held_out_needed(contamination, confidence)} are needed, so every point "
+            "will be accepted. Give more training data (equal rows, and rows of one "
+            "group, count once), or raise calibration_fraction or contamination"
+            f"{other}."
         )
     return -math.inf
+
+
+def _settings(contamination: float, confidence: float | None) -> str:
+    """Name the settings that a threshold is for."""
+    if confidence is None:
+        return f"contamination={contamination}"
+    return f"contamination={contamination} with confidence={confidence}"
 
 
 def conformal_p_value(calibration_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -95,6 +239,8 @@ def conformal_p_value(calibration_scores: np.ndarray, scores: np.ndarray) -> np.
     >>> conformal_p_value(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.5]))
     array([0.25, 0.75])
     """
+    # A score of NaN is no evidence that the point is known.
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     n_below = np.searchsorted(np.sort(calibration_scores), scores, side="right")
     return (1 + n_below) / (len(calibration_scores) + 1)
 
@@ -146,8 +292,13 @@ def class_thresholds(
     calibration_labels: np.ndarray,
     n_classes: int,
     contamination: float,
+    confidence: float | None = None,
 ) -> np.ndarray:
     """Lowest score under each class that does not exclude it.
+
+    With `confidence`, each class's threshold keeps to `contamination` with that
+    probability. That all of them do at once is less likely. Give ``1 - (1 -
+    confidence) / n_classes`` for all at once.
 
     Parameters
     ----------
@@ -155,6 +306,8 @@ def class_thresholds(
         As of :func:`class_p_values`.
     n_classes : int
     contamination : float in [0, 1)
+    confidence : float in (0, 1) or None, default=None
+        As of :func:`conformal_threshold`.
 
     Returns
     -------
@@ -173,7 +326,9 @@ def class_thresholds(
         return np.array(
             [
                 conformal_threshold(
-                    calibration_scores[calibration_labels == label], contamination
+                    calibration_scores[calibration_labels == label],
+                    contamination,
+                    confidence,
                 )
                 for label in range(n_classes)
             ]
@@ -181,20 +336,24 @@ def class_thresholds(
 
 
 def warn_of_classes_never_excluded(
-    classes: np.ndarray, calibration_labels: np.ndarray, contamination: float
+    classes: np.ndarray,
+    calibration_labels: np.ndarray,
+    contamination: float,
+    confidence: float | None = None,
 ) -> None:
-    """Name the classes with too few held-out points for a promise of their own.
+    """Name the classes with too few held-out points for a guarantee of their own.
 
     Parameters
     ----------
     classes : ndarray of shape (n_classes,)
     calibration_labels : ndarray of shape (n,), int
     contamination : float in [0, 1)
+    confidence : float in (0, 1) or None, default=None
 
     Warns
     -----
     UserWarning
-        If a class has fewer than ``1 / contamination - 1``.
+        If a class has fewer than :func:`held_out_needed`.
 
     Examples
     --------
@@ -208,15 +367,15 @@ def warn_of_classes_never_excluded(
     if contamination == 0:
         return
     sizes = np.bincount(calibration_labels, minlength=len(classes))
-    needed = math.ceil(1 / contamination - 1 - 1e-9)
+    needed = held_out_needed(contamination, confidence)
     small = np.flatnonzero(sizes < needed)
     if not len(small):
         return
     shown = [f"{classes.tolist()[c]!r} ({sizes[c]})" for c in small]
     warn(
         f"{len(small)} of {len(classes)} classes have too few held-out points for "
-        f"contamination={contamination} to exclude them: "
-        f"{listed(shown)}; {needed} are needed. They are in every "
+        f"{_settings(contamination, confidence)} to exclude them: {listed(shown)}. "
+        f"Each needs {needed}. They are in every "
         "prediction set, so that with guarantee='class' no point is unknown. Give more "
         "of their rows, raise calibration_fraction or contamination, drop_classes, or "
         "use guarantee='marginal'."

@@ -1,0 +1,52 @@
+"""The simulated guarantees: the script runs, and the pages show its stored run."""
+
+import json
+
+import pytest
+
+from test_examples import BENCHMARKS, ROOT, run_here
+
+SCRIPT = BENCHMARKS / "guarantees.py"
+
+
+@pytest.mark.parametrize(
+    ("page", "groups"),
+    [
+        ("choosing_the_threshold", ["confidence", "order"]),
+        ("watching_a_stream", ["camera", "false discoveries"]),
+        ("in_scikit_learn", ["probabilities"]),
+    ],
+)
+def test_the_tables_of_the_guarantees_are_those_of_the_stored_run(page, groups):
+    stored = ROOT / "docs" / "results" / "guarantees.json"
+    found = run_here(SCRIPT, "--show", stored, "--only", *groups)
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    assert found.count("\n\n") == len(groups) - 1
+    assert all(table.strip() in text for table in found.split("\n\n"))
+
+
+def test_the_stored_run_keeps_what_is_guaranteed():
+    stored = json.loads((ROOT / "docs" / "results" / "guarantees.json").read_text())
+    for row in stored["confidence"]["rows"]:
+        error = 2 * row["standard error"]
+        assert row["too much, confidence=0.9"] <= 0.1 + error
+    for row in stored["false discoveries"]["rows"]:
+        assert row["bound fails"] <= 0.1 + 2 * row["standard error"]
+    shuffled = stored["order"]["rows"][0]
+    assert all(v <= 0.01 for name, v in shuffled.items() if name.startswith("warned"))
+
+
+def test_simulations_run_group_by_group(tmp_path):
+    output = tmp_path / "found.json"
+    run_here(SCRIPT, "--only", "confidence", "--repeats", 3, "--output", output)
+    run_here(SCRIPT, "--only", "false discoveries", "--repeats", 1, "--output", output)
+    found = json.loads(output.read_text())
+    assert set(found) == {"confidence", "false discoveries"}
+    assert [row["held out"] for row in found["confidence"]["rows"][:3]] == [
+        100,
+        500,
+        2000,
+    ]
+    for row in found["false discoveries"]["rows"]:
+        assert row["known among them"] <= row["marked, p <= 0.05"]
+    assert "| contamination |" in run_here(SCRIPT, "--show", output)
