@@ -16,6 +16,7 @@ from skvmdls.calibration.hold_out import (
     warn_of_small_classes,
 )
 from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.calibration.probabilities import ClassProbabilities
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.direct_evidence import (
     MOST_CROSS_FITTED,
@@ -483,7 +484,9 @@ def calibration_of(
     if model is not None and model.weight_calibration is not None:
         winners = measured.class_log_likelihood.argmax(axis=1)[:, None]
     own_scores = measured.class_scores[np.arange(len(labels)), labels]
-    return Calibration(measured.score, own_scores, labels, winners)
+    assert measured.label_scores is not None
+    probabilities = ClassProbabilities.fit(measured.label_scores, labels)
+    return Calibration(measured.score, own_scores, labels, winners, probabilities)
 
 
 def _measured(
