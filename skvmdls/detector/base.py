@@ -17,6 +17,7 @@ from skvmdls._support.sklearn import (
     validate_parameter_constraints,
     with_callbacks,
 )
+from skvmdls._support.threads import one_thread_if_small
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import InputLike, plain, warn
 from skvmdls.calibration.conformal import (
@@ -55,7 +56,7 @@ from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
 from skvmdls.inputs.labels import check_known_labels, labels_with_unknown
 from skvmdls.inputs.robust import describe_far_values
-from skvmdls.inputs.rows import Rows, rows_of
+from skvmdls.inputs.rows import Rows, rows_of, work_of
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.model_selection import open_set_f1_scorer
 from skvmdls.nets.network import VariationalNetwork
@@ -211,7 +212,8 @@ class BaseDetector(
                 data={"X": rows.content, "y": classes[labels], "groups": together},
                 depends_on=decisive(self),
             )
-            learned = learn(settings, rows, labels, classes, together, session)
+            with one_thread_if_small(work_of(rows), with_blas=True):
+                learned = learn(settings, rows, labels, classes, together, session)
         self._assign(learned, classes, checked)
         _warn_of_far_values(self)
         callbacks.end(X=X, y=y, reconstruction_attributes=self._fitted_attributes)
@@ -1027,22 +1029,25 @@ class BaseDetector(
         return self._measure_rows(self._check_new(X), by_class=by_class)
 
     def _measure_rows(self, rows: Rows, *, by_class: bool = False) -> Measured:
-        return measure(
-            rows,
-            self.model_,
-            batch_size=plain(self.batch_size),
-            device=self.device,
-            by_class=by_class,
-        )
+        with one_thread_if_small(work_of(rows)):
+            return measure(
+                rows,
+                self.model_,
+                batch_size=plain(self.batch_size),
+                device=self.device,
+                by_class=by_class,
+            )
 
     def _measure_known(self, X: InputLike) -> Measured:
         """Measure without the autoencoder, where only the classes are asked for."""
-        return measure(
-            self._check_new(X),
-            self.model_.without_autoencoder(),
-            batch_size=plain(self.batch_size),
-            device=self.device,
-        )
+        rows = self._check_new(X)
+        with one_thread_if_small(work_of(rows)):
+            return measure(
+                rows,
+                self.model_.without_autoencoder(),
+                batch_size=plain(self.batch_size),
+                device=self.device,
+            )
 
     def _class_scores(self, X: InputLike) -> np.ndarray:
         scores = self._measure(X, by_class=True).class_scores
