@@ -20,18 +20,26 @@ from skvmdls.training.loops import (
     train_autoencoder,
     train_network,
 )
-from skvmdls.training.plans import AutoencoderPlan, NetworkPlan
+from skvmdls.training.plans import AutoencoderPlan, network_plan
 from skvmdls.training.progress import ClassMeans
 from speed import Held
 
 CPU = torch.device("cpu")
-PLAN = NetworkPlan.of(
-    VMDLSDetector(classification_weight=0.0, learning_rate=2e-3, weight_decay=0.0),
-    epochs=20,
-    dtype=torch.float32,
-    classes_per_batch=10,
-    samples_per_class=16,
-    distancing_margin=8.0,
+PLAN = network_plan(
+    VMDLSDetector(
+        classification_weight=0.0,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        max_epochs=20,
+        precision="float32",
+        classes_per_batch=10,
+        samples_per_class=16,
+        distancing_margin=8.0,
+    ).resolved(),
+    input_shape=(8, 8),
+    n_rows=1797,
+    n_classes=10,
+    device=CPU,
 )
 # Whatever the defaults are: both kinds of losses count.
 BESIDE_A_HEAD = dataclasses.replace(PLAN, classification_weight=1.0)
