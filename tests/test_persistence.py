@@ -534,20 +534,6 @@ def test_a_file_of_an_older_version_loads_or_says_which_version_wrote_it(detecto
     np.testing.assert_array_equal(loaded.predict(X), expected["answers"])
 
 
-def test_a_file_of_format_2_scores_as_it_did():
-    """Its evidence had no bend, and early parts had a say for a point as well."""
-    stored = Path(__file__).parent / "data" / "VMDLSDetector-format2.safetensors"
-    factories = {"backbone": tiny_backbone, "autoencoder": tiny_autoencoder}
-    loaded = skvmdls.load(stored, **factories)
-    expected = np.load(stored.with_suffix(".npz"))
-    X = expected["X"].astype(float)
-    np.testing.assert_allclose(loaded.score_samples(X), expected["scores"], rtol=1e-4)
-    np.testing.assert_array_equal(loaded.predict(X), expected["answers"])
-    evidence = loaded.evidence(X)
-    assert evidence.min() < -5.3
-    assert np.all(evidence[:, :2].max(axis=0) > 0)
-
-
 def test_a_file_says_which_version_wrote_it(saved):
     with safe_open(saved[1], framework="numpy") as file:
         head = json.loads(file.metadata()[KEY])
