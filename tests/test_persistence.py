@@ -261,6 +261,11 @@ def put(*keys, value):
     return change
 
 
+def early_parts(head, arrays):
+    parts = ["t1", "t2", "t3", "g", "mu"]
+    head["view"] |= {"fusion": "early", "features": parts}
+
+
 def array(name, value):
     def change(head, arrays):
         arrays[name] = value(arrays[name])
@@ -288,7 +293,8 @@ def array(name, value):
         (put("classes", "values", value=[{}, 1, 2]), "cannot be loaded"),
         (put("view", "features", value=["mu", "t9"]), "name parts of the evidence"),
         (put("view", "features", value=["mu", "g"]), r"Gaussians of .* not those exp"),
-        (put("view", "fusion", value="early"), r"Gaussians of .* not those expected"),
+        (put("view", "fusion", value="early"), "name parts of the evidence"),
+        (early_parts, r"Gaussians of .* not those expected"),
         (put("view", "fusion", value="none"), "a view of"),
         (put("view", "normalize", value=True), r"gaussians.t1.means has shape"),
         (put("view", "residual", value=False), r"Gaussians of \['residual'\] are not"),

@@ -328,8 +328,8 @@ def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
 def test_the_autoencoder_learns(data):
     X, _ = data
     autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
-    plan = AutoencoderPlan.of(
-        VMDLSDetector(learning_rate=1e-2, weight_decay=0.0), epochs=10, batch_size=64
+    plan = AutoencoderPlan(
+        epochs=10, learning_rate=1e-2, weight_decay=0.0, verbose=0, batch_size=64
     )
     history = train_autoencoder(autoencoder, Held(X), plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))
