@@ -53,9 +53,9 @@ def of_vectors():
 
 
 def with_codes(X, column=2):
-    """Rows of which a few hold the code, and two another far cell."""
+    """Rows of which a few hold the code."""
     X = X.copy()
-    X[::23, column] = CODE
+    X[::40, column] = CODE
     return X
 
 
