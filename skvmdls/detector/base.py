@@ -100,23 +100,31 @@ class BaseDetector(
     offset_ : float
         The threshold: points that score at least this are accepted. It follows
         `threshold` and `contamination` as they are now.
+    model_ : FittedModel
+        What `fit` learned, all that scoring a point needs. `network_`, `gaussians_`,
+        `evidence_`, `expected_images_`, `view_`, `standardizer_` and others are read
+        from it.
+    calibration_ : Calibration
+        Scores that set the threshold. Attributes named `calibration_...` are read from
+        it.
     network_ : VariationalNetwork
-        The trained net.
+        The trained net, if a part of the evidence needs one.
     gaussians_ : ModuleDict of str to ClassGaussians
         The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
     evidence_ : Evidence
         Constants that standardise the parts' scores, and their weights.
     expected_images_ : ExpectedImages
-        What images of each class look like, for :meth:`explain`.
+        What images of each class look like, for :meth:`explain`; None for tables.
     split_ : Split
         Positions of the rows that trained, that set the evidence's constants, and that
-        set the threshold.
-    view_ : View
+        set the threshold. With cross-fitted scores all rows trained, and those that
+        were scored set both others.
+    view_ : PartSelection
         Which parts are looked at, and how.
     standardizer_ : Standardizer
         Statistics of the training inputs.
     calibration_scores_ : ndarray of shape (n_calibration,)
-        Scores of the held-out points that set the threshold.
+        Scores of the points that set the threshold: held out, or cross-fitted.
     calibration_class_scores_ : ndarray of shape (n_calibration,)
         Their scores each under its own class, which set the classes' own thresholds.
     calibration_labels_ : ndarray of shape (n_calibration,), int
@@ -133,6 +141,7 @@ class BaseDetector(
         class's mean of the epoch before; chance level in the first, which has none);
         ``separation`` (smallest Euclidean distance between two class means);
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
+        Empty if no net was trained.
     """
 
     model_: FittedModel
