@@ -692,8 +692,10 @@ class BaseDetector(
                 :meth:`predict_known`, then by the score under each. ``-1`` where there
                 are no more classes.
             contributions : ndarray of shape (n, n_features)
-                For tables with the part ``"x"``: which columns made the row strange, in
-                nats, the most negative ones most. They sum to the part's score less its
+                For tables: which columns made the row strange, in the unit of a part,
+                the most negative ones most. The part is the first that is used of
+                ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``,
+                ``"neighbours"`` and ``"linear"``. They sum to its score less its
                 typical value, which is that column of `evidence` times
                 ``evidence_.spread``; far out, where the scale of `evidence` is
                 logarithmic, they shrink alike (see

@@ -134,6 +134,10 @@ def learn(
 ) -> Learned:
     """Select the parts of the evidence, fit them, and calibrate."""
     selection = select_parts(settings, X, len(classes))
+    if not isinstance(settings.part_weights, str):
+        # Before the training, whose time a wrong name would waste.
+        usual = default_weights(selection.names, is_table=len(X.input_shape) == 1)
+        given_weights(selection.names, usual, settings.part_weights)
     warn_of_small_classes(classes, labels, groups)
     if is_cross_calibrated(settings, selection, len(X)):
         return _learn_from_all(settings, selection, X, labels, classes, groups, session)

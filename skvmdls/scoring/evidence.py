@@ -11,6 +11,7 @@ where they are below the median. Then the parts can be added.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -305,7 +306,11 @@ def given_weights(
             f"part_weights names {unknown[0]!r}, which is not a part of the evidence: "
             f"the parts are {tuple(names)}."
         )
-    bad = [name for name, weight in given.items() if not 0 <= weight < np.inf]
+    bad = [
+        name
+        for name, weight in given.items()
+        if not (isinstance(weight, Real) and 0 <= weight < np.inf)
+    ]
     if bad:
         raise ValueError(
             f"part_weights[{bad[0]!r}] is {given[bad[0]]!r}, expected a number of at "
