@@ -242,7 +242,7 @@ def _rebuilt(
         detector.feature_names_in_ = np.array(names, dtype=object)
     histories = _histories(head["histories"])
     detector.history_ = histories["history_"]
-    if isinstance(detector, VMDLSDetector):
+    if model.autoencoder is not None:
         detector.autoencoder_history_ = histories["autoencoder_history_"]
     return detector
 
