@@ -17,10 +17,8 @@ from skvmdls.calibration.probabilities import (
     with_unknown,
 )
 from skvmdls.calibration.recalibration import (
-    ClassScores,
     RecalibrationReport,
     compare_with_calibration,
-    replaced_class_scores,
 )
 from skvmdls.calibration.summary import (
     Acceptance,
@@ -33,7 +31,6 @@ from skvmdls.calibration.summary import (
 __all__ = [
     "Acceptance",
     "ClassProbabilities",
-    "ClassScores",
     "FalseAlarms",
     "RecalibrationReport",
     "RejectionSummary",
@@ -49,7 +46,6 @@ __all__ = [
     "false_discovery_bound",
     "held_out_needed",
     "rejection_range",
-    "replaced_class_scores",
     "unknown_probability",
     "with_unknown",
 ]

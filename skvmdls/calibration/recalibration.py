@@ -10,7 +10,6 @@ first, and with each other, and what is far off is named before it is believed.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +17,8 @@ from skvmdls._support.values import warn
 from skvmdls.calibration.conformal import conformal_rank
 
 __all__ = [
-    "ClassScores",
     "RecalibrationReport",
     "compare_with_calibration",
-    "replaced_class_scores",
 ]
 
 # A warning says so if a larger share of the new points is beyond the old threshold, and
@@ -158,64 +155,3 @@ def _in_spreads(scores: np.ndarray) -> np.ndarray:
     lower, median, upper = np.quantile(scores, [0.25, 0.5, 0.75])
     # Equal scores have no range: then any other is far.
     return (scores - median) / max(upper - lower, np.finfo(np.float64).tiny)
-
-
-class ClassScores(NamedTuple):
-    """Held-out scores, each under its own class.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-    labels : ndarray of shape (n,), int
-        Positions of the classes.
-
-    Examples
-    --------
-    >>> ClassScores(np.array([1.5, 2.5]), np.array([0, 1])).labels
-    array([0, 1])
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-
-
-def replaced_class_scores(
-    old: ClassScores, new: ClassScores, classes: np.ndarray
-) -> ClassScores:
-    """Replace the held-out scores of the classes that have new points.
-
-    Parameters
-    ----------
-    old, new : ClassScores
-    classes : ndarray of shape (n_classes,)
-        Labels, for the warning.
-
-    Returns
-    -------
-    class_scores : ClassScores
-
-    Warns
-    -----
-    UserWarning
-        Naming the classes without new points, which keep their old scores.
-
-    Examples
-    --------
-    >>> old = ClassScores(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 1]))
-    >>> new = ClassScores(np.array([0.5, 2.5]), np.array([1, 0]))
-    >>> replaced_class_scores(old, new, np.array(["ant", "bee"])).scores
-    array([0.5, 2.5])
-    """
-    has_new = np.isin(np.arange(len(classes)), new.labels)
-    kept = ~has_new[old.labels]
-    without = np.flatnonzero(~has_new)
-    if len(without):
-        shown = ", ".join(repr(classes.tolist()[c]) for c in without[:5])
-        warn(
-            f"{len(without)} of {len(classes)} classes have no new points and keep "
-            f"their old held-out scores: {shown}{', ...' if len(without) > 5 else ''}."
-        )
-    return ClassScores(
-        np.concatenate([old.scores[kept], new.scores]),
-        np.concatenate([old.labels[kept], new.labels]),
-    )

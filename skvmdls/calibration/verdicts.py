@@ -2,20 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls._support.stored_arrays import (
+    check_shape,
+    stored_array,
+    with_prefix,
+    without_prefix,
+)
 from skvmdls._support.values import plain
 from skvmdls.calibration.conformal import (
     class_thresholds,
     conformal_threshold,
     warn_of_classes_never_excluded,
 )
+from skvmdls.calibration.probabilities import ClassProbabilities
 from skvmdls.inputs.labels import labels_with_unknown
 
 __all__ = [
@@ -30,6 +36,9 @@ __all__ = [
 # Scores under each class are compared with held-out ones for so many rows at a time.
 ROWS_AT_ONCE = 4096
 
+# Probabilities as the scores give them.
+UNCALIBRATED = ClassProbabilities(1.0)
+
 
 class ThresholdParameters(Protocol):
     """The parameters of a detector that set its threshold, as users give them."""
@@ -37,6 +46,7 @@ class ThresholdParameters(Protocol):
     contamination: float
     threshold: float | None
     guarantee: str
+    confidence: float | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class ThresholdSettings:
     contamination: float
     threshold: float | None = None
     guarantee: str = "marginal"
+    confidence: float | None = None
 
     @classmethod
     def of(cls, parameters: ThresholdParameters) -> Self:
@@ -54,6 +65,7 @@ class ThresholdSettings:
             contamination=plain(parameters.contamination),
             threshold=plain(parameters.threshold),
             guarantee=plain(parameters.guarantee),
+            confidence=plain(parameters.confidence),
         )
 
     @property
@@ -75,6 +87,8 @@ class Calibration:
         Positions of their classes.
     winners : ndarray of shape (n, n_parts), int64
         Positions of the classes under which each part of the score was found.
+    probabilities : ClassProbabilities
+        Turns the scores by which the class is chosen into probabilities.
 
     Examples
     --------
@@ -88,10 +102,12 @@ class Calibration:
     class_scores: np.ndarray
     labels: np.ndarray
     winners: np.ndarray
+    probabilities: ClassProbabilities = UNCALIBRATED
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, for :meth:`from_state`."""
         return {
+            **with_prefix("probabilities", self.probabilities.state_dict()),
             "calibration_scores": self.scores,
             "calibration_class_scores": self.class_scores,
             "calibration_labels": self.labels,
@@ -116,20 +132,34 @@ class Calibration:
                 raise ValueError(
                     f"calibration_{name} must hold positions of the {n_classes} classes"
                 )
-        return cls(scores, class_scores, labels, winners)
+        probabilities = UNCALIBRATED
+        if stored := without_prefix("probabilities", state):
+            probabilities = ClassProbabilities.from_state(stored)
+        return cls(scores, class_scores, labels, winners, probabilities)
+
+    def of_points(self, is_kept: np.ndarray) -> "Calibration":
+        """Keep some of the points, by a mask (n,)."""
+        return replace(
+            self,
+            scores=self.scores[is_kept],
+            class_scores=self.class_scores[is_kept],
+            labels=self.labels[is_kept],
+            winners=self.winners[is_kept],
+        )
 
     def moved(self, position: np.ndarray) -> "Calibration":
         """Replace each class's position by ``position[old]``."""
         labels, winners = position[self.labels], position[self.winners]
-        return Calibration(self.scores, self.class_scores, labels, winners)
+        return replace(self, labels=labels, winners=winners)
 
     def joined(self, other: "Calibration") -> "Calibration":
         """Append the held-out points of another calibration."""
-        return Calibration(
-            np.concatenate([self.scores, other.scores]),
-            np.concatenate([self.class_scores, other.class_scores]),
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.winners, other.winners]),
+        return replace(
+            self,
+            scores=np.concatenate([self.scores, other.scores]),
+            class_scores=np.concatenate([self.class_scores, other.class_scores]),
+            labels=np.concatenate([self.labels, other.labels]),
+            winners=np.concatenate([self.winners, other.winners]),
         )
 
     def without_classes(self, stays: np.ndarray) -> "Calibration":
@@ -143,18 +173,21 @@ class Calibration:
         own, winners = self.labels[rows], self.winners[rows]
         is_touched = ~stays[winners].all(axis=1)
         class_scores = self.class_scores[rows]
-        return Calibration(
-            np.where(is_touched, class_scores, self.scores[rows]),
-            class_scores,
-            position[own],
-            position[np.where(is_touched[:, None], own[:, None], winners)],
+        return replace(
+            self,
+            scores=np.where(is_touched, class_scores, self.scores[rows]),
+            class_scores=class_scores,
+            labels=position[own],
+            winners=position[np.where(is_touched[:, None], own[:, None], winners)],
         )
 
     def threshold(self, settings: ThresholdSettings) -> float:
         """Return the lowest score that is accepted; warn if nothing can be rejected."""
         if settings.threshold is not None:
             return float(settings.threshold)
-        return conformal_threshold(self.scores, settings.contamination)
+        return conformal_threshold(
+            self.scores, settings.contamination, settings.confidence
+        )
 
     def class_thresholds(
         self, settings: ThresholdSettings, classes: np.ndarray
@@ -163,9 +196,10 @@ class Calibration:
 
         Warns of the classes that can never be excluded.
         """
-        warn_of_classes_never_excluded(classes, self.labels, settings.contamination)
+        rate, confidence = settings.contamination, settings.confidence
+        warn_of_classes_never_excluded(classes, self.labels, rate, confidence)
         return class_thresholds(
-            self.class_scores, self.labels, len(classes), settings.contamination
+            self.class_scores, self.labels, len(classes), rate, confidence
         )
 
     def warn_of_few_points(

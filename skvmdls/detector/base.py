@@ -24,6 +24,11 @@ from skvmdls.calibration.conformal import (
     conformal_p_value,
     discoveries,
 )
+from skvmdls.calibration.exchangeability import exchangeability_p_value, warn_of_drift
+from skvmdls.calibration.false_discoveries import false_discovery_bound
+from skvmdls.calibration.probabilities import unknown_probability, with_unknown
+from skvmdls.calibration.recalibration import compare_with_calibration
+from skvmdls.calibration.summary import RejectionSummary
 from skvmdls.calibration.verdicts import (
     Calibration,
     ThresholdSettings,
@@ -44,13 +49,15 @@ from skvmdls.detector.parameters import (
     DetectorParameters,
     decisive,
 )
+from skvmdls.detector.recalibration import recalibrated
 from skvmdls.explanation import explain
 from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
+from skvmdls.inputs.labels import check_known_labels, labels_with_unknown
 from skvmdls.inputs.robust import describe_far_values
 from skvmdls.inputs.rows import Rows, rows_of
 from skvmdls.inputs.standardizer import Standardizer
-from skvmdls.metrics import open_set_f1
+from skvmdls.model_selection import open_set_f1_scorer
 from skvmdls.nets.network import VariationalNetwork
 from skvmdls.scoring.evidence import Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
@@ -69,6 +76,9 @@ __all__ = ["BaseDetector"]
 
 # Where the "?" of an estimator's box in a notebook leads.
 DOCUMENTATION = "https://skvmdls.readthedocs.io/en/stable/"
+
+# Expected AUROC against unknown points where no class was left out.
+USUAL_AUROC = 0.75
 
 # What may be changed on a fitted detector.
 THRESHOLD_PARAMETERS = tuple(field.name for field in fields(ThresholdSettings))
@@ -220,7 +230,9 @@ class BaseDetector(
         self, learned: Learned, classes: np.ndarray, checked: BaseEstimator
     ) -> None:
         """Assign what a fit learned, all of it or nothing."""
-        learned.calibration.warn_of_few_points(self._threshold_settings(), classes)
+        held_out = learned.calibration
+        held_out.warn_of_few_points(self._threshold_settings(), classes)
+        warn_of_drift(held_out.class_scores, held_out.labels)
         self.classes_ = classes
         self.n_features_in_ = checked.n_features_in_
         self.model_ = learned.model
@@ -390,6 +402,60 @@ class BaseDetector(
         return self.classes_[measured.most_likely]
 
     @under_ordinary_torch
+    def predict_proba(self, X: InputLike) -> np.ndarray:
+        """Estimate the probability of each known class.
+
+        Calibrated on held-out points by a temperature. The largest is that of
+        :meth:`predict_known`.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, n_classes) or (n, n_classes + 1), float64
+            Columns in the order of ``classes_``, given that the point is known. With
+            `unknown_prior` there is a last column, the probability of "unknown", and
+            each row sums to one.
+        """
+        measured = self._measure(X, by_class=True)
+        assert measured.label_scores is not None
+        held_out = self.calibration_
+        probabilities = held_out.probabilities.predict(measured.label_scores)
+        if self.unknown_prior is None:
+            return probabilities
+        trials = self.model_.evidence.trials
+        unknown = unknown_probability(
+            conformal_p_value(held_out.scores, measured.score),
+            len(held_out.scores),
+            plain(self.unknown_prior),
+            USUAL_AUROC if trials is None else trials.expected_auroc,
+        )
+        return with_unknown(probabilities, unknown)
+
+    @under_ordinary_torch
+    def is_unknown(self, X: InputLike) -> np.ndarray:
+        """Tell which points :meth:`predict` labels as unknown.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        is_unknown : ndarray of shape (n,), bool
+        """
+        return self.predict(X) == self.unknown_label_
+
+    @property
+    def unknown_label_(self) -> int | str:
+        """Label that :meth:`predict` gives to unknown points: -1 or ``"-1"``."""
+        return labels_with_unknown(self.classes_)[-1:].tolist()[0]
+
+    @under_ordinary_torch
     def score_samples(self, X: InputLike) -> np.ndarray:
         """Score how much each point looks like a known class.
 
@@ -517,7 +583,7 @@ class BaseDetector(
         return np.array(names, dtype=object)
 
     def score(self, X: InputLike, y: ArrayLike) -> float:
-        """Macro F1 over the known classes and "unknown".
+        """Macro F1 over the known classes, and over "unknown" where `y` has any.
 
         Parameters
         ----------
@@ -531,7 +597,7 @@ class BaseDetector(
         f1 : float
             See :func:`skvmdls.metrics.open_set_f1`.
         """
-        return open_set_f1(y, self.predict(X), self.classes_)
+        return open_set_f1_scorer(self, X, y)
 
     # ---------------------------------------------------- thresholds and p-values
 
@@ -662,6 +728,144 @@ class BaseDetector(
                 "fdr."
             )
         return discoveries(p_values, float(fdr))
+
+    @under_ordinary_torch
+    def false_discoveries(
+        self, X: InputLike, rejected: ArrayLike, confidence: float = 0.9
+    ) -> int:
+        """Bound how many of the points that you marked are known.
+
+        You may choose the points by any rule, also after looking at the scores [1]_.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`; the whole batch.
+        rejected : array-like of shape (n,), bool
+            The points that you take for unknown.
+        confidence : float in (0, 1), default=0.9
+            Probability, over the held-out points and the batch, that the bound holds.
+
+        Returns
+        -------
+        bound : int
+            Known points among those marked are at most so many.
+
+        References
+        ----------
+        .. [1] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers
+           with conformal p-values", Annals of Statistics 51, 2023.
+        """
+        return false_discovery_bound(
+            self.p_value(X),
+            np.asarray(rejected),
+            len(self.calibration_.scores),
+            confidence,
+        )
+
+    @under_ordinary_torch
+    def recalibrate(
+        self,
+        X: InputLike,
+        y: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Set the threshold by known points of a new site, camera or day.
+
+        New held-out scores replace the old ones. The net, the Gaussians and the weights
+        stay as they are. How the new points differ is in ``recalibration_report_``.
+
+        Parameters
+        ----------
+        X : array-like
+            As for :meth:`predict`: known points that no fit has seen.
+        y : array-like of shape (n,), default=None
+            Their labels. They are needed where each class has its own threshold.
+        groups : array-like of shape (n,), default=None
+            As for :meth:`fit`: one point of each group counts.
+
+        Returns
+        -------
+        self : detector
+
+        Raises
+        ------
+        ValueError
+            If ``guarantee="class"`` and `y` is not given, or a label is not known.
+
+        Warns
+        -----
+        UserWarning
+            If many points lie beyond the old threshold: look at them first.
+        """
+        rows = self._check_new(X)
+        settings = self._threshold_settings()
+        if y is None and settings.by_class:
+            raise ValueError(
+                "recalibrate needs y with guarantee='class', because each class has a "
+                "threshold of its own. Give the labels, or use guarantee='marginal'."
+            )
+        labels = None if y is None else check_known_labels(self.classes_, y)
+        check_consistent_length(rows, labels)
+        ids = group_ids(rows, groups)
+        if ids is not None:
+            first = np.unique(ids, return_index=True)[1]
+            rows = rows.take(np.sort(first))
+            labels = None if labels is None else labels[np.sort(first)]
+        measured = self._measure_rows(rows, by_class=True)
+        self.recalibration_report_ = compare_with_calibration(
+            self.calibration_.scores,
+            measured.score,
+            settings.contamination,
+            settings.confidence,
+        )
+        self.calibration_ = recalibrated(
+            self.calibration_,
+            measured,
+            labels,
+            self.classes_,
+            by_class=settings.by_class,
+        )
+        return self
+
+    @property
+    def rejection_range_(self) -> tuple[float, float]:
+        """Shares of known points between which the threshold rejects, 19 times in 20.
+
+        So few held-out points leave so much to chance; more points make it narrower.
+        """
+        return self._rejections().range
+
+    @property
+    def exchangeability_p_value_(self) -> float:
+        """How likely held-out points are to come in this order, if rows are shuffled.
+
+        Small where the rows drift with their order, against the assumption of the
+        threshold.
+        """
+        held_out = self.calibration_
+        return exchangeability_p_value(held_out.class_scores, held_out.labels)
+
+    def summary(self, n_points: int | None = None) -> str:
+        """Describe in sentences what the threshold guarantees.
+
+        Parameters
+        ----------
+        n_points : int, default=None
+            Points a day, for the expected number of false alarms.
+
+        Returns
+        -------
+        summary : str
+        """
+        check_is_fitted(self)
+        return " ".join(self._rejections().sentences(n_points))
+
+    def _rejections(self) -> RejectionSummary:
+        settings = self._threshold_settings()
+        return RejectionSummary(
+            len(self.calibration_.scores), settings.contamination, settings.confidence
+        )
 
     # --------------------------------------------------------------- explanations
 

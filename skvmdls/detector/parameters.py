@@ -402,6 +402,23 @@ class DetectorParameters:
         You can change it on a fitted detector with `set_params`.""",
         decides="neither",
     )
+    confidence: float | None = parameter(
+        Interval(Real, 0, 1, closed="neither"),
+        default=None,
+        text="""With a number, for example 0.9, the threshold holds for this detector:
+        with that probability over the held-out points, it rejects at most
+        `contamination` of new known points. With None it holds on average over
+        trainings. You can change it on a fitted detector.""",
+        decides="neither",
+    )
+    unknown_prior: float | None = parameter(
+        Interval(Real, 0, 1, closed="neither"),
+        default=None,
+        text="""Share of unknown points that you expect where you use the detector.
+        With it, `predict_proba` has a last column for "unknown". You can change it on a
+        fitted detector.""",
+        decides="neither",
+    )
     threshold: float | None = parameter(
         Interval(Real, None, None, closed="neither"),
         default=None,
@@ -425,8 +442,8 @@ class DetectorParameters:
         Which points set the threshold. ``"split"``: a part of the rows is held out.
         ``"cross"``: every row is scored by parts that were fitted without it
         (cross-conformal prediction). It takes parts without a net alone. ``"auto"`` is
-        ``"cross"`` where rows are at most 2,000, no part of the net is used, and no
-        `calibration_fraction` is given.
+        ``"cross"`` up to 2,000 rows of a table or 5,000 vectors, if no part of the net
+        is used and no `calibration_fraction` is given.
         """,
     )
     calibration_fraction: float | Literal["auto"] = parameter(

@@ -1,5 +1,7 @@
 """The two estimators: with and without an autoencoder."""
 
+from typing import Any, Self
+
 import numpy as np
 from torch import nn
 
@@ -55,8 +57,7 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     new known point is rejected with a probability of at most `contamination`. No
     out-of-distribution data is used.
 
-    The paper's method to the letter is ``VMDLSDetector(classification_weight=0,
-    metric_weight=1, fusion="early", weighting="paper")``.
+    :meth:`from_paper` makes the paper's method to the letter.
 
     Attributes
     ----------
@@ -88,6 +89,36 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     >>> sorted(set(answers.tolist()))
     [-1, 0, 1, 2]
     """
+
+    @classmethod
+    def from_paper(cls, **parameters: Any) -> Self:
+        """Make a detector that follows the paper to the letter.
+
+        Without a classification head, with early fusion in one Gaussian a class and
+        with the product of reconstruction weight and log-likelihood.
+
+        Parameters
+        ----------
+        **parameters : object
+            Further parameters of the detector.
+
+        Returns
+        -------
+        detector : VMDLSDetector
+
+        Examples
+        --------
+        >>> VMDLSDetector.from_paper(random_state=0).weighting
+        'paper'
+        """
+        paper: dict[str, Any] = {
+            "classification_weight": 0.0,
+            "metric_weight": 1.0,
+            "fusion": "early",
+            "weighting": "paper",
+            "covariance_pooling": 0.0,
+        }
+        return cls(**(paper | parameters))
 
     @property
     def autoencoder_(self) -> nn.Module:

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from skvmdls._support.values import as_numpy, is_missing, listed, plain
 
-__all__ = ["as_labels", "check_labels", "labels_with_unknown", "positions"]
+__all__ = [
+    "as_labels",
+    "check_known_labels",
+    "check_labels",
+    "labels_with_unknown",
+    "positions",
+]
 
 # Beyond it, strings stay objects: in an array, each takes the room of the longest.
 LONGEST_STRING = 1000
@@ -251,6 +257,25 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             "Each class needs at least 2 samples; drop these classes or add to them."
         )
     return classes, encoded
+
+
+def check_known_labels(classes: np.ndarray, y: ArrayLike) -> np.ndarray:
+    """Find the position (n,) of each label; a ValueError names those not known.
+
+    Examples
+    --------
+    >>> check_known_labels(np.array([3, 5]), [5, 3])
+    array([1, 0])
+    """
+    found = positions(y, classes)
+    unknown = found == len(classes)
+    if unknown.any():
+        shown = listed(map(repr, dict.fromkeys(np.asarray(y)[unknown].tolist())))
+        raise ValueError(
+            f"y holds labels that the detector does not know: {shown}. Its classes are "
+            f"{listed(map(repr, classes.tolist()))}. Give known points only."
+        )
+    return found
 
 
 def labels_with_unknown(classes: np.ndarray) -> np.ndarray:

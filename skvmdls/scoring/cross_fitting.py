@@ -4,6 +4,24 @@ Where rows are few, none can be spared for the parts' units and the threshold. P
 that need no trained net are cheap to fit again. Folds of rows are left out in turn, and
 scored by parts that were fitted to the others (cross-conformal prediction, V. Vovk,
 Annals of Mathematics and Artificial Intelligence 74, 2015).
+
+The guarantee is weaker than that of a split:
+
+- If new points score under the final detector as they do under those of the folds, the
+  chance of rejecting a known one is at most `contamination`, as with a split. The
+  final detector has seen more rows than those of the folds, so that new points score
+  higher under it, as a rule, and fewer are rejected.
+- Without any such assumption there is no bound for a single final detector. For the
+  rule that compares a new point under each fold's detector (CV+, jackknife+) the bound
+  is about twice `contamination` [1]_ [2]_. It would take all ``K`` detectors at
+  prediction.
+
+References
+----------
+.. [1] V. Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial
+   Intelligence 74, 2015.
+.. [2] R. Barber, E. Candes, A. Ramdas, R. Tibshirani, "Predictive inference with the
+   jackknife+", Annals of Statistics 49, 2021.
 """
 
 from dataclasses import dataclass

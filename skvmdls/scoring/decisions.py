@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from skvmdls.calibration.paper_product import WeightCalibration, weighted
 from skvmdls.direct.parts import DIRECT_PARTS, LINEAR
-from skvmdls.scoring.evidence import INPUT, JOINT, LOGIT, Evidence, standardized
+from skvmdls.scoring.evidence import (
+    INPUT,
+    JOINT,
+    LOGIT,
+    RESIDUAL,
+    Evidence,
+    standardized,
+)
 
 __all__ = ["Decided", "Decision"]
 
@@ -36,7 +43,8 @@ class Decided(NamedTuple):
     `class_log_likelihood` (n, n_classes), in nats; `raw` (n, n_parts) scores of the
     evidence; `score` (n,); `most_likely` (n,), the position of the class that each
     point is given. Where they were asked for: `winners` (n, n_parts), the position of
-    the class under which each raw score was found, and `class_scores` (n, n_classes).
+    the class under which each raw score was found, `class_scores` (n, n_classes), and
+    `label_scores` (n, n_classes), by which the class is chosen.
     """
 
     class_log_likelihood: Tensor
@@ -45,6 +53,7 @@ class Decided(NamedTuple):
     most_likely: Tensor
     winners: Tensor | None = None
     class_scores: Tensor | None = None
+    label_scores: Tensor | None = None
 
 
 class Decision(nn.Module):
@@ -74,6 +83,7 @@ class Decision(nn.Module):
     typical: Tensor
     spread: Tensor
     weights: Tensor
+    label_weights: Tensor
     highest: Tensor
     bend: Tensor | None
     typical_logit: Tensor
@@ -101,6 +111,9 @@ class Decision(nn.Module):
         self.register_buffer("typical", torch.from_numpy(evidence.typical))
         self.register_buffer("spread", torch.from_numpy(evidence.spread))
         self.register_buffer("weights", torch.from_numpy(evidence.weights))
+        # A class is chosen without the autoencoder.
+        in_label = evidence.weights * (np.array(names) != RESIDUAL)
+        self.register_buffer("label_weights", torch.from_numpy(in_label))
         self.register_buffer("highest", torch.from_numpy(evidence.highest))
         bend = torch.tensor(evidence.bend, dtype=torch.float64)
         self.register_buffer("bend", bend if evidence.is_bent else None)
@@ -150,15 +163,22 @@ class Decision(nn.Module):
         else:
             candidates = self.added.candidates(raw, likelihood, label_scores)
             totals = self.score(candidates.raw, candidates.likelihood, weight)
+            by_margin = self.shift is None
             best, winners, most_likely = self.added.choose(
-                candidates, totals, by_margin=self.shift is None
+                candidates, totals, by_margin=by_margin
             )
+            if by_class:
+                label_scores = self.added.label_scores(
+                    candidates, totals, label_scores, by_margin=by_margin
+                )
         score = self.score(best, likelihood.amax(dim=1), weight)
         decided = Decided(likelihood, best, score, most_likely)
         if not by_class:
             return decided
         class_scores = self.score(raw, likelihood, weight)
-        return decided._replace(winners=winners, class_scores=class_scores)
+        return decided._replace(
+            winners=winners, class_scores=class_scores, label_scores=label_scores
+        )
 
     def score(
         self, raw: Tensor, log_likelihood: Tensor, weight: Tensor | None
@@ -205,7 +225,7 @@ class Decision(nn.Module):
     def _sum_in_spreads(self, raw: Tensor, n: int) -> Tensor:
         """Weighted sum (n, n_classes) of the first n parts, in spreads."""
         in_spreads = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
-        return (in_spreads * self.weights[:n]).sum(dim=-1)
+        return (in_spreads * self.label_weights[:n]).sum(dim=-1)
 
 
 class Candidates(NamedTuple):
@@ -302,6 +322,31 @@ class AddedClasses(nn.Module):
             candidates.winners.gather(1, best)[:, 0],
             candidates.classes.gather(1, chosen)[:, 0],
         )
+
+    def label_scores(
+        self,
+        candidates: Candidates,
+        totals: Tensor,
+        of_head: Tensor,
+        *,
+        by_margin: bool,
+    ) -> Tensor:
+        """Scores (n, n_classes) whose largest is that of the chosen class.
+
+        Among the classes of `fit`, the differences are those of the head.
+        """
+        scores = totals
+        if self.n_fitted and by_margin:
+            means = self._mean_in_spreads(candidates.raw)
+            scores = torch.cat([means[:, :1] + self.margin, means[:, 1:]], dim=1)
+        by_class = of_head.clone()
+        if self.n_fitted:
+            fitted = of_head[:, self.fitted]
+            highest = fitted.amax(dim=1, keepdim=True)
+            by_class[:, self.fitted] = fitted - highest + scores[:, :1]
+            scores = scores[:, 1:]
+        by_class[:, self.added] = scores
+        return by_class
 
     def _mean_in_spreads(self, raw: Tensor) -> Tensor:
         """Mean (...) of the parts that count for added classes, in spreads."""

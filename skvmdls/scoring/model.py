@@ -158,6 +158,7 @@ class FittedDetector(Detector, Protocol):
     calibration_: Calibration
     threshold: float | None
     guarantee: str
+    confidence: float | None
 
     def evidence(self, X: InputLike) -> np.ndarray:
         """Standardise the parts, shape (n, n_parts)."""
@@ -174,7 +175,8 @@ class Measured:
     evidence; `score` (n,); `most_likely` (n,), the position of the class that each
     point is given; the reconstruction `weight` (n,), zero without an autoencoder. Where
     they were asked for, else None: `winners` (n, n_parts), the position of the class
-    under which each raw score was found, and `class_scores` (n, n_classes).
+    under which each raw score was found, `class_scores` (n, n_classes), and
+    `label_scores` (n, n_classes), by which the class is chosen.
     """
 
     class_log_likelihood: np.ndarray
@@ -184,6 +186,7 @@ class Measured:
     weight: np.ndarray
     winners: np.ndarray | None = None
     class_scores: np.ndarray | None = None
+    label_scores: np.ndarray | None = None
 
     @property
     def log_likelihood(self) -> np.ndarray:
@@ -216,6 +219,7 @@ def measure(
         weight=np.zeros(n),
         winners=np.empty((n, n_parts), dtype=np.int64) if by_class else None,
         class_scores=np.empty((n, n_classes)) if by_class else None,
+        label_scores=np.empty((n, n_classes)) if by_class else None,
     )
     decision = model.decision()
 
@@ -234,9 +238,13 @@ def measure(
         measured.most_likely[rows] = decided.most_likely
         if weight is not None:
             measured.weight[rows] = weight
-        if measured.winners is not None and measured.class_scores is not None:
-            measured.winners[rows] = decided.winners
-            measured.class_scores[rows] = decided.class_scores
+        for filled, found in (
+            (measured.winners, decided.winners),
+            (measured.class_scores, decided.class_scores),
+            (measured.label_scores, decided.label_scores),
+        ):
+            if filled is not None:
+                filled[rows] = found
         start = rows.stop
     return measured
 
@@ -266,6 +274,7 @@ def decide_scores(model: FittedModel, scores: np.ndarray) -> Measured:
     decided = model.decision()(named, None, None, by_class=True)
     assert decided.winners is not None
     assert decided.class_scores is not None
+    assert decided.label_scores is not None
     return Measured(
         class_log_likelihood=decided.class_log_likelihood.numpy(),
         raw=decided.raw.numpy(),
@@ -274,6 +283,7 @@ def decide_scores(model: FittedModel, scores: np.ndarray) -> Measured:
         weight=np.zeros(len(scores)),
         winners=decided.winners.numpy(),
         class_scores=decided.class_scores.numpy(),
+        label_scores=decided.label_scores.numpy(),
     )
 
 

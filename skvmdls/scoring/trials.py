@@ -62,6 +62,13 @@ class PartTrials:
             np.inf,
         )
 
+    @property
+    def expected_auroc(self) -> float:
+        """Mean AUROC of the sum against left-out classes; 0.75 without trials."""
+        if not len(self.auroc_of_sum):
+            return 0.75
+        return float(np.clip(self.auroc_of_sum.mean(), 0.5, 0.99))
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the arrays, all float64, by name, for :meth:`from_state`."""
         state = {"weights": self.weights}
