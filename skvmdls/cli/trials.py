@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from skvmdls.calibration.hold_out import hold_out
 from skvmdls.detector.base import BaseDetector
-from skvmdls.detector.direct_evidence import MOST_CROSS_FITTED
+from skvmdls.detector.direct_evidence import most_cross_fitted
 from skvmdls.detector.fitting import EVIDENCE_SHARE, held_out_fraction
 from skvmdls.detector.parameters import asks_for_net
 
@@ -64,7 +64,7 @@ def check_enough_held_out(
         return
     settings = detector.resolved()
     classes, codes = np.unique(labels, return_inverse=True)
-    is_small = len(labels) <= MOST_CROSS_FITTED
+    is_small = len(labels) <= most_cross_fitted(unit_rows=False)
     share, n_held_out = 1.0, len(labels)
     if not (is_table and is_small and not asks_for_net(settings)):
         fraction = held_out_fraction(settings, len(labels), len(classes))

@@ -54,6 +54,7 @@ from skvmdls.explanation import explain
 from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
 from skvmdls.inputs.labels import check_known_labels, labels_with_unknown
+from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.inputs.robust import describe_far_values
 from skvmdls.inputs.rows import Rows, rows_of
 from skvmdls.inputs.standardizer import Standardizer
@@ -103,6 +104,8 @@ class BaseDetector(
         Names of the columns, if X was a DataFrame.
     input_shape_ : tuple of int
         (features,) or (channels, height, width).
+    picture_format_ : PictureFormat or None
+        How files and PIL images are read; None if X held neither.
     features_ : tuple of str
         Parts of the evidence, as resolved from `features`.
     evidence_names_ : tuple of str
@@ -156,6 +159,7 @@ class BaseDetector(
 
     model_: FittedModel
     calibration_: Calibration
+    picture_format_: PictureFormat | None
 
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
@@ -235,6 +239,7 @@ class BaseDetector(
         warn_of_drift(held_out.class_scores, held_out.labels)
         self.classes_ = classes
         self.n_features_in_ = checked.n_features_in_
+        self.picture_format_ = checked.picture_format_
         self.model_ = learned.model
         self.calibration_ = learned.calibration
         self.split_ = learned.split

@@ -376,7 +376,8 @@ def test_only_batches_are_ever_converted(dtype, shape, monkeypatch):
     for method in METHODS:
         getattr(detector, method)(X)
     detector.explain(X)
-    assert max(sizes) <= 135
+    # What trains the parts without a net is held whole, as what trains a net is not.
+    assert max(sizes) <= (270 if len(shape) == 1 else 135)
 
 
 @pytest.mark.parametrize(
