@@ -633,7 +633,8 @@ class BaseDetector(
             In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
             threshold exactly where this is at most ``contamination``.
         """
-        return conformal_p_value(self.calibration_.scores, self._measure(X).score)
+        score = self._measure(X).score
+        return conformal_p_value(self.calibration_.scores, score)
 
     @under_ordinary_torch
     def p_values(self, X: InputLike) -> np.ndarray:
@@ -654,8 +655,9 @@ class BaseDetector(
             is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
             1)`` of a class with ``m`` held-out points.
         """
+        new = self._class_scores(X)
         held_out = self.calibration_.class_scores, self.calibration_.labels
-        return class_p_values(*held_out, self._class_scores(X))
+        return class_p_values(*held_out, new)
 
     @under_ordinary_torch
     def prediction_set(self, X: InputLike) -> np.ndarray:
