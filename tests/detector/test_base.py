@@ -56,7 +56,7 @@ OF_NET = ("x", "t1", "t2", "t3", "g", "mu", "logit")
 KINDS = {
     "late": (
         {},
-        ("x", "t1", "t2", "t3", "g", "mu", "residual", "logit", *WITHOUT_NET),
+        ("t1", "t2", "t3", "g", "mu", "residual", "logit", *WITHOUT_NET),
     ),
     "of the net": (
         {"features": OF_NET},
@@ -67,7 +67,7 @@ KINDS = {
     "paper": (PAPER, ("ensemble",)),
     "headless": (
         {"classification_weight": 0},
-        ("x", "t1", "t2", "t3", "g", "mu", "residual", *WITHOUT_NET),
+        ("t1", "t2", "t3", "g", "mu", "residual", *WITHOUT_NET),
     ),
     "input": ({"features": ("x",), "normalize": True}, ("x", "residual")),
     "logit": ({"features": ["logit"]}, ("residual", "logit")),
@@ -274,7 +274,7 @@ def test_with_a_head_the_parts_have_a_say_and_without_the_likelihoods_decide(
 
 def test_late_likelihoods_are_those_of_the_parts_added(kinds, table):
     X, _ = table
-    detector = kinds["late"]
+    detector = kinds["of the net"]
     names, t = detector.get_feature_names_out(), detector.transform(X)
     total = 0
     for part in ("x", "t1", "t2", "t3", "g", "mu"):
@@ -689,7 +689,7 @@ def test_every_parameter_is_in_use(table, parameters, usual):
     detector = quick(**parameters).fit(X, y)
     assert np.isfinite(detector.score_samples(X)).all()
     sizes = {"x": 6, **detector.network_.ensemble_sizes}
-    n_columns = sum(sizes[name] for name in detector.features_)
+    n_columns = sum(sizes[name] for name in detector.view_.of_ensemble)
     assert detector.transform(X).shape == (len(X), n_columns)
     assert len(detector.get_feature_names_out()) == n_columns
     unchanged = {"device", "batch_size", "backbone"} >= set(parameters)

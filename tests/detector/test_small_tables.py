@@ -43,13 +43,13 @@ def test_a_parameter_of_the_net_asks_for_one(asking, table):
     detector = VMDLSbDetector(**settings).fit(*table)
     assert detector.network_ is not None
     assert detector.history_
-    of_net = ("x", "t1", "t2", "t3", "g", "mu", "logit")
+    of_net = ("t1", "t2", "t3", "g", "mu", "logit")
     assert detector.evidence_names_ == (*of_net, *OF_TABLES)
     # The net has seen the rows that train, so that others are held out.
     assert len(detector.split_.training) < len(table[0])
-    # All parts without a net count as much as all parts of it.
+    # All parts of the net count half as much as all without one.
     weights = detector.evidence_.weights
-    assert weights[:7].sum() == pytest.approx(weights[7:].sum())
+    assert weights[:6].sum() == pytest.approx(weights[6:].sum() / 2)
 
 
 def test_parameters_of_any_evidence_ask_for_no_net(table):
