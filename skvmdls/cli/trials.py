@@ -62,7 +62,8 @@ def check_enough_held_out(
     """
     if contamination == 0:
         return
-    settings = detector.resolved()
+    asked_for = clone(detector).set_params(contamination=contamination)
+    settings = asked_for.resolved()
     classes, codes = np.unique(labels, return_inverse=True)
     is_small = len(labels) <= most_cross_fitted(unit_rows=False)
     share, n_held_out = 1.0, len(labels)

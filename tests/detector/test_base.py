@@ -642,9 +642,7 @@ def test_the_docstring_has_each_section_once_and_in_numpydocs_order(detector):
 @pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
 def test_the_docstring_states_every_attribute(fixture, request):
     detector = request.getfixturevalue(fixture)
-    learned = {
-        name for name in dir(detector) if re.fullmatch(r"[a-z]\w*[a-z]_", name)
-    }
+    learned = {name for name in dir(detector) if re.fullmatch(r"[a-z]\w*[a-z]_", name)}
     documented = set(re.findall(r"^(\w+_) : ", type(detector).__doc__, re.MULTILINE))
     sometimes = {"feature_names_in_", "weight_calibration_"}
     assert documented - sometimes == learned

@@ -92,6 +92,8 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     [features] = block_features(*nets, batches, selection)
     [parts] = ensembles(model.network, batches, selection)
     logits = parts["logit"]
+    assert evidence.offsets is None
+    direct = model.direct.class_scores(torch.cat(batches)).numpy()
     expected = np.zeros((len(X), 3))
     for name, typical, spread, weight, highest in zip(
         evidence.names,
@@ -103,6 +105,8 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     ):
         if name == "logit":
             raw = logits
+        elif name in model.direct.names:
+            raw = direct[:, :, model.direct.names.index(name)]
         else:
             block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
@@ -121,9 +125,7 @@ def test_a_threshold_overrides_the_promise_to_classes(of_table):
 
 def test_classes_with_too_few_held_out_points_are_named(of_table):
     detector = changed(of_table, guarantee="class", contamination=0.01)
-    message = (
-        r"3 of 3 classes have too few held-out points.*0 \(\d+\), 1.*99 are needed"
-    )
+    message = r"3 of 3 classes have too few held-out points.*0 \(\d+\), 1.*needs 99"
     for method in ("predict", "prediction_set", "decision_function"):
         with pytest.warns(UserWarning, match=message):
             getattr(detector, method)(np.zeros((1, 6)))
