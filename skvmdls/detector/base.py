@@ -110,6 +110,8 @@ class BaseDetector(
         Parts of the evidence, as resolved from `features`.
     evidence_names_ : tuple of str
         Columns of :meth:`evidence`.
+    unknown_label_ : int or str
+        What :meth:`predict` answers for unknown points: -1, or ``"-1"``.
     offset_ : float
         The threshold: points that score at least this are accepted. It follows
         `threshold` and `contamination` as they are now.
@@ -144,6 +146,10 @@ class BaseDetector(
         Positions of their classes in ``classes_``.
     calibration_winners_ : ndarray of shape (n_calibration, n_parts), int
         Positions of the classes that their scores are made of.
+    rejection_range_ : tuple of float
+        Shares of known points between which the threshold rejects, 19 times in 20.
+    exchangeability_p_value_ : float
+        Small where the rows drift with their order.
     fit_positions_ : ndarray of shape (n_classes,), int
         Position of each class among those of `fit`; -1 if it was added since.
     history_ : dict of str to list of float
