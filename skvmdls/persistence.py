@@ -29,6 +29,7 @@ from skvmdls._support.version import __version__
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.vmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.nets.backbones import BackboneFactory
 from skvmdls.scoring.stored_model import (
     Arrays,
@@ -185,6 +186,7 @@ def _check_loads(detector: BaseDetector, text: str, arrays: Arrays) -> None:
 
 def _head(detector: BaseDetector) -> Head:
     names = getattr(detector, "feature_names_in_", None)
+    pictures = detector.picture_format_
     return {
         "format": FORMAT,
         "written_by": __version__,
@@ -192,6 +194,7 @@ def _head(detector: BaseDetector) -> Head:
         "parameters": _stored_parameters(detector),
         "classes": _stored_classes(detector.classes_),
         "feature_names_in": None if names is None else names.tolist(),
+        "picture_format": pictures and pictures.state_dict(),
         "histories": {
             name: getattr(detector, name)
             for name in HISTORIES
@@ -240,6 +243,9 @@ def _rebuilt(
         names = _all_strings(head["feature_names_in"])
         check_shape("feature_names_in", (len(names),), (detector.n_features_in_,))
         detector.feature_names_in_ = np.array(names, dtype=object)
+    # Earlier files of these formats do not have it.
+    pictures = head.get("picture_format")
+    detector.picture_format_ = pictures and PictureFormat.from_state(pictures)
     histories = _histories(head["histories"])
     detector.history_ = histories["history_"]
     if model.autoencoder is not None:

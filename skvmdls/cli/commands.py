@@ -38,6 +38,7 @@ from skvmdls.cli.trials import (
     try_left_out_classes,
     try_noise_and_plain,
 )
+from skvmdls.detector.base import BaseDetector
 from skvmdls.inputs.image_folders import FoundImages, is_litter
 from skvmdls.inputs.pictures import BYTES, SHORTS, PictureFormat, picture_header
 
@@ -270,7 +271,10 @@ def _fit(options: argparse.Namespace) -> int:
     pictures = choose_format(paths, headers, options.size and tuple(options.size))
     detector = _new_detector(options)
     check_enough_held_out(
-        np.array([labels[i] for i in headers]), detector, options.contamination
+        np.array([labels[i] for i in headers]),
+        detector,
+        options.contamination,
+        is_table=options.backbone is not None,
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)
@@ -290,7 +294,7 @@ def _fit(options: argparse.Namespace) -> int:
     return INCOMPLETE if failures else 0
 
 
-def _new_detector(options: argparse.Namespace) -> Any:
+def _new_detector(options: argparse.Namespace) -> BaseDetector:
     is_plain = options.without_autoencoder or options.backbone is not None
     kind = VMDLSbDetector if is_plain else VMDLSDetector
     augmentation = {} if options.backbone else {"augmentation": options.augmentation}
@@ -304,7 +308,7 @@ def _new_detector(options: argparse.Namespace) -> Any:
 
 
 def _fit_with_checkpoint(
-    detector: Any, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
+    detector: BaseDetector, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
 ) -> None:
     """Train with a checkpoint beside the output, which goes when the file is there."""
     path = options.checkpoint
@@ -329,7 +333,7 @@ def _fit_with_checkpoint(
 
 
 def _print_fit(
-    detector: Any,
+    detector: BaseDetector,
     batch: ImageBatch,
     y: np.ndarray,
     reader: ImageReader,
@@ -346,8 +350,11 @@ def _print_fit(
     )
     if reader.net is not None:
         print(f"They are seen by the features of {reader.net.name}, which stays fixed.")
+    setting = "held-out images"
+    if not len(held_out_rows(detector)):
+        setting = "images, each scored without having been trained on,"
     print(
-        f"{len(detector.calibration_scores_)} held-out images set the threshold: of "
+        f"{len(detector.calibration_scores_)} {setting} set the threshold: of "
         f"new images of these classes at most {options.contamination:.3g} of all are "
         "rejected on average."
     )
@@ -364,7 +371,11 @@ def _print_fit(
 
 
 def _trials(
-    detector: Any, X: np.ndarray, y: np.ndarray, reader: ImageReader, with_second: bool
+    detector: BaseDetector,
+    X: np.ndarray,
+    y: np.ndarray,
+    reader: ImageReader,
+    with_second: bool,
 ) -> Iterator[Trial]:
     if len(held_out_rows(detector)):
         yield try_held_out(detector, X, y)
@@ -486,7 +497,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _judged(
-    detector: Any, reader: ImageReader, found: FoundImages, options: argparse.Namespace
+    detector: BaseDetector,
+    reader: ImageReader,
+    found: FoundImages,
+    options: argparse.Namespace,
 ) -> Judged:
     """Judge all images, of which at least one must be readable."""
     progress = not options.quiet
@@ -511,7 +525,9 @@ def _reader(
     return ImageReader(pictures, FrozenNet.named(backbone, weights))
 
 
-def _reader_of(detector: Any, path: Path, images: Sequence[Path]) -> ImageReader:
+def _reader_of(
+    detector: BaseDetector, path: Path, images: Sequence[Path]
+) -> ImageReader:
     """Read new images as those of `fit` were read."""
     if len(detector.input_shape_) == 1:
         pictures, net = FrozenNet.load(beside(path))
@@ -537,7 +553,7 @@ def _first_depth(images: Sequence[Path]) -> str:
     return SHORTS
 
 
-def _detector(path: Path) -> Any:
+def _detector(path: Path) -> BaseDetector:
     if not path.is_file():
         raise ValueError(
             f"There is no file {str(path)!r}; expected one that 'fit --out' wrote."

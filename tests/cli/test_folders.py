@@ -350,9 +350,6 @@ def test_a_depth_other_than_that_of_fit_is_unreadable(detector, run, tmp_path):
     assert "b.png holds 16-bit pixels, but 8-bit ones are expected" in told
 
 
-@pytest.mark.xfail(
-    strict=True, reason="skvmdls.save does not yet store picture_format_"
-)
 def test_the_format_is_stored_with_the_detector(detector):
     assert skvmdls.load(detector).picture_format_ == PictureFormat(1, size=(16, 16))
 
