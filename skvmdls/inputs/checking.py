@@ -252,9 +252,8 @@ def _stacked(rows: list[Any]) -> np.ndarray:
 
 def _checked_dtype(X: np.ndarray) -> np.ndarray:
     kind = X.dtype.kind
-    if kind == "O" and X.ndim == 1 and len(X):
-        if isinstance(X[0], list | tuple) or hasattr(X[0], "shape"):
-            return _stacked(list(X))
+    if kind == "O" and X.ndim == 1 and len(X) and _is_vector(X[0]):
+        return _stacked(list(X))
     text = next(filter(_is_text, X.flat), None) if kind in "OUST" else None
     if text is not None:
         raise ValueError(
@@ -275,6 +274,10 @@ def _checked_dtype(X: np.ndarray) -> np.ndarray:
             "columns: numpy.lib.recfunctions.structured_to_unstructured(X)."
         )
     return X
+
+
+def _is_vector(row: Any) -> bool:
+    return isinstance(row, list | tuple) or hasattr(row, "shape")
 
 
 def _is_text(value: Any) -> bool:
@@ -317,8 +320,7 @@ def _holds_vectors(column: Any, dtype: str) -> bool:
     """Whether the first cell of a column is a list or an array."""
     if not dtype.lower().startswith(("object", "list", "array")) or not len(column):
         return False
-    first = np.asarray(column[:1], dtype=object).flat[0]
-    return isinstance(first, list | tuple | np.ndarray)
+    return _is_vector(np.asarray(column[:1], dtype=object).flat[0])
 
 
 def _has_text(column: Any) -> bool:
