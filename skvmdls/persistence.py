@@ -41,7 +41,7 @@ from skvmdls.scoring.stored_model import (
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT, READABLE = 3, (3,)
+FORMAT, READABLE = 4, (3, 4)
 KEY, CHECKSUM = "skvmdls", "sha256"
 DETECTORS = {cls.__name__: cls for cls in (VMDLSbDetector, VMDLSDetector)}
 
@@ -227,7 +227,7 @@ def _rebuilt(
 ) -> BaseDetector:
     """Rebuild a detector, checking that its attributes fit each other."""
     cls = DETECTORS[expected(head["class"], str)]
-    detector = cls(**_parameters(cls, head["parameters"], factories))
+    detector = cls(**_parameters(cls, head, factories))
     detector._validate_params()
     classes = _classes(head["classes"])
     model = model_from(head, arrays, _net_choices(detector), len(classes))
@@ -248,9 +248,14 @@ def _rebuilt(
 
 
 def _parameters(
-    cls: type[BaseDetector], stored: Any, factories: dict[str, BackboneFactory]
+    cls: type[BaseDetector], head: Head, factories: dict[str, BackboneFactory]
 ) -> dict[str, Any]:
-    parameters = dict(expected(stored, dict))
+    parameters = dict(expected(head["parameters"], dict))
+    if head["format"] == 3 and len(head["input_shape"]) == 1:
+        # The net of tables by default was another one.
+        usual = {"backbone": "mlp", "calibration": "split"}
+        is_usual = parameters.get("backbone") == "auto"
+        parameters |= usual if is_usual else {"calibration": "split"}
     # Earlier files of this format have this parameter. Its value is always None.
     parameters.pop("covariance_estimator", None)
     if unknown := set(parameters) - (set(cls().get_params()) - {*PLACES}):

@@ -1,6 +1,5 @@
 """Fit the parts that need no trained net, and learn their weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,6 +12,7 @@ from skvmdls.direct.parts import (
     PRIOR_WEIGHTS_OF_TABLES,
     DirectParts,
     fit_direct_parts,
+    fit_scores,
     usual_parts,
 )
 from skvmdls.direct.row_space import RowSpace, looks_like_vectors
@@ -25,7 +25,6 @@ from skvmdls.scoring.part_weights import FitScores, learn_part_weights
 from skvmdls.scoring.trials import PartTrials
 
 __all__ = [
-    "MOST_CROSS_FITTED",
     "DirectRows",
     "automatic_parts",
     "cross_fit",
@@ -33,16 +32,17 @@ __all__ = [
     "direct_rows",
     "fit_direct",
     "learn_weights",
+    "most_cross_fitted",
     "split_of_cross_fitted",
 ]
 
 # Up to so many rows all are scored by parts that have not seen them, and none is held
-# out. Beyond, offsets of small classes are cross-fitted on so many rows.
-MOST_CROSS_FITTED = 2000
+# out. Of larger tables, the net earns its time. See docs/recipe.md.
+MOST_CROSS_FITTED_VECTORS, MOST_CROSS_FITTED_ROWS = 5000, 2000
+# The linear classifiers of the trials need not be exact.
+TOLERANCE_OF_TRIALS = 1e-3
 # Rows that decide whether a table holds vectors.
 N_LOOKED_AT = 1000
-# Rows scored at a time.
-BATCH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,11 @@ class DirectRows:
         groups = None if self.groups is None else self.groups[positions]
         kept = self.X[positions], self.labels[positions]
         return replace(self, X=kept[0], labels=kept[1], groups=groups)
+
+
+def most_cross_fitted(*, unit_rows: bool) -> int:
+    """Rows up to which every row sets the threshold, of vectors and of tables."""
+    return MOST_CROSS_FITTED_VECTORS if unit_rows else MOST_CROSS_FITTED_ROWS
 
 
 def automatic_parts(X: Rows, n_classes: int) -> tuple[tuple[str, ...], bool]:
@@ -95,40 +100,35 @@ def direct_rows(
 
 def fit_direct(rows: DirectRows) -> DirectParts:
     """Fit the parts to rows."""
-    return _fit(rows, rows.X, rows.labels, rows.n_classes)
-
-
-def _fit(
-    rows: DirectRows, X: np.ndarray, labels: np.ndarray, n_classes: int
-) -> DirectParts:
-    space = None
-    if not rows.unit_rows:
-        n_features = X.shape[1]
-        centre, scale = np.zeros(n_features), np.ones(n_features)
-        space = RowSpace.fit(X, normalize=False, centre=centre, scale=scale)
     return fit_direct_parts(
-        X,
-        labels,
-        n_classes,
+        rows.X,
+        rows.labels,
+        rows.n_classes,
         names=rows.names,
         normalize=rows.unit_rows,
-        space=space,
+        space=_space(rows),
         random_state=rows.seed,
     )
 
 
-def _fit_scores(rows: DirectRows) -> FitScores:
-    def fit(
-        X: np.ndarray, labels: np.ndarray, n_classes: int
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        return partial(_scores_in_batches, _fit(rows, X, labels, n_classes))
+def _space(rows: DirectRows) -> RowSpace | None:
+    """Make the space of a table: its rows are standardised already."""
+    if rows.unit_rows:
+        return None
+    n_features = rows.X.shape[1]
+    centre, scale = np.zeros(n_features), np.ones(n_features)
+    return RowSpace.fit(rows.X, normalize=False, centre=centre, scale=scale)
 
-    return fit
 
-
-def _scores_in_batches(parts: DirectParts, X: np.ndarray) -> np.ndarray:
-    batches = np.array_split(X, -(-len(X) // BATCH))
-    return torch.cat([parts.class_scores(batch) for batch in batches]).numpy()
+def _refit(rows: DirectRows, *, tolerance: float = 1e-4) -> FitScores:
+    """Make the function that fits the parts to other rows of this kind."""
+    return fit_scores(
+        rows.names,
+        normalize=rows.unit_rows,
+        space=_space(rows),
+        random_state=rows.seed,
+        tolerance=tolerance,
+    )
 
 
 def learn_weights(rows: DirectRows, part_weights: object) -> PartTrials:
@@ -141,7 +141,7 @@ def learn_weights(rows: DirectRows, part_weights: object) -> PartTrials:
         rows.X,
         rows.labels,
         rows.n_classes,
-        _fit_scores(rows),
+        _refit(rows, tolerance=TOLERANCE_OF_TRIALS),
         rows.names,
         prior=prior,
         groups=rows.groups,
@@ -155,7 +155,7 @@ def cross_fit(rows: DirectRows) -> CrossFitted:
         rows.X,
         rows.labels,
         rows.n_classes,
-        _fit_scores(rows),
+        _refit(rows),
         groups=rows.groups,
         random_state=rows.seed,
     )

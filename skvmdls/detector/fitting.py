@@ -19,7 +19,6 @@ from skvmdls.calibration.paper_product import WeightCalibration
 from skvmdls.calibration.probabilities import ClassProbabilities
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.direct_evidence import (
-    MOST_CROSS_FITTED,
     DirectRows,
     automatic_parts,
     cross_fit,
@@ -27,6 +26,7 @@ from skvmdls.detector.direct_evidence import (
     direct_rows,
     fit_direct,
     learn_weights,
+    most_cross_fitted,
     split_of_cross_fitted,
 )
 from skvmdls.detector.parameters import Settings, asks_for_net
@@ -78,6 +78,9 @@ __all__ = ["Learned", "calibrate", "images_in_grid", "learn"]
 # Share of the held-out rows that set the evidence's constants; the others set the
 # threshold.
 EVIDENCE_SHARE = 0.25
+
+# Weight of the parts of a net, in all, next to those without. See docs/recipe.md.
+SHARE_OF_NET = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +225,8 @@ def is_cross_calibrated(
         )
     if settings.calibration == "auto":
         is_given = settings.calibration_fraction != "auto"
-        return not selection.needs_net and not is_given and n_rows <= MOST_CROSS_FITTED
+        most = most_cross_fitted(unit_rows=selection.unit_rows)
+        return not selection.needs_net and not is_given and n_rows <= most
     return settings.calibration == "cross"
 
 
@@ -245,7 +249,7 @@ def select_parts(settings: Settings, X: Rows, n_classes: int) -> PartSelection:
     if is_table and not is_paper:
         automatic, unit_rows = automatic_parts(X, n_classes)
         is_auto = isinstance(features, str) and features == "auto"
-        is_small = unit_rows or len(X) <= MOST_CROSS_FITTED
+        is_small = unit_rows or len(X) <= most_cross_fitted(unit_rows=False)
         if is_auto and is_small and not asks_for_net(settings):
             features = automatic
     selection = PartSelection.resolve(
@@ -453,15 +457,15 @@ def _weights(
 ) -> np.ndarray:
     """Weights (n_parts,): constants of the net's parts, and those that were learned.
 
-    The parts without a net count as much in all as those of the net.
+    The parts of the net count half as much in all as those without.
     """
     weights = default_weights(names, is_table=is_table)
     if trials is not None:
         of_net = len(names) - len(trials.names)
-        scale = 1.0
+        weights[of_net:] = trials.weights
         if of_net:
-            scale = weights[:of_net].sum() / trials.weights.sum()
-        weights[of_net:] = scale * trials.weights
+            share = SHARE_OF_NET * trials.weights.sum() / weights[:of_net].sum()
+            weights[:of_net] *= share
     if isinstance(settings.part_weights, str):
         return weights
     return given_weights(names, weights, settings.part_weights)

@@ -441,8 +441,8 @@ class DetectorParameters:
         Which points set the threshold. ``"split"``: a part of the rows is held out.
         ``"cross"``: every row is scored by parts that were fitted without it
         (cross-conformal prediction). It takes parts without a net alone. ``"auto"`` is
-        ``"cross"`` where rows are at most 2,000, no part of the net is used, and no
-        `calibration_fraction` is given.
+        ``"cross"`` up to 2,000 rows of a table or 5,000 vectors, if no part of the net
+        is used and no `calibration_fraction` is given.
         """,
     )
     calibration_fraction: float | Literal["auto"] = parameter(

@@ -262,6 +262,17 @@ class DirectParts:
             trees=self.trees and self.trees.of_classes(positions),
         )
 
+    def of_parts(self, names: Sequence[str]) -> "DirectParts":
+        """Keep some of the parts, in that order, for example those with a weight."""
+        return replace(
+            self,
+            names=tuple(names),
+            separate=self.separate if SEPARATE in names else None,
+            neighbours=self.neighbours if NEIGHBOURS in names else None,
+            linear=self.linear if LINEAR in names else None,
+            trees=self.trees if TREES in names else None,
+        )
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the arrays, by name, for :meth:`from_state`."""
         state = {"is_added": np.array(self.is_added, dtype=np.float64)}

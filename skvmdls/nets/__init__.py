@@ -17,6 +17,7 @@ from skvmdls.nets.backbones import (
     wide_resnet28_10,
 )
 from skvmdls.nets.pretrained import pretrained
+from skvmdls.nets.residual import residual_mlp
 
 __all__ = [
     "BACKBONES",
@@ -30,6 +31,7 @@ __all__ = [
     "photo_cnn",
     "plain_cnn",
     "pretrained",
+    "residual_mlp",
     "resnet18",
     "resnet34",
     "vgg_crosr",

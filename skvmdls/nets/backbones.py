@@ -34,6 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from skvmdls.nets.residual import residual_mlp
+
 __all__ = [
     "BACKBONES",
     "BackboneFactory",
@@ -489,6 +491,7 @@ BACKBONES: dict[str, BackboneFactory] = {
         mlp,
         photo_cnn,
         plain_cnn,
+        residual_mlp,
         resnet18,
         resnet34,
         vgg_crosr,
@@ -520,7 +523,8 @@ def resolve_factory(
     if choice == "auto":
         choice = _usual(input_shape)
         if choice not in named:
-            choice = "cnn"
+            # An autoencoder.
+            choice = "mlp" if len(input_shape) == 1 else "cnn"
     if choice not in named:
         raise ValueError(
             f"{parameter}={choice!r} is not known. Use 'auto', one of {sorted(named)}, "
@@ -531,7 +535,7 @@ def resolve_factory(
 
 def _usual(input_shape: Sequence[int]) -> str:
     if len(input_shape) == 1:
-        return "mlp"
+        return "residual_mlp"
     channels, *size = input_shape
     return "photo_cnn" if channels >= 3 and min(size) >= 32 else "cnn"
 

@@ -93,7 +93,7 @@ class Graph(nn.Module):
                 for name, gaussians in model.blocks.items()
             }
         )
-        self.direct_scores = model.direct_scores
+        self.direct = None if model.direct is None else model.direct.as_module()
         self.decision = model.decision()
         self.verdict = _Verdict(calibration, settings, classes)
         self.by_class = settings.by_class
@@ -110,7 +110,9 @@ class Graph(nn.Module):
         found = found._replace(parts=parts)
         blocks = blocks_of(found, self.selection)
         scores = {name: self.gaussians[name](t) for name, t in blocks.items()}
-        scores |= self.direct_scores(X, x)
+        if self.direct is not None:
+            by_part = self.direct(X if self.selection.unit_rows else x).unbind(dim=2)
+            scores |= dict(zip(self.selection.direct, by_part, strict=True))
         logits = parts[LOGIT].double() if LOGIT in parts else None
         weight = found.weight()
         weight = None if weight is None else weight.double()

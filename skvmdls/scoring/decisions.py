@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from skvmdls.calibration.paper_product import WeightCalibration, weighted
 from skvmdls.direct.parts import DIRECT_PARTS, LINEAR
-from skvmdls.scoring.evidence import INPUT, JOINT, LOGIT, Evidence, standardized
+from skvmdls.scoring.evidence import (
+    INPUT,
+    JOINT,
+    LOGIT,
+    RESIDUAL,
+    Evidence,
+    standardized,
+)
 
 __all__ = ["Decided", "Decision"]
 
@@ -76,6 +83,7 @@ class Decision(nn.Module):
     typical: Tensor
     spread: Tensor
     weights: Tensor
+    label_weights: Tensor
     highest: Tensor
     bend: Tensor | None
     typical_logit: Tensor
@@ -103,6 +111,9 @@ class Decision(nn.Module):
         self.register_buffer("typical", torch.from_numpy(evidence.typical))
         self.register_buffer("spread", torch.from_numpy(evidence.spread))
         self.register_buffer("weights", torch.from_numpy(evidence.weights))
+        # A class is chosen without the autoencoder.
+        in_label = evidence.weights * (np.array(names) != RESIDUAL)
+        self.register_buffer("label_weights", torch.from_numpy(in_label))
         self.register_buffer("highest", torch.from_numpy(evidence.highest))
         bend = torch.tensor(evidence.bend, dtype=torch.float64)
         self.register_buffer("bend", bend if evidence.is_bent else None)
@@ -214,7 +225,7 @@ class Decision(nn.Module):
     def _sum_in_spreads(self, raw: Tensor, n: int) -> Tensor:
         """Weighted sum (n, n_classes) of the first n parts, in spreads."""
         in_spreads = (raw[..., :n] - self.typical[:n]) / self.spread[:n]
-        return (in_spreads * self.weights[:n]).sum(dim=-1)
+        return (in_spreads * self.label_weights[:n]).sum(dim=-1)
 
 
 class Candidates(NamedTuple):

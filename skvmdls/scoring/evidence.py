@@ -94,6 +94,9 @@ def resolve_features(
         if fusion == "early":
             return ENSEMBLE_PARTS
         of_net = [name for name, is_there in there.items() if is_there]
+        if automatic:
+            # The part "separate" is the same idea, and steps aside where it is dear.
+            of_net.remove(INPUT)
         return (*of_net, *automatic)
     if fusion == "late":
         there |= dict.fromkeys(DIRECT_PARTS, is_table)

@@ -236,6 +236,14 @@ def test_dropping_classes_keeps_the_scores_of_the_others(data, parts):
     torch.testing.assert_close(kept.class_scores(data[0]), expected)
 
 
+def test_some_of_the_parts_score_as_all_of_them(data, parts):
+    kept = parts.of_parts(("linear", "relative"))
+    places = [DIRECT_PARTS.index(name) for name in kept.names]
+    expected = parts.class_scores(data[0])[..., places]
+    assert torch.equal(kept.class_scores(data[0]), expected)
+    assert not any(name.startswith("trees") for name in kept.state_dict())
+
+
 def test_a_dropped_class_can_be_added_again(data, parts):
     X, y = data
     without = parts.of_classes(np.array([0, 1, 2]))
