@@ -51,7 +51,9 @@ sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
     # The others take longer than a page may: they are shown, and not run.
-    "filename_pattern": r"/(known_and_unknown|open_world|quickstart|why_rejected)\.py$",
+    "filename_pattern": (
+        r"/(embeddings|known_and_unknown|open_world|quickstart|why_rejected)\.py$"
+    ),
     "ignore_pattern": r"/benchmarks/",
     "reference_url": {"skvmdls": None},
     "download_all_examples": False,

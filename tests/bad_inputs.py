@@ -194,7 +194,12 @@ BAD_FITS = [
     ),
     BadFit("rows of two lengths", "rows of 1 to 2", X=[[1.0], [1.0, 2.0]] * 6),
     BadFit("a sparse tensor", "to_dense", X=torch.eye(12).to_sparse()),
-    BadFit("a sparse matrix", "toarray", X=csr_matrix(X_GOOD)),
+    BadFit("a sparse matrix", r"TruncatedSVD.*toarray", X=csr_matrix(X_GOOD)),
+    BadFit(
+        "a frame with a column of vectors",
+        r"'embedding' \(object\).*np.stack\(X\['embedding'\]\)",
+        X=pd.DataFrame({"embedding": X_GOOD.tolist()}),
+    ),
     BadFit("a masked array", "masked values", X=np.ma.masked_less(X_GOOD, -1)),
     BadFit("X without rows", "0 sample", X=np.empty((0, 6)), y=np.empty(0)),
     BadFit("X of one dimension", "Expected 2D array", X=X_GOOD[:, 0]),

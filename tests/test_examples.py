@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -44,6 +45,14 @@ def run_here(script, *options):
     return printed.getvalue()
 
 
+def run_on_copy(script, folder, monkeypatch):
+    """Run a copy, so that its plot is written elsewhere; its names come back."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    copy = folder / script.name
+    copy.write_text(script.read_text())
+    return SimpleNamespace(**runpy.run_path(str(copy)))
+
+
 def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 40)
@@ -75,6 +84,16 @@ def test_what_the_gallery_asks_about_was_rejected():
     answers = [line for line in printed.splitlines() if line.startswith("answers:")]
     assert answers == ["answers: [ 0 -1]", "answers: [ 1 -1]"]
     assert printed.splitlines()[1].startswith("magnesium")
+
+
+def test_the_sum_of_the_embeddings_parts_is_ahead_of_each(tmp_path, monkeypatch):
+    ran = run_on_copy(EXAMPLES / "embeddings.py", tmp_path, monkeypatch)
+    found = ran.against_unknown
+    assert found[-1] > found[:-1].max()
+    assert np.mean(ran.is_rejected[ran.is_known]) < 0.1
+    assert np.mean(ran.is_rejected[~ran.is_known]) > 0.6
+    assert np.mean(ran.found == 6) > 0.5
+    assert (tmp_path / "embeddings.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

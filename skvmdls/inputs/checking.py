@@ -166,11 +166,11 @@ def check_training_data(
 
 
 def as_array(X: Any) -> Any:
-    """Make an array of X, or leave frames and sparse matrices to scikit-learn's checks.
+    """Make an array of X, or leave frames to scikit-learn's checks.
 
     Tensors of any float type and on any device, lists of equally large arrays, tensors
-    or pictures, and object arrays of such, become one array. If none can be made, the
-    message of the ValueError has the line that makes one.
+    or pictures, and columns and object arrays of such, or of lists, become one array.
+    If none can be made, the message of the error has the line that makes one.
     """
     _refuse_other_things(X)
     if isinstance(X, Tensor):
@@ -186,7 +186,7 @@ def as_array(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return _checked_dtype(X)
     if hasattr(X, "shape"):
-        return X
+        return _stacked_column(X)
     if hasattr(X, "__array__"):
         return _checked_dtype(np.asarray(X))
     rows = list(X)
@@ -210,14 +210,27 @@ def _refuse_other_things(X: Any) -> None:
             "first: X = np.load(path) or X = pd.read_csv(path).to_numpy(); of a folder "
             "of images, X, y = skvmdls.datasets.image_folder(path)."
         )
-    if issparse(X):  # scikit-learn says what it thinks of these.
-        return
+    if issparse(X):
+        raise TypeError(
+            f"X is a sparse {type(X).__name__} of shape {X.shape}; expected dense "
+            "numbers. Of counts or TF-IDF take a few hundred components: "
+            "sklearn.decomposition.TruncatedSVD(300).fit_transform(X), in a Pipeline "
+            "before the detector. If it has few columns: X.toarray()."
+        )
     known = ("__len__", "shape", "__array__")
     if isinstance(X, Mapping | Set) or not any(hasattr(X, name) for name in known):
         raise ValueError(
             f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
             "height, width) or (n, channels, height, width)."
         )
+
+
+def _stacked_column(X: Any) -> Any:
+    """Stack the vectors of a column, as in ``df["embedding"]``; leave others as is."""
+    if len(X.shape) != 1 or not len(X) or not hasattr(X, "__array__"):
+        return X
+    rows = np.asarray(X)
+    return _checked_dtype(rows) if rows.dtype == object else X
 
 
 def _stacked(rows: list[Any]) -> np.ndarray:
@@ -239,7 +252,7 @@ def _stacked(rows: list[Any]) -> np.ndarray:
 
 def _checked_dtype(X: np.ndarray) -> np.ndarray:
     kind = X.dtype.kind
-    if kind == "O" and X.ndim == 1 and len(X) and hasattr(X[0], "shape"):
+    if kind == "O" and X.ndim == 1 and len(X) and _is_vector(X[0]):
         return _stacked(list(X))
     text = next(filter(_is_text, X.flat), None) if kind in "OUST" else None
     if text is not None:
@@ -263,6 +276,10 @@ def _checked_dtype(X: np.ndarray) -> np.ndarray:
     return X
 
 
+def _is_vector(row: Any) -> bool:
+    return isinstance(row, list | tuple) or hasattr(row, "shape")
+
+
 def _is_text(value: Any) -> bool:
     """Whether it is a word, and not a number in words."""
     if not isinstance(value, str | bytes):
@@ -281,6 +298,11 @@ def _check_columns(frame: Any) -> None:
     """Raise a ValueError that names the columns of a frame that hold no numbers."""
     bad = []
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if _holds_vectors(frame[name], str(dtype)):
+            raise ValueError(
+                f"X has a column of vectors, {name!r} ({dtype}); expected one number "
+                f"in a cell. Stack them, X = np.stack(X[{name!r}])."
+            )
         kind = str(dtype).lower()
         is_plain = kind.startswith(("int", "uint", "float", "bool", "sparse"))
         if kind.startswith(TIMES) or (not is_plain and _has_text(frame[name])):
@@ -292,6 +314,13 @@ def _check_columns(frame: Any) -> None:
             "pd.get_dummies(X), and dates into a duration, (X['date'] - start)"
             ".dt.days; or leave these columns out."
         )
+
+
+def _holds_vectors(column: Any, dtype: str) -> bool:
+    """Whether the first cell of a column is a list or an array."""
+    if not dtype.lower().startswith(("object", "list", "array")) or not len(column):
+        return False
+    return _is_vector(np.asarray(column[:1], dtype=object).flat[0])
 
 
 def _has_text(column: Any) -> bool:

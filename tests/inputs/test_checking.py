@@ -3,8 +3,10 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from skvmdls.inputs.checking import check_inputs
@@ -51,6 +53,34 @@ def test_inputs_are_tables_or_images_with_channels_first(shape, input_shape):
 def test_bad_inputs_are_explained(X, input_shape, message):
     with pytest.raises(ValueError, match=message):
         check_inputs(BaseEstimator(), X, input_shape)
+
+
+@pytest.mark.parametrize("of_rows", [list, np.ndarray.tolist, tuple])
+def test_a_column_of_vectors_is_stacked(of_rows):
+    X = np.random.default_rng(0).normal(size=(9, 4))
+    column = pd.Series(of_rows(X), name="embedding")
+    estimator = BaseEstimator()
+    np.testing.assert_array_equal(check_inputs(estimator, column, None), X)
+    assert estimator.n_features_in_ == 4
+    np.testing.assert_array_equal(check_inputs(estimator, column[3:], (4,)), X[3:])
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (sparse.random_array((9, 40), rng=0), r"coo_array of shape \(9, 40\).*Truncat"),
+        (sparse.csr_matrix(np.eye(9)), r"csr_matrix.*X.toarray\(\)"),
+    ],
+)
+def test_sparse_matrices_are_refused_with_the_line_that_helps(X, message):
+    with pytest.raises(TypeError, match=message):
+        check_inputs(BaseEstimator(), X, None)
+
+
+def test_a_frame_with_a_column_of_vectors_is_refused_with_the_line_that_helps():
+    frame = pd.DataFrame({"price": np.arange(3), "embedding": np.eye(3).tolist()})
+    with pytest.raises(ValueError, match=r"np.stack\(X\['embedding'\]\)"):
+        check_inputs(BaseEstimator(), frame, None)
 
 
 def test_inputs_are_not_copied_needlessly(tmp_path):
