@@ -278,8 +278,13 @@ def _fit(options: argparse.Namespace) -> int:
     failures += batch.failures
     if batch.X is None or (options.strict and failures):
         raise _none_readable(failures, len(paths))
-    _tell_of_files(found, failures, batch.n_further_pages)
     y = np.array([labels[readable[i]] for i in batch.positions])
+    if lost := sorted(set(labels) - set(y.tolist())):
+        raise ValueError(
+            f"None of the images of {', '.join(lost)} can be read, so these classes "
+            f"cannot be learned.{_listed(failures)}"
+        )
+    _tell_of_files(found, failures, batch.n_further_pages)
     _fit_with_checkpoint(detector, batch.X, y, options)
     detector.picture_format_ = reader.pictures
     net = reader.net
@@ -572,10 +577,15 @@ def _stop_if_strict(failures: Failures, options: argparse.Namespace) -> None:
 
 
 def _none_readable(failures: Failures, n_images: int) -> ValueError:
-    listed = "".join(f"\n  {path} {reason}" for path, reason in failures)
     if len(failures) == 1:
-        return ValueError(listed.strip())
-    return ValueError(f"{len(failures)} of {n_images} images cannot be read:{listed}")
+        return ValueError(_listed(failures).strip())
+    return ValueError(
+        f"{len(failures)} of {n_images} images cannot be read:{_listed(failures)}"
+    )
+
+
+def _listed(failures: Failures) -> str:
+    return "".join(f"\n  {path} {reason}" for path, reason in failures)
 
 
 def _tell_of_files(found: FoundImages, failures: Failures, n_pages: int) -> None:
