@@ -1,6 +1,8 @@
-"""Small real data and detectors fitted on it once."""
+"""Small real data and detectors fitted on it once; what every test begins with."""
 
 import os
+import random
+import sys
 
 # On nets this small, a second thread costs more than it brings; and the processes that
 # tests start would fight with the other workers for the cores.
@@ -15,6 +17,27 @@ from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
 
 torch.set_num_threads(1)
+
+
+class FreshState:
+    """Nothing of a test reaches the next one, whatever their order."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self):
+        """Seed what draws without a seed, also for fixtures that last."""
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+
+    def pytest_runtest_teardown(self):
+        """Close figures: matplotlib's warning of many open ones is an error here."""
+        if pyplot := sys.modules.get("matplotlib.pyplot"):
+            pyplot.close("all")
+
+
+def pytest_configure(config):
+    # As a plugin, for doctests too, which are outside this folder.
+    config.pluginmanager.register(FreshState())
 
 
 @pytest.fixture(scope="session")

@@ -241,15 +241,20 @@ def small_data(monkeypatch):
     [
         ("ood-cifar10", 1, ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"]),
         ("ood-cifar100", 1, ["ImageNet-resize", "CIFAR-10", "NOISE"]),
-        (
+        pytest.param(
             "ablation-evidence-cifar10",
             len(EVIDENCE),
             ["ImageNet-resize", "CIFAR-100", "MNIST", "NOISE"],
+            marks=pytest.mark.slow,
         ),
-        ("osr-splits-cifar10", 5, ["other classes"]),
+        pytest.param(
+            "osr-splits-cifar10", 5, ["other classes"], marks=pytest.mark.slow
+        ),
         ("leave-classes-out-cifar10", 4, ["other classes"]),
-        ("leave-classes-out-tables", 9, ["classes left out"]),
-        ("osr-tables", 18, ["classes left out"]),
+        pytest.param(
+            "leave-classes-out-tables", 9, ["classes left out"], marks=pytest.mark.slow
+        ),
+        pytest.param("osr-tables", 18, ["classes left out"], marks=pytest.mark.slow),
     ],
 )
 def test_an_experiment_runs_from_data_to_page(
@@ -398,7 +403,11 @@ def test_settings_without_a_value_are_explained():
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 @pytest.mark.parametrize(
     ("name", "n_parts"),
-    [("ablation-losses", len(LOSSES)), ("figure-1", 1), ("figure-3", 1)],
+    [
+        pytest.param("ablation-losses", len(LOSSES), marks=pytest.mark.slow),
+        ("figure-1", 1),
+        ("figure-3", 1),
+    ],
 )
 def test_figures_are_stored_as_numbers_and_drawn_again(data_home, name, n_parts):
     output = data_home / "docs" / "results"

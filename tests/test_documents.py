@@ -20,7 +20,7 @@ from skvmdls.nets.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 # Rooms with a plain name that users do not import from: one sentence will do.
-MACHINERY = {"inputs", "network", "sampling", "scoring", "training"}
+MACHINERY = {"cli", "inputs"}
 # Loaders of data that the tests do not have.
 NEED_NO_EXAMPLE = {
     "load_cifar10",
@@ -30,10 +30,19 @@ NEED_NO_EXAMPLE = {
 }
 # Their rooms say once what they all take and return.
 FACTORIES = {**BACKBONES, **AUTOENCODERS}
+# Their code takes longest: it searches, or writes ONNX files.
+LONG = {"choosing_the_threshold.md", "faq.md", "outside_python.md"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [])
+        for page in PAGES
+    ],
+    ids=lambda page: page.name,
+)
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -83,22 +92,31 @@ def test_the_rows_that_a_promise_needs_are_those_that_the_page_says():
             assert not promised(int(n) - 1, *case), (n, case)
 
 
-def rooms():
-    for module_info in pkgutil.iter_modules(skvmdls.__path__):
-        yield module_info.name, importlib.import_module(f"skvmdls.{module_info.name}")
+def modules():
+    for found in pkgutil.walk_packages(skvmdls.__path__, "skvmdls."):
+        if not found.name.endswith("__main__"):
+            name = found.name.removeprefix("skvmdls.")
+            yield name, importlib.import_module(found.name)
+
+
+def doors():
+    """Where public names are imported from: the folders, and single files."""
+    for name, module in modules():
+        is_door = "." not in name or name == "nets.autoencoder"
+        if is_door and not name.startswith("_") and name not in MACHINERY:
+            yield name, module
 
 
 def public_names():
-    for room, module in rooms():
-        if not room.startswith("_") and room not in MACHINERY:
-            for name in getattr(module, "__all__", ()):
-                if callable(getattr(module, name)) and name != "BackboneFactory":
-                    yield f"{room}.{name}"
+    for room, module in doors():
+        for name in getattr(module, "__all__", ()):
+            if callable(getattr(module, name)) and name != "BackboneFactory":
+                yield f"{room}.{name}"
 
 
 @pytest.mark.parametrize("name", list(public_names()))
 def test_everything_public_is_documented_with_an_example_that_runs(name):
-    room, _, attribute = name.partition(".")
+    room, _, attribute = name.rpartition(".")
     doc = getattr(importlib.import_module(f"skvmdls.{room}"), attribute).__doc__
     if attribute not in FACTORIES:
         assert re.search("^ *(Parameters|Attributes|Returns)$", doc, re.MULTILINE)
@@ -117,7 +135,7 @@ def test_what_the_pages_import_is_public():
 
 
 def test_machinery_has_a_sentence():
-    for room, module in rooms():
+    for room, module in modules():
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
             is_own = getattr(thing, "__module__", None) == module.__name__

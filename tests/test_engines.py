@@ -10,6 +10,8 @@ import pytest
 
 import skvmdls
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

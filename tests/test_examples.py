@@ -21,7 +21,11 @@ BENCHMARKS = EXAMPLES / "benchmarks"
 
 def run(*command):
     return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, check=True
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=500,
     ).stdout
 
 
@@ -54,7 +58,7 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
     )
     np.savez(tmp_path / "omniglot_small1.npz", X=images[::4])
     output = tmp_path / "results.json"
-    table = run(
+    table = run_here(
         EXAMPLES / "mnist_open_set.py",
         *("--n-train", 120, "--epochs", 2, "--data-home", tmp_path),
         *("--output", output),
@@ -225,6 +229,7 @@ def test_what_is_said_of_all_of_cifar10_is_what_the_stored_run_says():
     assert f"{epochs} epochs of CIFAR-10's" in settings
 
 
+@pytest.mark.slow
 def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
     output = tmp_path / "found.json"
     run(BENCHMARKS / "fuzz_load.py", "--mutations", 200, "--output", output)
@@ -236,6 +241,7 @@ def test_mutated_files_are_counted_and_none_gets_through(tmp_path):
     assert found["code run"] == 0
 
 
+@pytest.mark.slow
 def test_peak_memory_is_measured(tmp_path):
     output = tmp_path / "found.json"
     run(BENCHMARKS / "peak_memory.py", "--rows", 300, "--output", output)
@@ -243,6 +249,7 @@ def test_peak_memory_is_measured(tmp_path):
     assert row["input, MiB"] == pytest.approx(300 * 28 * 28 * 4 / 2**20)
 
 
+@pytest.mark.slow
 def test_fits_from_files_are_measured(tmp_path):
     output, script = tmp_path / "found.json", BENCHMARKS / "fit_memory.py"
     run(script, "--memory", "tiny:300", "--folder", "tiny:200", "--output", output)
@@ -252,9 +259,10 @@ def test_fits_from_files_are_measured(tmp_path):
 
 
 def test_the_folder_of_the_benchmarks_is_a_command():
-    assert "osr-mnist" in run(BENCHMARKS, "--help")
+    assert "osr-mnist" in run_here(BENCHMARKS, "--help")
 
 
+@pytest.mark.slow
 def test_a_killed_fit_ends_where_another_does(tmp_path):
     output = tmp_path / "trials.json"
     script = BENCHMARKS / "kill_and_resume.py"
@@ -262,6 +270,7 @@ def test_a_killed_fit_ends_where_another_does(tmp_path):
     assert [t["identical"] for t in json.loads(output.read_text())["trials"]] == [True]
 
 
+@pytest.mark.slow
 def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
     output = tmp_path / "found.json"
     run(BENCHMARKS / "file_memory.py", "--classes", 20, "--output", output)
@@ -270,6 +279,7 @@ def test_the_memory_of_saving_and_loading_is_measured(tmp_path):
     assert rows[0]["file, MiB"] > 10 * rows[1]["file, MiB"]
 
 
+@pytest.mark.slow
 def test_a_process_without_torch_answers(tmp_path):
     path = tmp_path / "digits.onnx"
     told = run_here(EXAMPLES / "onnx_without_torch.py", "--epochs", 3, "--out", path)
@@ -278,6 +288,7 @@ def test_a_process_without_torch_answers(tmp_path):
     assert path.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_onnx_files_are_compared_with_their_detectors(tmp_path):
     output, script = tmp_path / "found.json", BENCHMARKS / "onnx_answers.py"
     options = ("--nets", "mlp", "--only", "VMDLSbDetector", "--points", 100)
@@ -289,6 +300,7 @@ def test_onnx_files_are_compared_with_their_detectors(tmp_path):
     assert "| mlp | VMDLSbDetector | 100 | 0 |" in run_here(script, "--show", output)
 
 
+@pytest.mark.slow
 def test_onnx_files_are_timed(tmp_path):
     output, script = tmp_path / "found.json", BENCHMARKS / "onnx_speed.py"
     run_here(script, "--nets", "mlp", "--threads", 1, "--output", output)
@@ -315,6 +327,7 @@ def test_figures_of_the_open_world_are_measured_group_by_group(tmp_path):
     assert "| stated |" in run_here(script, "--show", output)
 
 
+@pytest.mark.slow
 def test_the_open_world_plays_the_day(tmp_path):
     picture = tmp_path / "day.png"
     told = run_here(EXAMPLES / "open_world.py", "--epochs", 8, "--picture", picture)

@@ -57,7 +57,8 @@ def main() -> None:
         fit = context.Process(target=fitted, args=(path, options.epochs, ready))
         fit.start()
         assert fit.pid is not None  # It has started.
-        ready.wait()
+        if not ready.wait(timeout=300):
+            raise RuntimeError("The fit to be killed has not begun in five minutes.")
         seconds = float(rng.uniform(0, whole_seconds))
         time.sleep(seconds)
         was_running = fit.is_alive()

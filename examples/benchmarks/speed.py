@@ -22,7 +22,7 @@ from skvmdls._support.devices import resolve_precision
 from skvmdls._support.torch_state import seeded
 from skvmdls.nets import BACKBONES
 from skvmdls.nets.network import build_network
-from skvmdls.scoring import ClassGaussians, fit_gaussians
+from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
 from skvmdls.training import distancing_loss, squared_distances, triplet_loss
 from skvmdls.training.loops import train_network
 from skvmdls.training.plans import NetworkPlan

@@ -2,6 +2,6 @@
 
 from skvmdls.scoring.evidence import Evidence, View
 from skvmdls.scoring.expected_images import ExpectedImages
-from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
+from skvmdls.scoring.gaussians import ClassGaussians
 
-__all__ = ["ClassGaussians", "Evidence", "ExpectedImages", "View", "fit_gaussians"]
+__all__ = ["ClassGaussians", "Evidence", "ExpectedImages", "View"]

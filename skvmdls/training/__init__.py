@@ -1,7 +1,6 @@
 """Train the nets: losses, augmentation, batches, loops."""
 
 from skvmdls.training.augmentation import AUGMENTATIONS, affine, crop_flip
-from skvmdls.training.loops import backbone_share, joint_loss
 from skvmdls.training.losses import (
     distancing_loss,
     kl_loss,
@@ -12,10 +11,8 @@ from skvmdls.training.losses import (
 __all__ = [
     "AUGMENTATIONS",
     "affine",
-    "backbone_share",
     "crop_flip",
     "distancing_loss",
-    "joint_loss",
     "kl_loss",
     "squared_distances",
     "triplet_loss",

@@ -256,6 +256,6 @@ def test_help_teaches(command, capsys):
 
 def test_the_package_is_a_command():
     words = [sys.executable, "-m", "skvmdls", "predict", "nothing", "nowhere"]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 2
     assert "There is no file 'nothing'" in ended.stderr

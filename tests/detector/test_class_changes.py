@@ -84,7 +84,7 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     logits = np.concatenate(
         [
             parts["logit"]
-            for parts in skvmdls.scoring.ensembles(
+            for parts in skvmdls.scoring.features.ensembles(
                 of_table.network_, of_table._batches(X), of_table.view_
             )
         ]

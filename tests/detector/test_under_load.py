@@ -60,7 +60,9 @@ def test_fits_in_threads_are_those_of_their_seeds(table):
         np.testing.assert_array_equal(scores, alone[seed])
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize(
+    "backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)]
+)
 def test_joblib_scores_and_fits_in_parallel(table, backend):
     X, y = table
     detector = VMDLSbDetector(**QUICK).fit(X, y)
@@ -88,12 +90,13 @@ def scores(queue=None):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    scores()
+    # Starts OpenMP's threads. A fit by two of them would take long on busy cores.
+    torch.ones(2**20).sum()
     context = multiprocessing.get_context(sys.argv[1])
     queue = context.Queue()
     child = context.Process(target=scores, args=(queue,), daemon=True)
     child.start()
-    n_threads, there = queue.get(timeout=100)
+    n_threads, there = queue.get(timeout=300)
     child.join()
     torch.set_num_threads(n_threads)
     np.testing.assert_allclose(there, scores(), rtol=1e-4, atol=0.1)
@@ -101,13 +104,19 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name != "fork" else [])
+        for name in multiprocessing.get_all_start_methods()
+    ],
+)
 def test_a_child_process_fits_as_its_parent_did(method, tmp_path):
     """Regression: a forked one waited for ever for its parent's OpenMP threads."""
     script = tmp_path / "fit.py"
     script.write_text(FIT_IN_A_CHILD)
     command = [sys.executable, str(script), method]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.stdout == "the same\n", done.stderr
 
 
@@ -116,6 +125,7 @@ def score_memory_map(detector_path, rows_path, n):
     assert np.isfinite(skvmdls.load(detector_path).score_samples(rows)).all()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_from_a_memory_map_take_bounded_memory(tmp_path):
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 40)

@@ -425,6 +425,7 @@ def fit_memory_map(path, n):
     VMDLSbDetector(**settings).fit(X, np.arange(n) % 2)
 
 
+@pytest.mark.slow
 def test_the_memory_of_fit_beyond_x_does_not_grow_with_x(tmp_path, monkeypatch):
     # Else glibc keeps what was freed, now more and now less: that is not ours.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**17))

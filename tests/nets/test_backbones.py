@@ -34,6 +34,8 @@ PUBLISHED = {
     "densenet_bc100": 769_162 - 10 * (342 + 1),
     "wide_resnet28_10": 36_479_194 - 10 * (640 + 1),
 }
+# They train for seconds.
+LARGE = {"resnet34", "wide_resnet28_10"}
 ENSEMBLE_SIZES = {
     "plain_cnn": (100, 100, 100, 500),
     "vgg_crosr": (128, 256, 256, 1024),
@@ -125,7 +127,13 @@ def test_small_images_keep_their_resolution_through_the_stem(name, resolutions):
     assert tuple(found) == resolutions
 
 
-@pytest.mark.parametrize("name", ENSEMBLE_SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in ENSEMBLE_SIZES
+    ],
+)
 def test_named_backbones_fit_score_load_and_clone(name, digits, tmp_path):
     rows = np.isin(digits.y_train, (0, 1))
     X, y = digits.X_train[rows][:64], digits.y_train[rows][:64]

@@ -98,7 +98,7 @@ def test_a_folder_of_pictures_of_all_sizes_is_fitted_and_scored(tiny, tmp_path):
         "regnet_y_400mf",
         "resnet18",
         "swin_t",
-        "vit_b_16",
+        pytest.param("vit_b_16", marks=pytest.mark.slow),
     ],
 )
 def test_the_nets_that_are_known_have_their_taps(name, monkeypatch):

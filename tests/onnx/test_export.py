@@ -256,7 +256,9 @@ def test_a_damaged_file_is_refused_by_the_run_time(exported, rows, tmp_path):
         skvmdls.onnx.check(tmp_path / "none.onnx", rows, detector)
 
 
-@pytest.mark.parametrize("average_flips", [False, True])
+@pytest.mark.parametrize(
+    "average_flips", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_bytes_go_in_as_bytes(average_flips, tmp_path):
     digits = load_digits(known=(0, 1, 2), random_state=0)
     X = np.round(digits.X_train * 255 / digits.X_train.max()).astype(np.uint8)
@@ -276,6 +278,7 @@ def test_bytes_go_in_as_bytes(average_flips, tmp_path):
         skvmdls.onnx.check(path, test / 255, detector)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:New classes that are too close")
 @pytest.mark.filterwarnings("ignore:.* too few held-out points")
 def test_added_classes_and_promises_by_class_are_in_the_file(table, rows, tmp_path):
@@ -290,6 +293,7 @@ def test_added_classes_and_promises_by_class_are_in_the_file(table, rows, tmp_pa
     assert metadata(path)[0]["threshold"] is None
 
 
+@pytest.mark.slow
 def test_without_rows_it_is_checked_on_drawn_ones_that_say_as_much(
     table, rows, tmp_path
 ):
@@ -307,6 +311,7 @@ def test_without_rows_it_is_checked_on_drawn_ones_that_say_as_much(
     assert any(np.all(onnx.numpy_helper.to_array(array) == 0.1) for array in stored)
 
 
+@pytest.mark.slow
 def test_numbers_that_float32_cannot_hold_go_in_as_float64(table, rows, tmp_path):
     """Seconds since 1970, say: of steps of a second, float32 keeps none."""
     X, y = table
@@ -334,10 +339,11 @@ def test_gaussians_that_float32_cannot_hold_are_float64():
     for whitening, is_enough in ((np.eye(2), True), (white, False)):
         one = ClassGaussians(np.full((1, 2), 3.0), whitening[None], "full")
         Detector.gaussians_ = nn.ModuleDict({"g": one})
-        rounding = skvmdls.onnx._rounding_of_gaussians(Detector)
-        assert (rounding <= skvmdls.onnx.TOLERANCE) is is_enough
+        rounding = skvmdls.onnx.export._rounding_of_gaussians(Detector)
+        assert (rounding <= skvmdls.onnx.export.TOLERANCE) is is_enough
 
 
+@pytest.mark.slow
 def test_large_models_keep_their_weights_beside_them(
     table, rows, tmp_path, monkeypatch
 ):
@@ -380,6 +386,7 @@ def net_with(module):
     return from_module(net, taps=("0", "1", "2"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_named_with_the_reason(table, tmp_path):
     backbone = net_with(Branching())
     detector = quick(VMDLSbDetector, backbone=backbone, max_epochs=1).fit(*table)
@@ -393,6 +400,7 @@ def test_what_cannot_be_exported_is_named_with_the_reason(table, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_a_net_of_your_own_is_exported(table, rows, tmp_path):
     backbone = net_with(nn.LayerNorm(16))
     detector = quick(VMDLSbDetector, backbone=backbone, max_epochs=1).fit(*table)
@@ -401,6 +409,7 @@ def test_a_net_of_your_own_is_exported(table, rows, tmp_path):
     assert_same(run(path, rows), detector, rows.astype(np.float32), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_otherwise_is_not_written(table, rows, tmp_path):
     backbone = net_with(Remembering())
     detector = quick(VMDLSbDetector, backbone=backbone, max_epochs=1).fit(*table)

@@ -3,8 +3,10 @@
 import inspect
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from itertools import zip_longest
 
 import numpy as np
@@ -27,6 +29,8 @@ def without_batch_norms(shape):
             setattr(parent, child, nn.GroupNorm(1, norm.num_features))
     return net
 
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import os, pickle, signal, sys, time
@@ -113,12 +117,26 @@ def launch(folder, fits):
     folder.mkdir()
     (folder / "fit.py").write_text(inspect.getsource(without_batch_norms) + SCRIPT)
     (folder / "given").write_bytes(pickle.dumps(fits))
-    started = [
-        subprocess.Popen([sys.executable, folder / "fit.py", folder, rank])
-        for rank in ("0", "1")
-    ]
-    for process in started:
-        process.wait(timeout=120)
+    logs = [folder / f"errors of {rank}" for rank in (0, 1)]
+    started = []
+    try:
+        for rank, log in enumerate(logs):
+            command = [sys.executable, folder / "fit.py", folder, str(rank)]
+            with log.open("w") as errors:
+                started.append(subprocess.Popen(command, stderr=errors))
+        end = time.monotonic() + 400
+        while None in [process.poll() for process in started]:
+            # One that fails never meets the other, which would wait for it.
+            failed = [p.returncode not in (None, 0, -signal.SIGKILL) for p in started]
+            if any(failed) or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        codes = [process.poll() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert set(codes) <= {0, -signal.SIGKILL}, [codes, *(f.read_text() for f in logs)]
     files = [folder / f"answers of {rank}" for rank in (0, 1)]
     return list(zip_longest(*(pickle.loads(file.read_bytes()) for file in files)))
 

@@ -140,7 +140,7 @@ def test_detectors_do_not_share_a_recalled_net(table, tmp_path):
     np.testing.assert_array_equal(third.score_samples(X), other.score_samples(X))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_search_gives_what_it_gives_without_memory(n_jobs, table, tmp_path):
     X, y = table
     grid = {"threshold": [-80.0, -40.0], "features": [("mu",), ("g", "mu")]}
@@ -220,6 +220,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
     """Regression: it was trained again each time, with tracebacks of joblib's."""
 
@@ -234,6 +235,7 @@ def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
             capture_output=True,
             text=True,
             check=True,
+            timeout=240,
         )
         assert said.stderr == ""
         return {path.parent for path in (tmp_path / folder).rglob("output.pkl")}
