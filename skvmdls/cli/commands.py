@@ -31,6 +31,7 @@ from skvmdls.cli.folders import (
 from skvmdls.cli.frozen import FrozenNet, beside
 from skvmdls.cli.report import report_page
 from skvmdls.cli.trials import (
+    BACKBONE_HELPS,
     Trial,
     check_enough_held_out,
     held_out_rows,
@@ -361,11 +362,16 @@ def _print_fit(
         written += f", {beside(options.out)} (the net: keep it beside)"
     # Before the trials, since an interruption of these loses nothing.
     print(f"Written: {written}", flush=True)
+    is_poor = False
     trials = _trials(detector, X, y, reader, with_second=not options.without_trials)
     for trial in trials:
         print(trial.told, flush=True)
         if trial.warning:
             _tell(f"warning: {trial.warning}")
+            is_poor = True
+    if is_poor:
+        more = f" {BACKBONE_HELPS}" if reader.net is None else ""
+        _tell(f"warning: more images of each class make a better detector.{more}")
 
 
 def _trials(
