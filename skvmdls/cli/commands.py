@@ -31,6 +31,7 @@ from skvmdls.cli.folders import (
 from skvmdls.cli.frozen import FrozenNet, beside
 from skvmdls.cli.report import report_page
 from skvmdls.cli.trials import (
+    BACKBONE_HELPS,
     Trial,
     check_enough_held_out,
     held_out_rows,
@@ -282,8 +283,13 @@ def _fit(options: argparse.Namespace) -> int:
     failures += batch.failures
     if batch.X is None or (options.strict and failures):
         raise _none_readable(failures, len(paths))
-    _tell_of_files(found, failures, batch.n_further_pages)
     y = np.array([labels[readable[i]] for i in batch.positions])
+    if lost := sorted(set(labels) - set(y.tolist())):
+        raise ValueError(
+            f"None of the images of {', '.join(lost)} can be read, so these classes "
+            f"cannot be learned.{_listed(failures)}"
+        )
+    _tell_of_files(found, failures, batch.n_further_pages)
     _fit_with_checkpoint(detector, batch.X, y, options)
     detector.picture_format_ = reader.pictures
     net = reader.net
@@ -363,11 +369,16 @@ def _print_fit(
         written += f", {beside(options.out)} (the net: keep it beside)"
     # Before the trials, since an interruption of these loses nothing.
     print(f"Written: {written}", flush=True)
+    is_poor = False
     trials = _trials(detector, X, y, reader, with_second=not options.without_trials)
     for trial in trials:
         print(trial.told, flush=True)
         if trial.warning:
             _tell(f"warning: {trial.warning}")
+            is_poor = True
+    if is_poor:
+        more = f" {BACKBONE_HELPS}" if reader.net is None else ""
+        _tell(f"warning: more images of each class make a better detector.{more}")
 
 
 def _trials(
@@ -588,10 +599,15 @@ def _stop_if_strict(failures: Failures, options: argparse.Namespace) -> None:
 
 
 def _none_readable(failures: Failures, n_images: int) -> ValueError:
-    listed = "".join(f"\n  {path} {reason}" for path, reason in failures)
     if len(failures) == 1:
-        return ValueError(listed.strip())
-    return ValueError(f"{len(failures)} of {n_images} images cannot be read:{listed}")
+        return ValueError(_listed(failures).strip())
+    return ValueError(
+        f"{len(failures)} of {n_images} images cannot be read:{_listed(failures)}"
+    )
+
+
+def _listed(failures: Failures) -> str:
+    return "".join(f"\n  {path} {reason}" for path, reason in failures)
 
 
 def _tell_of_files(found: FoundImages, failures: Failures, n_pages: int) -> None:

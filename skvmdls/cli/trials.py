@@ -30,9 +30,10 @@ FEWEST_LEFT_OUT, FEWEST_STRANGE, FEWEST_RIGHT = 0.5, 0.9, 0.7
 LEFT_OUT_SHARE = 1 / 3
 MOST_TRIED, N_STRANGE = 1500, 60
 
-FARTHER = (
-    "More images help, and for photographs --backbone NAME does, with a net that was "
-    "trained on millions of them."
+# What helps a detector that was trained from nothing.
+BACKBONE_HELPS = (
+    "For photographs --backbone NAME helps, with a net that was trained on millions of "
+    "them."
 )
 
 
@@ -107,7 +108,7 @@ def try_held_out(detector: BaseDetector, X: np.ndarray, labels: np.ndarray) -> T
     return Trial(
         told,
         f"only {is_right.mean():.0%} of the held-out images got the right label, so "
-        f"the classes are hard to tell apart. {FARTHER}",
+        f"the classes are hard to tell apart.",
     )
 
 
@@ -146,7 +147,7 @@ def try_left_out_classes(
     return Trial(
         told,
         "images of classes that are not among these will mostly be accepted: only "
-        f"{is_rejected.mean():.0%} of them were rejected in a trial. {FARTHER}",
+        f"{is_rejected.mean():.0%} of them were rejected in a trial.",
     )
 
 
@@ -181,5 +182,5 @@ def try_noise_and_plain(detector: BaseDetector, images: dict[str, np.ndarray]) -
     return Trial(
         told,
         f"images of {' and of '.join(poor)} are accepted as if they were known, so do "
-        f"not rely on the detector for strange images. {FARTHER}",
+        f"not rely on the detector for strange images.",
     )
