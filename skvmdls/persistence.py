@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
 from skvmdls._support.devices import compute_in_one_thread_if_forked
+from skvmdls._support.estimators import way_into
 from skvmdls._support.files import replacing
 from skvmdls._support.stored_arrays import check_shape, expected
 from skvmdls._support.torch_state import under_ordinary_torch
@@ -101,8 +102,8 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
     name = type(detector).__name__
     if type(detector) is not DETECTORS.get(name):
         raise ValueError(
-            f"save takes a detector of {sorted(DETECTORS)}, got {name}. Use joblib for "
-            "classes of your own."
+            f"save takes a detector of {sorted(DETECTORS)}, got {name}."
+            f"{way_into(detector) or ' Use joblib for classes of your own.'}"
         )
     check_is_fitted(detector)
     path = Path(path)

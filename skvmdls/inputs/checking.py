@@ -14,7 +14,6 @@ from skvmdls._support.values import as_numpy, listed, warn
 from skvmdls.inputs.labels import as_labels, check_labels
 from skvmdls.inputs.pictures import PictureFormat, are_pictures, stacked_pictures
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
-from skvmdls.inputs.sentinels import warn_of_sentinels
 
 __all__ = ["as_array", "check_inputs", "check_training_data"]
 
@@ -71,8 +70,6 @@ def check_inputs(
         ensure_2d=is_table,
     )
     if is_table:
-        if is_fit:
-            warn_of_sentinels(X, getattr(estimator, "feature_names_in_", None))
         return X
     if X.ndim > 4:
         raise ValueError(
