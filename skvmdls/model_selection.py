@@ -497,5 +497,5 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-def _is_known(y: Any, detector: Detector) -> np.ndarray:
+def _is_known(y: ArrayLike, detector: Detector) -> np.ndarray:
     return positions(y, detector.classes_) < len(detector.classes_)

@@ -471,7 +471,8 @@ def _explain(options: argparse.Namespace) -> int:
         from skvmdls.plotting import ExplanationDisplay
 
         X = read_all(reader, judged.paths).X
-        figure: Any = ExplanationDisplay.from_estimator(detector, X).figure_
+        display = ExplanationDisplay.from_estimator(detector, X)
+        figure: Any = display.figure_
         figure.savefig(options.picture)
         print(f"Drawn: {options.picture}")
     return INCOMPLETE if judged.failures else 0
