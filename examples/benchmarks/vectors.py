@@ -1,4 +1,4 @@
-"""Embeddings of texts and images: the parts without a net beside their baselines.
+"""Embeddings of texts and images: the detector next to its baselines.
 
 ``osr-vectors`` leaves classes out: CLINC150 at the size of a message router, BANKING77,
 six CIFAR-10 classes. ``ood-vectors`` has unknown points from elsewhere: CLINC150's
@@ -24,32 +24,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import normalize
 
-from skvmdls.calibration import conformal_threshold
-from skvmdls.direct.parts import (
-    PRIOR_WEIGHTS,
-    PRIOR_WEIGHTS_OF_TABLES,
-    TRIAL_TOLERANCE,
-    fit_scores,
-    usual_parts,
-)
-from skvmdls.direct.row_space import looks_like_vectors
+from records import circumstances
+from skvmdls import VMDLSbDetector
 from skvmdls.metrics import auroc, tnr_at_tpr
-from skvmdls.scoring.class_offsets import class_offsets, rows_for_offsets
-from skvmdls.scoring.cross_fitting import cross_fitted_scores
-from skvmdls.scoring.evidence import Evidence
-from skvmdls.scoring.part_weights import learn_part_weights
 
-__all__ = ["BASELINES", "DirectEvidence", "VectorTask", "measure", "tasks"]
+__all__ = ["BASELINES", "VectorTask", "measure", "tasks"]
 
 ROUTER_SIZES = ((10, 5), (10, 10), (20, 10), (20, 20))
 KNOWN_SHARES = (0.25, 0.5, 0.75)
-CONTAMINATION = 0.05
-# Up to so many rows all are scored by cross-fitting, and none is kept back.
-MOST_CROSS_FITTED = 5000
-# Of more rows, so many set the parts' units and the threshold, or at most a tenth.
-N_EVIDENCE, N_THRESHOLD = 250, 750
-# How much the sum of the parts counts beside the logits in the choice of the class.
-PARTS_IN_LABEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -232,95 +214,6 @@ def _with_unknown(make: Callable[[], VectorTask], unknown: np.ndarray) -> Vector
     return VectorTask(*fields, unknown.astype(np.float32), task.seed)
 
 
-class DirectEvidence:
-    """The parts that need no net, their learned weights, and a threshold.
-
-    Parameters
-    ----------
-    seed : int
-    weights : {"learned", "prior"}, default="learned"
-    n_jobs : int, optional
-        Threads of the trials and of cross-fitting.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.arange(100) % 4
-    >>> X = rng.normal(size=(100, 6)) + 5 * np.eye(6)[y]
-    >>> evidence = DirectEvidence(seed=0).fit(X, y)
-    >>> bool(np.mean(evidence.score_samples(X + 9) < evidence.threshold) > 0.9)
-    True
-    """
-
-    def __init__(
-        self, seed: int, weights: str = "learned", n_jobs: int | None = None
-    ) -> None:
-        self.seed, self.weights, self.n_jobs = seed, weights, n_jobs
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> "DirectEvidence":
-        """Fit to rows (n, features) and labels (n,) from 0 on."""
-        n_classes = int(y.max()) + 1
-        normalize_rows = looks_like_vectors(X)
-        names = usual_parts(X.shape[1], n_classes, normalize=normalize_rows)
-        priors = PRIOR_WEIGHTS if normalize_rows else PRIOR_WEIGHTS_OF_TABLES
-
-        fit = fit_scores(names, normalize=normalize_rows, random_state=self.seed)
-        # The linear classifiers of the trials need not be exact.
-        coarse = TRIAL_TOLERANCE if normalize_rows else 1e-4
-        fit_in_trial = fit_scores(
-            names,
-            normalize=normalize_rows,
-            random_state=self.seed,
-            tolerance=coarse,
-        )
-        is_cross_fitted = len(X) <= MOST_CROSS_FITTED
-        shuffled = np.random.RandomState(self.seed).permutation(len(X))
-        n_held_out = min(N_EVIDENCE + N_THRESHOLD, len(X) // 10)
-        n_evidence = n_held_out * N_EVIDENCE // (N_EVIDENCE + N_THRESHOLD)
-        rows = np.arange(len(X)) if is_cross_fitted else shuffled[n_held_out:]
-        options: Any = {"random_state": self.seed, "n_jobs": self.n_jobs}
-        prior = np.array([priors[name] for name in names])
-        weights = prior
-        if self.weights == "learned":
-            self.trials = learn_part_weights(
-                X[rows], y[rows], n_classes, fit_in_trial, names, prior=prior, **options
-            )
-            weights = self.trials.weights
-        self.scores = fit(X[rows], y[rows], n_classes)
-        self.offsets = np.zeros((n_classes, len(names)))
-        if is_cross_fitted:
-            found = cross_fitted_scores(X, y, n_classes, fit, **options)
-            self.offsets = class_offsets(found.scores, y[found.positions])
-            for_units = for_threshold = (found.scores - self.offsets).max(axis=1)
-        else:
-            few = rows[rows_for_offsets(y[rows])]
-            if len(few):
-                found = cross_fitted_scores(X[few], y[few], n_classes, fit, **options)
-                self.offsets = class_offsets(found.scores, y[few][found.positions])
-            for_units, for_threshold = (
-                (self.scores(X[part]) - self.offsets).max(axis=1)
-                for part in (shuffled[:n_evidence], shuffled[n_evidence:n_held_out])
-            )
-        self.evidence = Evidence.fit(names, for_units, weights)
-        totals = self.evidence.total(for_threshold)
-        self.threshold = conformal_threshold(totals, CONTAMINATION)
-        self.is_table = not normalize_rows
-        return self
-
-    def score_samples(self, X: np.ndarray) -> np.ndarray:
-        """Score rows; higher is better known."""
-        return self.evidence.total((self.scores(X) - self.offsets).max(axis=1))
-
-    def predict_known(self, X: np.ndarray) -> np.ndarray:
-        """Give each row a known class."""
-        raw = self.scores(X) - self.offsets
-        names = self.evidence.names
-        sums = self.evidence.in_spreads(raw) @ self.evidence.weights / len(names)
-        if not self.is_table:
-            sums = raw[..., names.index("linear")] + PARTS_IN_LABEL * sums
-        return sums.argmax(axis=1)
-
-
 class Ways(NamedTuple):
     """How a fitted baseline scores rows, and labels them, if it can."""
 
@@ -424,15 +317,12 @@ BASELINES = {
 }
 
 
-def measure(
-    task: VectorTask, *, n_jobs: int | None = None, mlp: bool = True
-) -> dict[str, dict[str, float]]:
-    """Fit our evidence and the baselines to a task, and measure them.
+def measure(task: VectorTask, *, mlp: bool = True) -> dict[str, dict[str, float]]:
+    """Fit the detector, with nothing set, and the baselines to a task, and measure them.
 
     Parameters
     ----------
     task : VectorTask
-    n_jobs : int, optional
     mlp : bool, default=True
         Whether the MLP, the slowest baseline, is among them.
 
@@ -441,7 +331,7 @@ def measure(
     metrics : dict of str to dict
         Of each method ``auroc``, ``tnr`` (at 95 % of the known points accepted), and,
         where it has them, ``accuracy``, ``known rejected``, ``unknown rejected``,
-        ``fit seconds`` and ``rows a second``.
+        ``fit seconds`` and ``rows a second``, in CPU time.
 
     Examples
     --------
@@ -461,12 +351,12 @@ def measure(
             "tnr": tnr_at_tpr(is_known, scores),
         }
 
-    started = time.perf_counter()
-    ours = DirectEvidence(task.seed, n_jobs=n_jobs).fit(task.X_train, task.y_train)
-    fitted = time.perf_counter()
+    started = time.process_time()
+    ours = VMDLSbDetector(random_state=task.seed).fit(task.X_train, task.y_train)
+    fitted = time.process_time()
     scores = ours.score_samples(rows)
-    scored = time.perf_counter()
-    is_rejected = scores < ours.threshold
+    scored = time.process_time()
+    is_rejected = scores < ours.offset_
     answers = ours.predict_known(task.X_known)
     metrics = {
         "ours": of_scores(scores)
@@ -481,11 +371,11 @@ def measure(
     for name, fit in BASELINES.items():
         if name == "MLP" and not mlp:
             continue
-        started = time.perf_counter()
+        started = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ways = fit(task.X_train, task.y_train, task.seed)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         for way, (score, label) in ways.items():
             metrics[way] = of_scores(score(rows)) | {"fit seconds": seconds}
             if label is not None:
@@ -528,7 +418,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--no-mlp", action="store_true")
-    parser.add_argument("--n-jobs", type=int, default=None)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     runs: dict[str, list[Any]] = {}
@@ -536,12 +425,13 @@ def main() -> None:
         options.experiment, options.data_home, options.seeds, tuning=options.tuning
     )
     for name, make in named:
-        found = measure(make(), n_jobs=options.n_jobs, mlp=not options.no_mlp)
+        found = measure(make(), mlp=not options.no_mlp)
         runs.setdefault(name, []).append(found)
         print(name, {k: round(v, 3) for k, v in found["ours"].items()}, flush=True)
         summary = {task: summarize(of_task) for task, of_task in runs.items()}
         if options.out:
-            options.out.write_text(json.dumps(summary, indent=1) + "\n")
+            stored = {"tasks": summary, **circumstances()}
+            options.out.write_text(json.dumps(stored, indent=1) + "\n")
     for task, methods in summary.items():
         print(task)
         for method, metrics in methods.items():
