@@ -9,7 +9,6 @@ backbone, augmentation, epochs and precision. Needs the extra ``bench``.
 import argparse
 import ast
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 from experiments import EXPERIMENTS, Experiment, Options
 from protocol import Task
 from records import Record
+from records import command_line as command_of
 from report import PAGES, experiment_of, readme_with_tables, results_page
 from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
@@ -140,7 +140,7 @@ def _run_speed(options: argparse.Namespace) -> None:
 
 
 def _command() -> str:
-    return shlex.join(["python", "examples/benchmarks", *sys.argv[1:]])
+    return command_of(["examples/benchmarks", *sys.argv[1:]])
 
 
 def _setting(text: str) -> tuple[str, Any]:

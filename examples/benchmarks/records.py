@@ -21,6 +21,7 @@ import skvmdls
 __all__ = [
     "Record",
     "circumstances",
+    "command_line",
     "laid_out",
     "parsed_or_shown",
     "rounded",
@@ -206,8 +207,28 @@ def circumstances() -> dict[str, Any]:
     >>> sorted(circumstances())
     ['command', 'surroundings']
     """
-    command = shlex.join(["python", *sys.argv])
-    return {"command": command, "surroundings": surroundings()}
+    return {"command": command_line(sys.argv), "surroundings": surroundings()}
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Write a command of Python, without the folders of this machine.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Those behind ``python``.
+
+    Returns
+    -------
+    command : str
+
+    Examples
+    --------
+    >>> command_line(["examples/benchmarks", "--data-home", "/somewhere/data"])
+    'python examples/benchmarks --data-home data'
+    """
+    shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    return shlex.join(["python", *shown])
 
 
 def write(found: dict[str, Any], output: Path | None) -> None:

@@ -318,7 +318,7 @@ BASELINES = {
 
 
 def measure(task: VectorTask, *, mlp: bool = True) -> dict[str, dict[str, float]]:
-    """Fit the detector, with nothing set, and the baselines to a task, and measure them.
+    """Fit the detector, with nothing set, and the baselines, and measure them.
 
     Parameters
     ----------
