@@ -71,17 +71,14 @@ class PartTrials:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the arrays, all float64, by name, for :meth:`from_state`."""
-        state = {"weights": self.weights}
+        state = {"weights": self.weights, "folds": self.folds.astype(np.float64)}
         if len(self.aurocs):
             state |= {
                 "aurocs": self.aurocs,
                 "auroc_of_sum": self.auroc_of_sum,
                 "auroc_of_prior": self.auroc_of_prior,
-                "folds": self.folds.astype(np.float64),
                 "pull": np.array([self.pull]),
             }
-        else:
-            state["n_classes"] = np.array([float(len(self.folds))])
         return state
 
     @classmethod
@@ -92,16 +89,16 @@ class PartTrials:
         check_shape(f"{of}.weights", weights.shape, (len(names),))
         if weights.min() < 0 or weights.sum() <= 0:
             raise ValueError(f"{of}.weights must not be negative, nor all zero")
+        # An array of them, since a file may claim any number of classes.
+        folds = stored_array(state, "folds", 1, of=of).astype(int)
         if "aurocs" not in state:
-            n_classes = stored_array(state, "n_classes", 1, of=of)
-            return cls.untried(names, weights, int(n_classes[0]))
+            return cls.untried(names, weights, len(folds))
         aurocs = stored_array(state, "aurocs", 2, of=of)
         check_shape(f"{of}.aurocs", aurocs.shape[1:], (len(names),))
         of_sum = stored_array(state, "auroc_of_sum", 1, of=of)
         of_prior = stored_array(state, "auroc_of_prior", 1, of=of)
         for array in (of_sum, of_prior):
             check_shape(f"{of} of folds", array.shape, aurocs.shape[:1])
-        folds = stored_array(state, "folds", 1, of=of).astype(int)
         pull = float(stored_array(state, "pull", 1, of=of)[0])
         return cls(tuple(names), weights, aurocs, of_sum, of_prior, folds, pull)
 
