@@ -15,7 +15,7 @@ from skvmdls.scoring.evidence import INPUT
 from skvmdls.scoring.gaussians import ClassGaussians
 from skvmdls.scoring.model import FittedModel, Measured, standardized_batches
 
-__all__ = ["column_contributions", "explain", "nearest_classes"]
+__all__ = ["column_contributions", "nearest_classes"]
 
 # Of tables, the first of these parts that is used is shared among the columns.
 EXPLAINED_PARTS = (INPUT, "separate", "shared", "relative", "neighbours", "linear")
@@ -36,13 +36,6 @@ def explain(
 
     The fields are those of :meth:`skvmdls.VMDLSDetector.explain`. The rows are measured
     by class.
-
-    Examples
-    --------
-    See :meth:`skvmdls.VMDLSDetector.explain`.
-
-    >>> callable(explain)
-    True
     """
     assert measured.class_scores is not None
     nearest = nearest_classes(measured.class_scores, measured.most_likely)

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
 from skvmdls._support.devices import compute_in_one_thread_if_forked
+from skvmdls._support.estimators import way_into
 from skvmdls._support.files import replacing
 from skvmdls._support.stored_arrays import check_shape, expected
 from skvmdls._support.torch_state import under_ordinary_torch
@@ -29,6 +30,7 @@ from skvmdls._support.version import __version__
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.vmdls import VMDLSbDetector, VMDLSDetector
+from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.nets.backbones import BackboneFactory
 from skvmdls.scoring.stored_model import (
     Arrays,
@@ -100,8 +102,8 @@ def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
     name = type(detector).__name__
     if type(detector) is not DETECTORS.get(name):
         raise ValueError(
-            f"save takes a detector of {sorted(DETECTORS)}, got {name}. Use joblib for "
-            "classes of your own."
+            f"save takes a detector of {sorted(DETECTORS)}, got {name}."
+            f"{way_into(detector) or ' Use joblib for classes of your own.'}"
         )
     check_is_fitted(detector)
     path = Path(path)
@@ -185,6 +187,7 @@ def _check_loads(detector: BaseDetector, text: str, arrays: Arrays) -> None:
 
 def _head(detector: BaseDetector) -> Head:
     names = getattr(detector, "feature_names_in_", None)
+    pictures = detector.picture_format_
     return {
         "format": FORMAT,
         "written_by": __version__,
@@ -192,6 +195,7 @@ def _head(detector: BaseDetector) -> Head:
         "parameters": _stored_parameters(detector),
         "classes": _stored_classes(detector.classes_),
         "feature_names_in": None if names is None else names.tolist(),
+        "picture_format": pictures and pictures.state_dict(),
         "histories": {
             name: getattr(detector, name)
             for name in HISTORIES
@@ -240,9 +244,12 @@ def _rebuilt(
         names = _all_strings(head["feature_names_in"])
         check_shape("feature_names_in", (len(names),), (detector.n_features_in_,))
         detector.feature_names_in_ = np.array(names, dtype=object)
+    # Earlier files of these formats do not have it.
+    pictures = head.get("picture_format")
+    detector.picture_format_ = pictures and PictureFormat.from_state(pictures)
     histories = _histories(head["histories"])
     detector.history_ = histories["history_"]
-    if isinstance(detector, VMDLSDetector):
+    if model.autoencoder is not None:
         detector.autoencoder_history_ = histories["autoencoder_history_"]
     return detector
 

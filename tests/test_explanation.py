@@ -33,9 +33,9 @@ def test_columns_contribute_what_they_sum_to(detector, covariance_type):
 
 def test_columns_contribute_what_they_sum_to_where_the_evidence_is_cut(of_table):
     cut, X = deepcopy(of_table), blobs(3, 20, seed=4)[0]
-    cut.evidence_ = replace(
-        cut.evidence_, highest=np.full_like(cut.evidence_.spread, 0.1)
-    )
+    highest = np.full_like(cut.evidence_.spread, 0.1)
+    evidence = replace(cut.evidence_, highest=highest)
+    cut.model_ = replace(cut.model_, evidence=evidence)
     explanation = cut.explain(X)
     part = cut.evidence_names_.index("x")
     assert np.any(explanation.evidence[:, part] == 0.1)
@@ -175,7 +175,7 @@ def test_nearest_classes_begin_with_the_answer(vmdls, vmdls_b, of_table, digits)
 
 def test_a_file_from_before_there_were_maps_explains_all_else(vmdls, digits, tmp_path):
     detector, X = deepcopy(vmdls), digits.X_test[:5]
-    del detector.expected_images_
+    detector.model_ = replace(detector.model_, expected_images=None)
     skvmdls.save(detector, tmp_path / "file")
     again = skvmdls.load(tmp_path / "file").drop_classes([0])
     with_maps = set(vmdls.explain(X))

@@ -82,7 +82,7 @@ def test_folders_and_files_are_there_after_import_skvmdls():
     assert skvmdls.model_selection.LeaveClassesOut
     assert skvmdls.plotting.ScoreHistogramDisplay
     assert {*skvmdls.__all__, "__version__"} <= set(dir(skvmdls))
-    for name in skvmdls.__all__:
+    for name in set(skvmdls.__all__) - {"__version__"}:
         assert getattr(skvmdls, name).__name__.rpartition(".")[2] == name
 
 

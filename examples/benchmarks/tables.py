@@ -276,8 +276,7 @@ def table_peers(task: Task, detector: Any) -> dict[str, Callable[[], Scored]]:
 
     Examples
     --------
-    >>> from archives import load_tables
-    from protocol import fit
+    >>> from protocol import fit
     >>> X, y = np.random.default_rng(0).normal(size=(400, 6)), np.arange(400) % 2
     >>> task = Task(X, y, X, y, {"noise": X + 9}, {"max_epochs": 1})
     >>> peers = table_peers(task, fit(task)["VMDLS"].detector)

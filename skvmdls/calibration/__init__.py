@@ -2,6 +2,7 @@
 
 from skvmdls.calibration.conformal import (
     class_p_values,
+    class_thresholds,
     conformal_p_value,
     conformal_rank,
     conformal_threshold,
@@ -37,6 +38,7 @@ __all__ = [
     "WeightCalibration",
     "acceptance_by",
     "class_p_values",
+    "class_thresholds",
     "compare_with_calibration",
     "conformal_p_value",
     "conformal_rank",

@@ -31,6 +31,7 @@ from skvmdls.cli.folders import (
 from skvmdls.cli.frozen import FrozenNet, beside
 from skvmdls.cli.report import report_page
 from skvmdls.cli.trials import (
+    BACKBONE_HELPS,
     Trial,
     check_enough_held_out,
     held_out_rows,
@@ -38,6 +39,7 @@ from skvmdls.cli.trials import (
     try_left_out_classes,
     try_noise_and_plain,
 )
+from skvmdls.detector.base import BaseDetector
 from skvmdls.inputs.image_folders import FoundImages, is_litter
 from skvmdls.inputs.pictures import BYTES, SHORTS, PictureFormat, picture_header
 
@@ -270,7 +272,10 @@ def _fit(options: argparse.Namespace) -> int:
     pictures = choose_format(paths, headers, options.size and tuple(options.size))
     detector = _new_detector(options)
     check_enough_held_out(
-        np.array([labels[i] for i in headers]), detector, options.contamination
+        np.array([labels[i] for i in headers]),
+        detector,
+        options.contamination,
+        is_table=options.backbone is not None,
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)
@@ -278,8 +283,13 @@ def _fit(options: argparse.Namespace) -> int:
     failures += batch.failures
     if batch.X is None or (options.strict and failures):
         raise _none_readable(failures, len(paths))
-    _tell_of_files(found, failures, batch.n_further_pages)
     y = np.array([labels[readable[i]] for i in batch.positions])
+    if lost := sorted(set(labels) - set(y.tolist())):
+        raise ValueError(
+            f"None of the images of {', '.join(lost)} can be read, so these classes "
+            f"cannot be learned.{_listed(failures)}"
+        )
+    _tell_of_files(found, failures, batch.n_further_pages)
     _fit_with_checkpoint(detector, batch.X, y, options)
     detector.picture_format_ = reader.pictures
     net = reader.net
@@ -290,7 +300,7 @@ def _fit(options: argparse.Namespace) -> int:
     return INCOMPLETE if failures else 0
 
 
-def _new_detector(options: argparse.Namespace) -> Any:
+def _new_detector(options: argparse.Namespace) -> BaseDetector:
     is_plain = options.without_autoencoder or options.backbone is not None
     kind = VMDLSbDetector if is_plain else VMDLSDetector
     augmentation = {} if options.backbone else {"augmentation": options.augmentation}
@@ -304,7 +314,7 @@ def _new_detector(options: argparse.Namespace) -> Any:
 
 
 def _fit_with_checkpoint(
-    detector: Any, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
+    detector: BaseDetector, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
 ) -> None:
     """Train with a checkpoint beside the output, which goes when the file is there."""
     path = options.checkpoint
@@ -329,7 +339,7 @@ def _fit_with_checkpoint(
 
 
 def _print_fit(
-    detector: Any,
+    detector: BaseDetector,
     batch: ImageBatch,
     y: np.ndarray,
     reader: ImageReader,
@@ -346,8 +356,11 @@ def _print_fit(
     )
     if reader.net is not None:
         print(f"They are seen by the features of {reader.net.name}, which stays fixed.")
+    setting = "held-out images"
+    if not len(held_out_rows(detector)):
+        setting = "images, each scored without having been trained on,"
     print(
-        f"{len(detector.calibration_scores_)} held-out images set the threshold: of "
+        f"{len(detector.calibration_scores_)} {setting} set the threshold: of "
         f"new images of these classes at most {options.contamination:.3g} of all are "
         "rejected on average."
     )
@@ -356,15 +369,24 @@ def _print_fit(
         written += f", {beside(options.out)} (the net: keep it beside)"
     # Before the trials, since an interruption of these loses nothing.
     print(f"Written: {written}", flush=True)
+    is_poor = False
     trials = _trials(detector, X, y, reader, with_second=not options.without_trials)
     for trial in trials:
         print(trial.told, flush=True)
         if trial.warning:
             _tell(f"warning: {trial.warning}")
+            is_poor = True
+    if is_poor:
+        more = f" {BACKBONE_HELPS}" if reader.net is None else ""
+        _tell(f"warning: more images of each class make a better detector.{more}")
 
 
 def _trials(
-    detector: Any, X: np.ndarray, y: np.ndarray, reader: ImageReader, with_second: bool
+    detector: BaseDetector,
+    X: np.ndarray,
+    y: np.ndarray,
+    reader: ImageReader,
+    with_second: bool,
 ) -> Iterator[Trial]:
     if len(held_out_rows(detector)):
         yield try_held_out(detector, X, y)
@@ -486,7 +508,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _judged(
-    detector: Any, reader: ImageReader, found: FoundImages, options: argparse.Namespace
+    detector: BaseDetector,
+    reader: ImageReader,
+    found: FoundImages,
+    options: argparse.Namespace,
 ) -> Judged:
     """Judge all images, of which at least one must be readable."""
     progress = not options.quiet
@@ -511,7 +536,9 @@ def _reader(
     return ImageReader(pictures, FrozenNet.named(backbone, weights))
 
 
-def _reader_of(detector: Any, path: Path, images: Sequence[Path]) -> ImageReader:
+def _reader_of(
+    detector: BaseDetector, path: Path, images: Sequence[Path]
+) -> ImageReader:
     """Read new images as those of `fit` were read."""
     if len(detector.input_shape_) == 1:
         pictures, net = FrozenNet.load(beside(path))
@@ -537,7 +564,7 @@ def _first_depth(images: Sequence[Path]) -> str:
     return SHORTS
 
 
-def _detector(path: Path) -> Any:
+def _detector(path: Path) -> BaseDetector:
     if not path.is_file():
         raise ValueError(
             f"There is no file {str(path)!r}; expected one that 'fit --out' wrote."
@@ -572,10 +599,15 @@ def _stop_if_strict(failures: Failures, options: argparse.Namespace) -> None:
 
 
 def _none_readable(failures: Failures, n_images: int) -> ValueError:
-    listed = "".join(f"\n  {path} {reason}" for path, reason in failures)
     if len(failures) == 1:
-        return ValueError(listed.strip())
-    return ValueError(f"{len(failures)} of {n_images} images cannot be read:{listed}")
+        return ValueError(_listed(failures).strip())
+    return ValueError(
+        f"{len(failures)} of {n_images} images cannot be read:{_listed(failures)}"
+    )
+
+
+def _listed(failures: Failures) -> str:
+    return "".join(f"\n  {path} {reason}" for path, reason in failures)
 
 
 def _tell_of_files(found: FoundImages, failures: Failures, n_pages: int) -> None:

@@ -1,12 +1,12 @@
 """What a folder of judged images means, in two sentences."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import bdtrc
 
 from skvmdls.cli.folders import Judged
+from skvmdls.detector.base import BaseDetector
 
 __all__ = ["conclusion", "is_poor"]
 
@@ -17,7 +17,7 @@ FEWEST_UNKNOWN_REJECTED = 0.5
 
 
 def conclusion(
-    detector: Any, judged: Judged, labels: Sequence[str] | None
+    detector: BaseDetector, judged: Judged, labels: Sequence[str] | None
 ) -> list[str]:
     """Conclude on known folders, and on unknown ones, in a sentence each.
 
@@ -35,14 +35,14 @@ def conclusion(
     return sentences
 
 
-def is_poor(detector: Any, is_rejected: np.ndarray, *, is_known: bool) -> bool:
+def is_poor(detector: BaseDetector, is_rejected: np.ndarray, *, is_known: bool) -> bool:
     """Whether too many images of a known class, or few of an unknown one, go."""
     if not is_known:
         return bool(is_rejected.mean() < FEWEST_UNKNOWN_REJECTED)
     return detector.threshold is None and _is_too_many(is_rejected, detector)
 
 
-def _of_known(detector: Any, is_rejected: np.ndarray) -> str:
+def _of_known(detector: BaseDetector, is_rejected: np.ndarray) -> str:
     counted = f"{is_rejected.sum()} of {len(is_rejected)} images were rejected"
     if detector.threshold is not None:
         return f"Known folders: {counted}. The threshold was set by hand."
@@ -67,7 +67,7 @@ def _of_unknown(is_rejected: np.ndarray) -> str:
     )
 
 
-def _of_unlabelled(detector: Any, judged: Judged) -> str:
+def _of_unlabelled(detector: BaseDetector, judged: Judged) -> str:
     counted = f"{judged.is_rejected.sum()} of {len(judged.paths)} images were rejected"
     if detector.threshold is not None:
         return f"{counted}. The threshold was set by hand."
@@ -80,7 +80,7 @@ def _of_unlabelled(detector: Any, judged: Judged) -> str:
     return f"{counted}. {share.capitalize()}, so they may all be known."
 
 
-def _is_too_many(is_rejected: np.ndarray, detector: Any) -> bool:
+def _is_too_many(is_rejected: np.ndarray, detector: BaseDetector) -> bool:
     """Whether so many rejections of known images would be rare by chance."""
     n, n_rejected = len(is_rejected), int(is_rejected.sum())
     return n_rejected > 0 and bool(

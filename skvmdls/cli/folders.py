@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from skvmdls.cli.frozen import FrozenNet
 from skvmdls.cli.trials import noise_and_plain
+from skvmdls.detector.base import BaseDetector
 from skvmdls.inputs.image_folders import (
     FoundImages,
     find_images,
@@ -333,7 +334,11 @@ class Judged:
 
 
 def judged_in_batches(
-    detector: Any, reader: ImageReader, paths: Sequence[Path], *, progress: bool = False
+    detector: BaseDetector,
+    reader: ImageReader,
+    paths: Sequence[Path],
+    *,
+    progress: bool = False,
 ) -> Iterator[Judged]:
     """Read and judge images batch by batch; each holds those that could be read."""
     names = detector.evidence_names_

@@ -1,7 +1,6 @@
 """Features of a frozen pretrained net, for detectors of few photographs."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import nn
 
 from skvmdls._support.devices import resolve_device
+from skvmdls._support.files import write_atomically
 from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.nets import pretrained
 
@@ -71,9 +71,7 @@ class FrozenNet:
             name: tensor.cpu().contiguous()
             for name, tensor in self.module.state_dict().items()
         }
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        save_file(tensors, unfinished, {KEY: json.dumps(head)})
-        os.replace(unfinished, path)
+        write_atomically(path, serialized(tensors, {KEY: json.dumps(head)}))
 
     @classmethod
     def load(cls, path: Path) -> tuple[PictureFormat, "FrozenNet"]:

@@ -7,7 +7,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 
 from skvmdls.cli.conclusion import conclusion, is_poor
 from skvmdls.cli.folders import ImageReader, Judged, shown_images
+from skvmdls.detector.base import BaseDetector
 
 __all__ = ["report_page"]
 
@@ -80,7 +81,7 @@ class Card(NamedTuple):
 
 
 def report_page(
-    detector: Any,
+    detector: BaseDetector,
     found: Judged,
     labels: Sequence[str] | None,
     folder: Path,
@@ -96,7 +97,7 @@ def report_page(
     rejected = np.flatnonzero(found.is_rejected)
     shown = rejected[np.argsort(found.margins[rejected], kind="stable")][:most]
     images, X = shown_images(reader, [found.paths[i] for i in shown])
-    maps = detector.explain(X).get("residual_map") if len(shown) else None
+    maps = None if X is None else detector.explain(X).get("residual_map")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("skvmdls", "cli"), autoescape=True
     )
@@ -135,7 +136,9 @@ def _histogram(margins: np.ndarray) -> Histogram:
     return Histogram(bars, bar_width=x[1] - x[0] - 1, threshold_x=threshold_x)
 
 
-def _acceptance(detector: Any, found: Judged, labels: Sequence[str] | None) -> Table:
+def _acceptance(
+    detector: BaseDetector, found: Judged, labels: Sequence[str] | None
+) -> Table:
     known = {str(label) for label in detector.classes_}
     if labels is None:
         counted = [

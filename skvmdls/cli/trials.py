@@ -3,13 +3,15 @@
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
 from skvmdls.calibration.hold_out import hold_out
-from skvmdls.detector.fitting import EVIDENCE_SHARE
+from skvmdls.detector.base import BaseDetector
+from skvmdls.detector.direct_evidence import most_cross_fitted
+from skvmdls.detector.fitting import EVIDENCE_SHARE, held_out_fraction
+from skvmdls.detector.parameters import asks_for_net
 
 __all__ = [
     "Trial",
@@ -28,9 +30,10 @@ FEWEST_LEFT_OUT, FEWEST_STRANGE, FEWEST_RIGHT = 0.5, 0.9, 0.7
 LEFT_OUT_SHARE = 1 / 3
 MOST_TRIED, N_STRANGE = 1500, 60
 
-FARTHER = (
-    "More images help, and for photographs --backbone NAME does, with a net that was "
-    "trained on millions of them."
+# What helps a detector that was trained from nothing.
+BACKBONE_HELPS = (
+    "For photographs --backbone NAME helps, with a net that was trained on millions of "
+    "them."
 )
 
 
@@ -43,9 +46,15 @@ class Trial:
 
 
 def check_enough_held_out(
-    labels: np.ndarray, detector: Any, contamination: float
+    labels: np.ndarray,
+    detector: BaseDetector,
+    contamination: float,
+    *,
+    is_table: bool = False,
 ) -> None:
     """Refuse a threshold that no image could fall below, before the training.
+
+    A table holds features of a frozen net. Of a small one, all rows set the threshold.
 
     Raises
     ------
@@ -54,13 +63,19 @@ def check_enough_held_out(
     """
     if contamination == 0:
         return
-    fraction = detector.calibration_fraction
-    codes = np.unique(labels, return_inverse=True)[1]
-    rng = np.random.RandomState(0)
-    n_held_out = len(hold_out(codes, fraction, EVIDENCE_SHARE, rng).threshold)
+    asked_for = clone(detector).set_params(contamination=contamination)
+    settings = asked_for.resolved()
+    classes, codes = np.unique(labels, return_inverse=True)
+    is_small = len(labels) <= most_cross_fitted(unit_rows=False)
+    share, n_held_out = 1.0, len(labels)
+    if not (is_table and is_small and not asks_for_net(settings)):
+        fraction = held_out_fraction(settings, len(labels), len(classes))
+        rng = np.random.RandomState(0)
+        n_held_out = len(hold_out(codes, fraction, EVIDENCE_SHARE, rng).threshold)
+        share = (1 - EVIDENCE_SHARE) * fraction
     n_needed = math.ceil(1 / contamination - 1 - 1e-9)
     if n_held_out < n_needed:
-        n_images = math.ceil(n_needed / ((1 - EVIDENCE_SHARE) * fraction))
+        n_images = math.ceil(n_needed / share)
         lowest = math.ceil(1e4 / (n_held_out + 1)) / 1e4
         raise ValueError(
             f"--contamination {contamination:g} needs {n_needed} held-out images, and "
@@ -70,13 +85,17 @@ def check_enough_held_out(
         )
 
 
-def held_out_rows(detector: Any) -> np.ndarray:
-    """Positions of the rows that did not train, of a detector just fitted."""
+def held_out_rows(detector: BaseDetector) -> np.ndarray:
+    """Positions of the rows that did not train, of a detector just fitted.
+
+    With cross-fitted scores every row trains, and there are none.
+    """
     split = detector.split_
-    return np.union1d(split.evidence, split.threshold)
+    held_out = np.union1d(split.evidence, split.threshold)
+    return np.setdiff1d(held_out, split.training)
 
 
-def try_held_out(detector: Any, X: np.ndarray, labels: np.ndarray) -> Trial:
+def try_held_out(detector: BaseDetector, X: np.ndarray, labels: np.ndarray) -> Trial:
     """Count how many held-out images get the right label."""
     rows = held_out_rows(detector)
     is_right = detector.predict_known(X[rows]) == labels[rows]
@@ -89,12 +108,12 @@ def try_held_out(detector: Any, X: np.ndarray, labels: np.ndarray) -> Trial:
     return Trial(
         told,
         f"only {is_right.mean():.0%} of the held-out images got the right label, so "
-        f"the classes are hard to tell apart. {FARTHER}",
+        f"the classes are hard to tell apart.",
     )
 
 
 def try_left_out_classes(
-    detector: Any, X: np.ndarray, labels: np.ndarray
+    detector: BaseDetector, X: np.ndarray, labels: np.ndarray
 ) -> Trial | None:
     """Train once more without some classes, and count which of their images it rejects.
 
@@ -128,7 +147,7 @@ def try_left_out_classes(
     return Trial(
         told,
         "images of classes that are not among these will mostly be accepted: only "
-        f"{is_rejected.mean():.0%} of them were rejected in a trial. {FARTHER}",
+        f"{is_rejected.mean():.0%} of them were rejected in a trial.",
     )
 
 
@@ -148,7 +167,7 @@ def noise_and_plain(
     return {"noise": noise, "one colour": np.broadcast_to(shades, noise.shape).copy()}
 
 
-def try_noise_and_plain(detector: Any, images: dict[str, np.ndarray]) -> Trial:
+def try_noise_and_plain(detector: BaseDetector, images: dict[str, np.ndarray]) -> Trial:
     """Count how many images of noise and of one colour are rejected."""
     shares = {
         name: float(np.mean(detector.predict(X) == "-1")) for name, X in images.items()
@@ -163,5 +182,5 @@ def try_noise_and_plain(detector: Any, images: dict[str, np.ndarray]) -> Trial:
     return Trial(
         told,
         f"images of {' and of '.join(poor)} are accepted as if they were known, so do "
-        f"not rely on the detector for strange images. {FARTHER}",
+        f"not rely on the detector for strange images.",
     )

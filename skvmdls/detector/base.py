@@ -17,6 +17,7 @@ from skvmdls._support.sklearn import (
     validate_parameter_constraints,
     with_callbacks,
 )
+from skvmdls._support.threads import one_thread_if_small
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import InputLike, plain, warn
 from skvmdls.calibration.conformal import (
@@ -54,8 +55,9 @@ from skvmdls.explanation import explain
 from skvmdls.inputs.checking import check_inputs, check_training_data
 from skvmdls.inputs.groups import group_ids
 from skvmdls.inputs.labels import check_known_labels, labels_with_unknown
+from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.inputs.robust import describe_far_values
-from skvmdls.inputs.rows import Rows, rows_of
+from skvmdls.inputs.rows import Rows, rows_of, work_of
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.model_selection import open_set_f1_scorer
 from skvmdls.nets.network import VariationalNetwork
@@ -103,36 +105,52 @@ class BaseDetector(
         Names of the columns, if X was a DataFrame.
     input_shape_ : tuple of int
         (features,) or (channels, height, width).
+    picture_format_ : PictureFormat or None
+        How files and PIL images are read; None if X held neither.
     features_ : tuple of str
         Parts of the evidence, as resolved from `features`.
     evidence_names_ : tuple of str
         Columns of :meth:`evidence`.
+    unknown_label_ : int or str
+        What :meth:`predict` answers for unknown points: -1, or ``"-1"``.
     offset_ : float
         The threshold: points that score at least this are accepted. It follows
         `threshold` and `contamination` as they are now.
+    model_ : FittedModel
+        What `fit` learned, all that scoring a point needs. `network_`, `gaussians_`,
+        `evidence_`, `expected_images_`, `view_`, `standardizer_` and others are read
+        from it.
+    calibration_ : Calibration
+        Scores that set the threshold. Attributes named `calibration_...` are read from
+        it.
     network_ : VariationalNetwork
-        The trained net.
+        The trained net, if a part of the evidence needs one.
     gaussians_ : ModuleDict of str to ClassGaussians
         The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
     evidence_ : Evidence
         Constants that standardise the parts' scores, and their weights.
     expected_images_ : ExpectedImages
-        What images of each class look like, for :meth:`explain`.
+        What images of each class look like, for :meth:`explain`; None for tables.
     split_ : Split
         Positions of the rows that trained, that set the evidence's constants, and that
-        set the threshold.
-    view_ : View
+        set the threshold. With cross-fitted scores all rows trained, and those that
+        were scored set both others.
+    view_ : PartSelection
         Which parts are looked at, and how.
     standardizer_ : Standardizer
         Statistics of the training inputs.
     calibration_scores_ : ndarray of shape (n_calibration,)
-        Scores of the held-out points that set the threshold.
+        Scores of the points that set the threshold: held out, or cross-fitted.
     calibration_class_scores_ : ndarray of shape (n_calibration,)
         Their scores each under its own class, which set the classes' own thresholds.
     calibration_labels_ : ndarray of shape (n_calibration,), int
         Positions of their classes in ``classes_``.
     calibration_winners_ : ndarray of shape (n_calibration, n_parts), int
         Positions of the classes that their scores are made of.
+    rejection_range_ : tuple of float
+        Shares of known points between which the threshold rejects, 19 times in 20.
+    exchangeability_p_value_ : float
+        Small where the rows drift with their order.
     fit_positions_ : ndarray of shape (n_classes,), int
         Position of each class among those of `fit`; -1 if it was added since.
     history_ : dict of str to list of float
@@ -143,10 +161,12 @@ class BaseDetector(
         class's mean of the epoch before; chance level in the first, which has none);
         ``separation`` (smallest Euclidean distance between two class means);
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
+        Empty if no net was trained.
     """
 
     model_: FittedModel
     calibration_: Calibration
+    picture_format_: PictureFormat | None
 
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
@@ -211,7 +231,8 @@ class BaseDetector(
                 data={"X": rows.content, "y": classes[labels], "groups": together},
                 depends_on=decisive(self),
             )
-            learned = learn(settings, rows, labels, classes, together, session)
+            with one_thread_if_small(work_of(rows), with_blas=True):
+                learned = learn(settings, rows, labels, classes, together, session)
         self._assign(learned, classes, checked)
         _warn_of_far_values(self)
         callbacks.end(X=X, y=y, reconstruction_attributes=self._fitted_attributes)
@@ -226,6 +247,7 @@ class BaseDetector(
         warn_of_drift(held_out.class_scores, held_out.labels)
         self.classes_ = classes
         self.n_features_in_ = checked.n_features_in_
+        self.picture_format_ = checked.picture_format_
         self.model_ = learned.model
         self.calibration_ = learned.calibration
         self.split_ = learned.split
@@ -619,7 +641,8 @@ class BaseDetector(
             In ``[1 / (n_calibration + 1), 1]``. A point is rejected by the conformal
             threshold exactly where this is at most ``contamination``.
         """
-        return conformal_p_value(self.calibration_.scores, self._measure(X).score)
+        score = self._measure(X).score
+        return conformal_p_value(self.calibration_.scores, score)
 
     @under_ordinary_torch
     def p_values(self, X: InputLike) -> np.ndarray:
@@ -640,8 +663,9 @@ class BaseDetector(
             is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
             1)`` of a class with ``m`` held-out points.
         """
+        new = self._class_scores(X)
         held_out = self.calibration_.class_scores, self.calibration_.labels
-        return class_p_values(*held_out, self._class_scores(X))
+        return class_p_values(*held_out, new)
 
     @under_ordinary_torch
     def prediction_set(self, X: InputLike) -> np.ndarray:
@@ -887,8 +911,10 @@ class BaseDetector(
                 :meth:`predict_known`, then by the score under each. ``-1`` where there
                 are no more classes.
             contributions : ndarray of shape (n, n_features)
-                For tables with the part ``"x"``: which columns made the row strange, in
-                nats, the most negative ones most. They sum to the part's score less its
+                For tables: which columns made the row strange, in the unit of a part,
+                the most negative ones most. The part is the first that is used of
+                ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``,
+                ``"neighbours"`` and ``"linear"``. They sum to its score less its
                 typical value, which is that column of `evidence` times
                 ``evidence_.spread``; far out, where the scale of `evidence` is
                 logarithmic, they shrink alike (see
@@ -1027,22 +1053,25 @@ class BaseDetector(
         return self._measure_rows(self._check_new(X), by_class=by_class)
 
     def _measure_rows(self, rows: Rows, *, by_class: bool = False) -> Measured:
-        return measure(
-            rows,
-            self.model_,
-            batch_size=plain(self.batch_size),
-            device=self.device,
-            by_class=by_class,
-        )
+        with one_thread_if_small(work_of(rows)):
+            return measure(
+                rows,
+                self.model_,
+                batch_size=plain(self.batch_size),
+                device=self.device,
+                by_class=by_class,
+            )
 
     def _measure_known(self, X: InputLike) -> Measured:
         """Measure without the autoencoder, where only the classes are asked for."""
-        return measure(
-            self._check_new(X),
-            self.model_.without_autoencoder(),
-            batch_size=plain(self.batch_size),
-            device=self.device,
-        )
+        rows = self._check_new(X)
+        with one_thread_if_small(work_of(rows)):
+            return measure(
+                rows,
+                self.model_.without_autoencoder(),
+                batch_size=plain(self.batch_size),
+                device=self.device,
+            )
 
     def _class_scores(self, X: InputLike) -> np.ndarray:
         scores = self._measure(X, by_class=True).class_scores

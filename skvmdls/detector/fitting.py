@@ -37,6 +37,7 @@ from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.class_offsets import class_offsets
+from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
     Evidence,
     PartSelection,
@@ -119,13 +120,16 @@ class TrainedNets:
 class TrainedDirect:
     """The parts without a net, what their weights were learned from, and their seed.
 
-    The offsets of small classes are (n_classes, n_parts), or None.
+    The offsets of small classes are (n_classes, n_parts), or None. `unseen` are scores
+    of the training rows that help to find the usual range, by parts that were fitted
+    without them.
     """
 
     parts: DirectParts | None
     trials: PartTrials | None = None
     offsets: np.ndarray | None = None
     seed: int = 0
+    unseen: CrossFitted | None = None
 
 
 def learn(
@@ -138,6 +142,10 @@ def learn(
 ) -> Learned:
     """Select the parts of the evidence, fit them, and calibrate."""
     selection = select_parts(settings, X, len(classes))
+    if not isinstance(settings.part_weights, str):
+        # Before the training, whose time a wrong name would waste.
+        usual = default_weights(selection.names, is_table=len(X.input_shape) == 1)
+        given_weights(selection.names, usual, settings.part_weights)
     warn_of_small_classes(classes, labels, groups)
     if is_cross_calibrated(settings, selection, len(X)):
         return _learn_from_all(settings, selection, X, labels, classes, groups, session)
@@ -147,7 +155,8 @@ def learn(
     with session.checkpoint.named_if_interrupted():
         nets = _train_nets(settings, selection, rows, session)
         gaussians = _fit_gaussians(settings, selection, rows, nets, session)
-    direct = _fit_direct_parts(settings, selection, rows, session)
+    helping = _helping_rows(split, labels)
+    direct = _fit_direct_parts(settings, selection, rows, session, helping)
     model = FittedModel(
         input_shape=X.input_shape,
         standardizer=rows.standardizer,
@@ -159,7 +168,7 @@ def learn(
         fit_positions=np.arange(len(classes)),
         direct=direct.parts,
     )
-    model = _with_evidence(model, X, split, direct, settings)
+    model = _with_evidence(model, X, split, helping, direct, settings)
     held_out = X.take(split.threshold), labels[split.threshold]
     calibration = calibrate(model, *held_out, settings)
     if not model.is_table:
@@ -374,8 +383,12 @@ def _fit_direct_parts(
     selection: PartSelection,
     rows: TrainingRows,
     session: TrainingSession,
+    helping: np.ndarray | None = None,
 ) -> TrainedDirect:
-    """Fit the parts without a net, and learn their weights, or load both."""
+    """Fit the parts without a net, and learn their weights, or load both.
+
+    The rows `helping` (k,) are positions among the rows that train.
+    """
     if not selection.direct:
         return TrainedDirect(None)
     seed = session.random_state.randint(np.iinfo(np.int32).max)
@@ -384,14 +397,19 @@ def _fit_direct_parts(
     def fit(stage: Stage) -> TrainedDirect:
         taken = _rows_of_direct(selection, rows, seed)
         trials = learn_weights(taken, weights)
-        return TrainedDirect(fit_direct(taken), trials, direct_offsets(taken), seed)
+        unseen = None
+        if helping is not None:
+            # Its own nearest row, a training row says nothing of the usual range.
+            unseen = cross_fit(taken.take(helping))
+        offsets = direct_offsets(taken)
+        return TrainedDirect(fit_direct(taken), trials, offsets, seed, unseen)
 
     depends_on = {"X": rows.X.content, "labels": rows.labels, "view": selection}
     learned = weights if isinstance(weights, str) else "fixed"
     return session.compute(
         "parts without a net",
         fit,
-        {**depends_on, "seed": seed, "part_weights": learned},
+        {**depends_on, "seed": seed, "part_weights": learned, "helping": helping},
     )
 
 
@@ -417,10 +435,24 @@ def _features_by_class(
     return features
 
 
+def _helping_rows(split: Split, labels: np.ndarray) -> np.ndarray | None:
+    """Positions (k,) among the training rows of those of :func:`prior_rows`.
+
+    There is a row of each class among them.
+    """
+    helping = prior_rows(split, len(labels))
+    if helping is None:
+        return None
+    chosen = np.flatnonzero(np.isin(split.training, helping))
+    first = np.unique(labels[split.training], return_index=True)[1]
+    return np.union1d(chosen, first)
+
+
 def _with_evidence(
     model: FittedModel,
     X: Rows,
     split: Split,
+    helping: np.ndarray | None,
     direct: TrainedDirect,
     settings: Settings,
 ) -> FittedModel:
@@ -432,10 +464,17 @@ def _with_evidence(
         offsets[:, len(names) - direct.offsets.shape[1] :] = direct.offsets
         model = replace(model, evidence=replace(model.evidence, offsets=offsets))
     measured = _measured(model, X.take(split.evidence), settings)
-    helping = prior_rows(split, len(X))
-    raw_of_training = (
-        None if helping is None else _measured(model, X.take(helping), settings).raw
-    )
+    raw_of_training = None
+    if helping is not None:
+        if direct.unseen is not None:
+            helping = helping[direct.unseen.positions]
+        of_training = X.take(split.training[helping])
+        raw_of_training = _measured(model, of_training, settings).raw
+        if direct.unseen is not None:
+            scores = direct.unseen.scores
+            if direct.offsets is not None:
+                scores = scores - direct.offsets
+            raw_of_training[:, len(names) - scores.shape[2] :] = scores.max(axis=1)
     weights = _weights(names, direct.trials, settings, is_table=model.is_table)
     product = None
     if settings.autoencoder is not None and settings.weighting == "paper":

@@ -39,6 +39,7 @@ __all__ = [
     "AutoencoderParameters",
     "DetectorParameters",
     "Settings",
+    "asks_for_net",
     "changeable",
     "decisive",
     "parameter",

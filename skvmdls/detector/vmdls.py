@@ -62,9 +62,10 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     Attributes
     ----------
     autoencoder_ : nn.Module
-        The trained autoencoder.
+        The trained autoencoder, where a net was trained.
     autoencoder_history_ : dict of str to list of float
-        ``loss`` and ``learning_rate`` of each epoch of the autoencoder.
+        ``loss`` and ``learning_rate`` of each epoch of the autoencoder, if there is
+        one.
     weight_calibration_ : WeightCalibration
         The weight's constants, with ``weighting="paper"``.
 
@@ -121,15 +122,26 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
 
     @property
     def autoencoder_(self) -> nn.Module:
-        """The trained autoencoder."""
+        """The trained autoencoder, where a net was trained."""
         autoencoder = self.model_.autoencoder
-        assert autoencoder is not None
+        if autoencoder is None:
+            raise AttributeError(
+                f"This {type(self).__name__} trained no autoencoder, since no part of "
+                f"its evidence needs one: {self.evidence_names_}. To train one, name "
+                "parts of the net in `features`, or give a backbone or an autoencoder."
+            )
         return autoencoder
 
     @property
-    def weight_calibration_(self) -> WeightCalibration | None:
-        """Constants of the weight; None without ``weighting="paper"``."""
-        return self.model_.weight_calibration
+    def weight_calibration_(self) -> WeightCalibration:
+        """Constants of the weight, with ``weighting="paper"``."""
+        calibration = self.model_.weight_calibration
+        if calibration is None:
+            raise AttributeError(
+                f"This {type(self).__name__} was fitted without weighting='paper', "
+                "and has no constants of the paper's weight."
+            )
+        return calibration
 
     @under_ordinary_torch
     def reconstruct(self, X: InputLike) -> np.ndarray:
@@ -145,6 +157,11 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
         reconstructions : ndarray of shape (n, features) or (n, channels, height, \
 width), float64
             In the units of X; of uint8 images, in [0, 1] units (divided by 255).
+
+        Raises
+        ------
+        AttributeError
+            If no net was trained, as for small tables.
         """
         batches = standardized_batches(
             self._check_new(X),
@@ -169,5 +186,13 @@ width), float64
         weights : ndarray of shape (n,), float64
             ``w(x) = ||t1(x) - t1(x_hat)||^2``, non-negative; large where the
             autoencoder has not learned to reconstruct.
+
+        Raises
+        ------
+        AttributeError
+            If no net was trained, as for small tables.
         """
-        return self._measure(X).weight
+        rows = self._check_new(X)
+        # Its error tells what is missing.
+        _ = self.autoencoder_
+        return self._measure_rows(rows).weight

@@ -10,7 +10,6 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
@@ -62,6 +61,9 @@ class LinearClassifier:
         tolerance: float = 1e-4,
     ) -> "LinearClassifier":
         """Fit to rows (n, D) and labels (n,), of classes that all have rows."""
+        # It would make `import skvmdls` slower.
+        from sklearn.linear_model import LogisticRegression
+
         if n_classes < 2:
             none = torch.zeros(n_classes, rows.shape[1] + 1, dtype=torch.float64)
             return cls(none[:, :-1], none[:, -1], strength)

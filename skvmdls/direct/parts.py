@@ -115,8 +115,14 @@ class DirectParts:
         For each class, whether it was added after the fit.
     moments : ClassMoments
         For ``"shared"``, ``"relative"`` and ``"prototype"``.
-    separate, neighbours, linear, trees
-        The parts of these names; None where they are not used.
+    separate : SeparateCovariances, optional
+        For ``"separate"``.
+    neighbours : NearestRows, optional
+        For ``"neighbours"``.
+    linear : LinearClassifier, optional
+        For ``"linear"``.
+    trees : TreeVotes, optional
+        For ``"trees"``.
 
     Examples
     --------
@@ -171,6 +177,11 @@ class DirectParts:
         """Wrap :meth:`class_scores` as a module, to be exported.
 
         What follows from the arrays is computed first, so that it becomes constants.
+
+        Returns
+        -------
+        module : nn.Module
+            From raw rows (n, features) to scores (n, n_classes, n_parts).
         """
         self.class_scores(torch.zeros(1, len(self.space.centre)))
         return _ClassScores(self)
@@ -372,6 +383,14 @@ def fit_direct_parts(
     Returns
     -------
     parts : DirectParts
+
+    Examples
+    --------
+    >>> X, y = np.array([[0.0], [1.0], [7.0], [9.0]]), np.array([0, 0, 1, 1])
+    >>> parts = fit_direct_parts(X, y, 2, names=("neighbours", "linear"))
+    >>> parts.class_scores(X).argmax(dim=1).T
+    tensor([[0, 0, 1, 1],
+            [0, 0, 1, 1]])
     """
     if len(X) > MOST_ROWS:
         drawn = _stratified(labels, MOST_ROWS, random_state)

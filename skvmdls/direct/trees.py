@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.ensemble import ExtraTreesClassifier
 from torch import Tensor
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
@@ -67,6 +66,9 @@ class TreeVotes:
         n_trees: int = N_TREES,
     ) -> "TreeVotes":
         """Fit to rows (n, D) and labels (n,), of classes that all have rows."""
+        # It would make `import skvmdls` slower.
+        from sklearn.ensemble import ExtraTreesClassifier
+
         model = ExtraTreesClassifier(
             n_trees,
             min_samples_leaf=max(1, round(SMALLEST_LEAF_SHARE * len(rows))),

@@ -129,7 +129,12 @@ def _look_into(folder: Path, above: frozenset[str], found: FoundImages) -> None:
     if real in above:
         found.passed_over["links to a folder above"] += 1
         return
-    for entry in _entries(folder):
+    try:
+        entries = _entries(folder)
+    except OSError:
+        found.passed_over["folders that cannot be opened"] += 1
+        return
+    for entry in entries:
         path = Path(entry.path)
         if is_litter(entry.name):
             found.passed_over[HIDDEN] += 1

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from skvmdls._support.values import as_numpy
 from skvmdls.inputs.pictures import PictureFormat, UnfitPictureError, is_grey
@@ -114,7 +114,10 @@ class BatchReader(Dataset):
 
     def __init__(self, dataset: Any, kind: RowKind) -> None:
         self.dataset, self.kind = dataset, kind
-        self.stored = StoredArray(dataset) if is_on_disk(dataset) else None
+        inner = dataset
+        while type(inner) is Subset:
+            inner = inner.dataset
+        self.stored = StoredArray(inner) if is_on_disk(inner) else None
 
     def __getitem__(self, order: Any) -> np.ndarray | _Unreadable:
         turn, positions = order
@@ -128,8 +131,9 @@ class BatchReader(Dataset):
         return np.stack(rows)
 
     def _stored_rows(self, stored: StoredArray, positions: np.ndarray) -> np.ndarray:
+        at = np.array([innermost(self.dataset, int(i))[1] for i in positions], int)
         try:
-            rows = of_torch_types(stored.rows(positions))
+            rows = of_torch_types(stored.rows(at))
         except Exception as error:
             raise ValueError(
                 f"Rows of X cannot be read: {type(error).__name__}: {error}"

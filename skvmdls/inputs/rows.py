@@ -44,6 +44,7 @@ __all__ = [
     "Rows",
     "dataset_rows",
     "rows_of",
+    "work_of",
 ]
 
 # Large enough for numpy to be quick, and small enough for rows in float64.
@@ -474,6 +475,17 @@ def rows_of(X: Any, num_workers: int = 0) -> Rows:
     if isinstance(X, DatasetRows):
         return X.with_workers(num_workers)
     return X if isinstance(X, Rows) else ArrayRows(X)
+
+
+def work_of(X: Rows) -> int:
+    """Count the numbers in the rows of a table; images are work for all threads.
+
+    Examples
+    --------
+    >>> work_of(ArrayRows(np.zeros((5, 3)))), work_of(ArrayRows(np.zeros((5, 1, 8, 8))))
+    (15, 1000000000)
+    """
+    return len(X) * X.input_shape[0] if len(X.input_shape) == 1 else 10**9
 
 
 def dataset_rows(X: Any) -> DatasetRows | None:

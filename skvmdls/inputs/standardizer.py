@@ -156,7 +156,11 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
     def transform(
         self, X: np.ndarray | Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Standardise a batch, from whatever dtype, on the device that it is on."""
+        """Standardise a batch, from whatever dtype, on the device that it is on.
+
+        NaN, which only scikit-learn's ``assume_finite`` lets through, becomes as far
+        out as anything can be: such a row is the strangest for every method.
+        """
         given = X if isinstance(X, Tensor) else next(rows_of(X).in_order(len(X)))
         # In float64, which not all devices have.
         device = float64_device(given.device)
@@ -167,7 +171,8 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
         if self.columns_ is not None:
             values = self.columns_.bounded(values)
         values = (values - mean).div_(scale)
-        return values.clamp_(-FARTHEST, FARTHEST).to(dtype).to(given.device)
+        values = values.clamp_(-FARTHEST, FARTHEST).nan_to_num_(nan=FARTHEST)
+        return values.to(dtype).to(given.device)
 
     def inverse_transform(self, standardized: Tensor) -> np.ndarray:
         """Undo :meth:`transform`; images that were uint8 come back in [0, 1]."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from skvmdls._support.estimators import way_into
 from skvmdls._support.files import write_atomically
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import warn
@@ -177,6 +178,10 @@ def _checked(
     precision: str,
 ) -> Path:
     import_extra()
+    if way := way_into(detector):
+        raise ValueError(
+            f"export_onnx takes a detector, got {type(detector).__name__}.{way}"
+        )
     check_is_fitted(detector)
     is_size = isinstance(batch, int) and not isinstance(batch, bool) and batch > 0
     if not (is_size or (isinstance(batch, str) and batch == "dynamic")):

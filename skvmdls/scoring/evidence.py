@@ -11,6 +11,7 @@ where they are below the median. Then the parts can be added.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -308,7 +309,11 @@ def given_weights(
             f"part_weights names {unknown[0]!r}, which is not a part of the evidence: "
             f"the parts are {tuple(names)}."
         )
-    bad = [name for name, weight in given.items() if not 0 <= weight < np.inf]
+    bad = [
+        name
+        for name, weight in given.items()
+        if not (isinstance(weight, Real) and 0 <= weight < np.inf)
+    ]
     if bad:
         raise ValueError(
             f"part_weights[{bad[0]!r}] is {given[bad[0]]!r}, expected a number of at "
@@ -362,9 +367,9 @@ def log_tail(scores: Tensor, start: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> scores = torch.tensor([1.0, -4.0, -5.0, -50_000.0])
-    >>> log_tail(scores, torch.tensor(-4.0))
-    tensor([  1.0000,  -4.0000,  -4.8926, -41.7344])
+    >>> scores = torch.tensor([1.0, -4.0, -5.0, -50_000.0]).double()
+    >>> log_tail(scores, torch.tensor(-4.0).double()).numpy().round(4)
+    array([  1.    ,  -4.    ,  -4.8926, -41.7339])
     """
     beyond = (start - scores).clamp_min(0)
     return torch.maximum(scores, start) + start * torch.log1p(-beyond / start)

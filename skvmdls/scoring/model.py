@@ -295,10 +295,14 @@ def standardized_batches(
     return model.standardizer.batches(X, batch_size, *placement)
 
 
+@torch.inference_mode(mode=False)
 def place_model(
     model: FittedModel, device: str | torch.device
 ) -> tuple[torch.device, torch.dtype]:
-    """Bring the nets, loaded or trained elsewhere, to where they score."""
+    """Bring the nets, loaded or trained elsewhere, to where they score.
+
+    Weights that are moved in inference mode could not be trained any more.
+    """
     device = resolve_device(device)
     nets = (model.network, model.autoencoder)
     placement = place_to_score(device, model.is_table, *nets)

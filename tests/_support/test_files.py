@@ -21,7 +21,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a"
     write_atomically(path, b"old")
 
-    def fail(*arguments):
+    def fail(*arguments, **keywords):
         raise OSError("no space left on device")
 
     for step in ("fsync", "chmod", "replace"):
@@ -61,7 +61,7 @@ def test_errors_name_the_path_that_was_given(tmp_path, monkeypatch, number, kind
     path = tmp_path / "a"
     write_atomically(path, b"old")
 
-    def fail(*arguments):
+    def fail(*arguments, **keywords):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)

@@ -6,14 +6,20 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
-from skvmdls.calibration.conformal import conformal_p_value, conformal_threshold
+from skvmdls.calibration.conformal import (
+    class_p_values,
+    conformal_p_value,
+    conformal_threshold,
+)
 from skvmdls.calibration.hold_out import (
     hold_out,
     stratified_sample,
     warn_of_small_classes,
 )
 from skvmdls.calibration.paper_product import WeightCalibration
+from skvmdls.calibration.verdicts import RankTable
 
 RNG = np.random.RandomState
 
@@ -323,3 +329,26 @@ def test_classes_that_are_too_small_for_the_promise_are_named(counts, groups_of,
     if named:
         assert re.search(named, str(caught[0].message))
         assert "covariance_type='tied'" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("n", [1, 3, 100])
+def test_the_p_value_of_nan_is_the_smallest(n):
+    """Regression: it was the largest, as if the point were known for certain."""
+    held_out = np.random.default_rng(0).normal(size=n)
+    found = conformal_p_value(held_out, np.array([np.nan, -np.inf, 0.0, np.inf]))
+    assert found[0] == found[1] == 1 / (n + 1)
+    assert found[3] == 1
+    by_class = class_p_values(held_out, np.zeros(n, dtype=int), np.full((2, 1), np.nan))
+    np.testing.assert_array_equal(by_class, 1 / (n + 1))
+
+
+@pytest.mark.parametrize("sizes", [(1,), (4, 1), (20, 7, 50), (26, 25, 24)])
+def test_ranks_in_torch_are_the_p_values_ties_infinities_and_nan_included(sizes):
+    rng = np.random.default_rng(0)
+    held_out = [rng.integers(9, size=size).astype(float) for size in sizes]
+    scores = rng.integers(-2, 11, size=(300, len(sizes))).astype(float)
+    scores[:3] = np.array([[np.nan], [np.inf], [-np.inf]])
+    found = RankTable(held_out)(torch.from_numpy(scores)).numpy()
+    for column, own in enumerate(held_out):
+        expected = conformal_p_value(own, scores[:, column])
+        np.testing.assert_array_equal(found[:, column], expected)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from skvmdls.calibration.conformal import conformal_p_value, conformal_threshold
+from skvmdls.calibration.verdicts import Calibration
 
 N_SPLITS = 400
 N_CALIBRATION = 150
@@ -73,7 +74,8 @@ def test_the_detector_keeps_the_promise_with_its_own_methods(
 ):
     """`predict` rejects what the threshold of its calibration scores rejects."""
     detector = deepcopy(vmdls_b).set_params(contamination=contamination)
-    detector.calibration_scores_ = splits[0, :N_CALIBRATION]
+    scores, labels = splits[0, :N_CALIBRATION], np.zeros(N_CALIBRATION, dtype=np.int64)
+    detector.calibration_ = Calibration(scores, scores, labels, labels[:, None])
     X = digits.X_test[is_known]
     rejected = detector.predict(X) == -1
     threshold = conformal_threshold(splits[0, :N_CALIBRATION], contamination)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,52 @@ def test_fit_lists_all_that_it_cannot_read_and_learns_from_the_rest(run, tmp_pat
     assert "004.png is no image that can be read" in told
     assert "2 of 50 images could not be read" in told
     assert skvmdls.load(out).classes_.tolist() == ["dark", "light"]
+
+
+def test_a_class_of_which_no_image_can_be_read_is_not_left_out_in_silence(
+    run, tmp_path
+):
+    new, out = fill(tmp_path / "new", 25), tmp_path / "x.safetensors"
+    (new / "third").mkdir()
+    for i in range(3):
+        (new / "third" / f"{i}.png").write_bytes(b"no image")
+    status, _, told = run("fit", new, "--out", out, *QUICK)
+    assert status == 2
+    assert "None of the images of third can be read" in told
+    assert "2.png is no image that can be read" in told
+    assert not out.exists()
+
+
+def test_the_report_concludes_marks_bad_lines_and_explains_the_parts(
+    detector, run, tmp_path, monkeypatch
+):
+    new, page = fill(tmp_path / "new", 15), tmp_path / "page.html"
+    (new / "alike").mkdir()
+    for i in range(15):
+        picture(50, 100 + i).save(new / "alike" / f"{i}.png")
+    damage(new / "dark" / "003.png")
+    judged = commands._judged
+
+    def all_light_ones_rejected(*arguments):
+        found = judged(*arguments)
+        names = [path.parent.name for path in found.paths]
+        answers = ["-1" if name == "light" else "dark" for name in names]
+        return replace(found, answers=np.array(answers))
+
+    monkeypatch.setattr(commands, "_judged", all_light_ones_rejected)
+    assert run("report", detector, new, "--out", page)[0] == 1
+    text = page.read_text()
+    assert "so these images do not come as the" in text
+    assert "Do not rely on this detector to find them" in text
+    bad = [row for row in text.split("<tr")[1:] if row.startswith(' class="bad"')]
+    assert len(bad) == 2
+    assert "<td>light</td>" in bad[0]
+    assert "<td>alike (not a known class)</td>" in bad[1]
+    assert "1 images could not be read" in text
+    assert "003.png" in text
+    for part in skvmdls.load(detector).evidence_names_:
+        assert f"<dt>{part}</dt>" in text
+    assert "Images are read grey, 8-bit files." in text
 
 
 def test_if_no_image_can_be_read_that_is_an_error(detector, run, tmp_path):
@@ -350,9 +397,6 @@ def test_a_depth_other_than_that_of_fit_is_unreadable(detector, run, tmp_path):
     assert "b.png holds 16-bit pixels, but 8-bit ones are expected" in told
 
 
-@pytest.mark.xfail(
-    strict=True, reason="skvmdls.save does not yet store picture_format_"
-)
 def test_the_format_is_stored_with_the_detector(detector):
     assert skvmdls.load(detector).picture_format_ == PictureFormat(1, size=(16, 16))
 

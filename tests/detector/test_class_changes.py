@@ -92,6 +92,8 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     [features] = block_features(*nets, batches, selection)
     [parts] = ensembles(model.network, batches, selection)
     logits = parts["logit"]
+    assert evidence.offsets is None
+    direct = model.direct.class_scores(torch.cat(batches)).numpy()
     expected = np.zeros((len(X), 3))
     for name, typical, spread, weight, highest in zip(
         evidence.names,
@@ -103,6 +105,8 @@ def test_scores_under_classes_are_sums_of_the_parts_under_each(of_table):
     ):
         if name == "logit":
             raw = logits
+        elif name in model.direct.names:
+            raw = direct[:, :, model.direct.names.index(name)]
         else:
             block = torch.from_numpy(features[name])
             raw = of_table.gaussians_[name].log_likelihood(block).numpy()
@@ -121,9 +125,7 @@ def test_a_threshold_overrides_the_promise_to_classes(of_table):
 
 def test_classes_with_too_few_held_out_points_are_named(of_table):
     detector = changed(of_table, guarantee="class", contamination=0.01)
-    message = (
-        r"3 of 3 classes have too few held-out points.*0 \(\d+\), 1.*99 are needed"
-    )
+    message = r"3 of 3 classes have too few held-out points.*0 \(\d+\), 1.*needs 99"
     for method in ("predict", "prediction_set", "decision_function"):
         with pytest.warns(UserWarning, match=message):
             getattr(detector, method)(np.zeros((1, 6)))
@@ -273,11 +275,15 @@ def test_evidence_still_sums_to_the_score(of_table):
     np.testing.assert_allclose(
         evidence @ detector.evidence_.weights, detector.score_samples(X), atol=1e-9
     )
-    # The net's late parts know nothing of a new class, and go along with the others.
+    # The net's late parts and the trees know nothing of a new class, and go along with
+    # the others.
     is_new = detector._measure(X, by_class=True).winners[:, 0] > 2
-    speaks = np.isin(detector.evidence_names_, ["x", "t2", "t3"])
+    shares = {"t2": 0.5, "t3": 1, "shared": 1, "separate": 1, "neighbours": 1}
+    shares["linear"] = 1
+    shares = np.array([shares.get(name, 0) for name in detector.evidence_names_])
+    speaks = shares > 0
     in_spreads = detector.evidence_.in_spreads(detector._measure(X).raw)
-    said = np.average(in_spreads[:, speaks], axis=1, weights=[1, 0.5, 1])
+    said = np.average(in_spreads, axis=1, weights=shares)
     assert 35 <= is_new.sum() <= 45
     logit = detector.evidence_names_.index("logit")
     assert (evidence[is_new, logit] == 0).all()
@@ -288,7 +294,7 @@ def test_evidence_still_sums_to_the_score(of_table):
         with_log_tail(silent, detector.evidence_.bend),
     )
     explanation = detector.explain(X)
-    part = detector.evidence_names_.index("x")
+    part = detector.evidence_names_.index("separate")
     np.testing.assert_allclose(
         explanation.contributions.sum(axis=1),
         evidence[:, part] * detector.evidence_.spread[part],

@@ -74,6 +74,21 @@ def test_a_pipe_is_not_opened(tmp_path):
     assert found.described() == "1 pipes or devices"
 
 
+def test_a_folder_that_cannot_be_opened_is_counted(tmp_path, monkeypatch):
+    put(tmp_path / "a.png", tmp_path / "closed" / "b.png")
+    scandir = os.scandir
+
+    def guarded(folder):
+        if os.path.basename(folder) == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    found = find_images(tmp_path)
+    assert names_of(found) == ["a.png"]
+    assert found.described() == "1 folders that cannot be opened"
+
+
 def test_names_are_sorted_whatever_the_file_system_lists(tmp_path):
     names = ["z.png", "a.png", "B.png", "é.png", "10.png", "9.png"]
     put(*(tmp_path / name for name in names))

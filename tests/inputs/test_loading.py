@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from skvmdls.datasets import DatasetRows
 from skvmdls.inputs.loading import (
@@ -85,6 +85,16 @@ def test_a_set_in_an_hdf5_file_is_read_as_the_array(layout, tmp_path):
         rows = DatasetRows(file["X"])
         assert rows.shape == (40, 1, 4, 5)
         np.testing.assert_array_equal(np.asarray(rows[[5, 3, 39]]), X[[5, 3, 39], None])
+
+
+def test_a_part_of_a_set_is_read_by_chunks_too():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    array = CountingArray(X, 10)
+    picked = np.random.default_rng(1).permutation(60)[:40]
+    part = Subset(Subset(array, picked), range(39, -1, -1))
+    rows = DatasetRows(part)
+    np.testing.assert_array_equal(np.asarray(rows), X[picked][::-1])
+    assert len(array.reads) <= 7  # The first row, and six chunks.
 
 
 def test_nan_in_a_chunk_is_named_by_its_row(tmp_path):

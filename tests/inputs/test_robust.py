@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from skvmdls.inputs.robust import describe_far_values, robust_scales
 
@@ -92,24 +93,19 @@ def test_a_single_far_cell_is_left_out_and_not_named(X):
     assert scales.is_far(X).sum() == 1
 
 
-def test_far_cells_become_the_centre(X):
+def test_codes_become_the_centre_and_other_far_cells_are_limited(X):
     X[:4, 2] = -9999
     scales = robust_scales(X)
-    filled = scales.without_far_cells(X)
-    assert (filled[:4, 2] == scales.centre[2]).all()
-    np.testing.assert_array_equal(filled[4:], X[4:])
-
-
-def test_codes_of_new_rows_become_the_centre_and_other_far_cells_stay(X):
-    X[:4, 2] = -9999
-    scales = robust_scales(X)
-    new = X[[0, 10, 11]]
+    new = torch.from_numpy(X[[0, 10, 11, 12]])
     new[1, 2], new[2, 3] = 5e5, -9999
-    filled = scales.without_codes(new)
-    assert filled[0, 2] == scales.centre[2]
-    assert filled[1, 2] == 5e5
-    assert filled[2, 3] == -9999
-    assert new[0, 2] == -9999
+    given = new.clone()
+    bounded = scales.bounded(new)
+    assert bounded[0, 2] == scales.centre[2]
+    # Strange, but no further than 20 spreads; of a column without far cells, as it is.
+    assert bounded[1, 2] == scales.centre[2] + 20 * scales.scale[2]
+    assert bounded[2, 3] == -9999
+    np.testing.assert_array_equal(bounded[3], X[12])
+    np.testing.assert_array_equal(new, given)
 
 
 def test_integers_and_single_precision_are_taken(X):

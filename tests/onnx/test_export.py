@@ -2,11 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -15,10 +17,12 @@ import skvmdls
 import skvmdls.onnx
 import skvmdls.onnx.files
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
+from skvmdls.calibration.verdicts import Calibration, ThresholdSettings
 from skvmdls.datasets import load_digits
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.nets.backbones import from_module
 from skvmdls.onnx.graph import Graph, Precision
+from skvmdls.scoring.evidence import Evidence
 from skvmdls.scoring.gaussians import ClassGaussians
 
 onnx = pytest.importorskip("onnx")
@@ -49,8 +53,14 @@ def rows(table):
     return np.concatenate([X, X[::2] * 0.6, X[::4] * 3])
 
 
+def graph_of(detector, precision):
+    settings = ThresholdSettings.of(detector)
+    model, calibration = detector.model_, detector.calibration_
+    return Graph(model, calibration, settings, detector.classes_, precision).eval()
+
+
 def answered_in_torch(detector, X, precision=EXACT):
-    graph = Graph(detector, precision).eval()
+    graph = graph_of(detector, precision)
     X = np.reshape(X, (-1, *detector.input_shape_))
     with torch.no_grad():
         return [a.numpy() for a in graph(torch.as_tensor(X).to(precision.inputs))]
@@ -160,10 +170,13 @@ def test_the_detector_stays_as_it_was(table, tmp_path):
     detector = quick().fit(*table)
     before = detector.score_samples(table[0])
     skvmdls.save(detector, tmp_path / "before")
-    Graph(detector, Precision(torch.float32, torch.float32, torch.float32))
+    graph_of(detector, Precision(torch.float32, torch.float32, torch.float32))
     np.testing.assert_array_equal(detector.score_samples(table[0]), before)
     skvmdls.save(detector, tmp_path / "after")
-    assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
+    before, after = (load_file(tmp_path / name) for name in ("before", "after"))
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(array, after[name])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -324,22 +337,23 @@ def test_numbers_that_float32_cannot_hold_go_in_as_float64(table, rows, tmp_path
     assert_same(run(path, 1.7e9 + rows), detector, 1.7e9 + rows, rtol=1e-6)
 
 
-def test_gaussians_that_float32_cannot_hold_are_float64():
+def test_gaussians_that_float32_cannot_hold_are_float64(of_table):
     """Chosen by features that are drawn from them, so without any rows."""
     rng = np.random.default_rng(0)
 
-    class Detector:
-        calibration_scores_ = rng.normal(size=50)
-        evidence_ = type(
-            "", (), {"names": ("g",), "weights": 1.0, "spread": np.ones(1)}
-        )
-
+    scores, labels = rng.normal(size=50), np.zeros(50, dtype=np.int64)
+    calibration = Calibration(scores, scores, labels, labels[:, None])
+    evidence = Evidence.unfitted(("g",))
     # Two features that are nearly the same number.
     white = np.array([[1.0, -1e5], [0.0, 1e5]])
     for whitening, is_enough in ((np.eye(2), True), (white, False)):
         one = ClassGaussians(np.full((1, 2), 3.0), whitening[None], "full")
-        Detector.gaussians_ = nn.ModuleDict({"g": one})
-        rounding = skvmdls.onnx.export._rounding_of_gaussians(Detector)
+        detector = VMDLSbDetector()
+        detector.model_ = replace(
+            of_table.model_, gaussians=nn.ModuleDict({"g": one}), evidence=evidence
+        )
+        detector.calibration_ = calibration
+        rounding = skvmdls.onnx.export._rounding_of_gaussians(detector)
         assert (rounding <= skvmdls.onnx.export.TOLERANCE) is is_enough
 
 

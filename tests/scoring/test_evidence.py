@@ -352,7 +352,7 @@ def test_a_single_part_has_an_even_scale(names):
     evidence = Evidence.fit(names, raw, np.ones(1))
     far = np.array([[-1e6], [1e6]])
     np.testing.assert_array_equal(evidence.standardize(far), evidence.in_spreads(far))
-    again = Evidence.from_state(evidence.state_dict(), names)
+    again = Evidence.from_state(evidence.state_dict(), names, 2)
     np.testing.assert_array_equal(again.standardize(far), evidence.in_spreads(far))
 
 
@@ -398,7 +398,7 @@ def test_one_part_does_not_outvote_all_others():
 
 def test_evidence_comes_back_from_its_state():
     evidence = fitted()
-    again = Evidence.from_state(evidence.state_dict(), NAMES)
+    again = Evidence.from_state(evidence.state_dict(), NAMES, 2)
     points = raw_scores(9, 3)
     np.testing.assert_array_equal(again.total(points), evidence.total(points))
     assert again.names == NAMES
@@ -407,7 +407,7 @@ def test_evidence_comes_back_from_its_state():
 def test_evidence_of_files_without_a_bend_has_an_even_scale():
     state = fitted().state_dict()
     del state["bend"], state["only_against"]
-    old, far = Evidence.from_state(state, NAMES), np.full((1, 3), -1e6)
+    old, far = Evidence.from_state(state, NAMES, 2), np.full((1, 3), -1e6)
     np.testing.assert_array_equal(old.standardize(far), fitted().in_spreads(far))
     assert old.state_dict().keys() == state.keys()
 
@@ -428,8 +428,8 @@ def test_evidence_of_files_without_a_bend_has_an_even_scale():
 )
 def test_a_state_of_no_evidence_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Evidence.from_state(fitted().state_dict() | change, NAMES)
+        Evidence.from_state(fitted().state_dict() | change, NAMES, 2)
     state = fitted().state_dict()
     del state["spread"]
     with pytest.raises(KeyError, match="spread"):
-        Evidence.from_state(state, NAMES)
+        Evidence.from_state(state, NAMES, 2)

@@ -20,18 +20,26 @@ from skvmdls.training.loops import (
     train_autoencoder,
     train_network,
 )
-from skvmdls.training.plans import AutoencoderPlan, NetworkPlan
+from skvmdls.training.plans import AutoencoderPlan, network_plan
 from skvmdls.training.progress import ClassMeans
 from speed import Held
 
 CPU = torch.device("cpu")
-PLAN = NetworkPlan.of(
-    VMDLSDetector(classification_weight=0.0, learning_rate=2e-3, weight_decay=0.0),
-    epochs=20,
-    dtype=torch.float32,
-    classes_per_batch=10,
-    samples_per_class=16,
-    distancing_margin=8.0,
+PLAN = network_plan(
+    VMDLSDetector(
+        classification_weight=0.0,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        max_epochs=20,
+        precision="float32",
+        classes_per_batch=10,
+        samples_per_class=16,
+        distancing_margin=8.0,
+    ).resolved(),
+    input_shape=(8, 8),
+    n_rows=1797,
+    n_classes=10,
+    device=CPU,
 )
 # Whatever the defaults are: both kinds of losses count.
 BESIDE_A_HEAD = dataclasses.replace(PLAN, classification_weight=1.0)
@@ -320,8 +328,8 @@ def test_divergence_names_the_epoch_the_term_and_a_way_out(data):
 def test_the_autoencoder_learns(data):
     X, _ = data
     autoencoder = nn.Sequential(nn.Linear(64, 10), nn.Linear(10, 64))
-    plan = AutoencoderPlan.of(
-        VMDLSDetector(learning_rate=1e-2, weight_decay=0.0), epochs=10, batch_size=64
+    plan = AutoencoderPlan(
+        epochs=10, learning_rate=1e-2, weight_decay=0.0, verbose=0, batch_size=64
     )
     history = train_autoencoder(autoencoder, Held(X), plan, seed=0)
     singular_values = torch.linalg.svdvals(X - X.mean(dim=0))

@@ -164,13 +164,18 @@ def test_the_log_says_whether_it_was_recalled(table, tmp_path, caplog):
     X, y = table
     caplog.set_level(logging.DEBUG, logger="skvmdls.training.memory")
     VMDLSbDetector(**QUICK, memory=tmp_path).fit(X, y)
-    assert [r.message.split(":")[-1] for r in caplog.records] == [
-        " not stored yet, made"
-    ] * 2
+    steps = ["network", "gaussians", "parts without a net"]
+    assert steps_and_outcomes(caplog) == [(step, "computed") for step in steps]
     caplog.clear()
     VMDLSbDetector(**QUICK, memory=tmp_path).fit(X, y)
-    assert [r.message.split()[0] for r in caplog.records] == ["network", "gaussians"]
-    assert all(r.message.endswith("recalled") for r in caplog.records)
+    cached = [(step, "loaded from the cache") for step in steps]
+    assert steps_and_outcomes(caplog) == cached
+
+
+def steps_and_outcomes(caplog):
+    """Each message is the step, the key of the cache, and what came of it."""
+    messages = [record.message.rsplit(": ", 1) for record in caplog.records]
+    return [(step.rsplit(" ", 1)[0], outcome) for step, outcome in messages]
 
 
 def test_something_that_is_no_memory_is_explained(table):
