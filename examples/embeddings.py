@@ -1,9 +1,9 @@
 """
-Embeddings: which part tells most?
-==================================
+Embeddings: the best parts of the evidence
+==========================================
 
-Vectors of a pretrained net, twenty rows of each class, and no net to train. ``fit``
-learns how much each part of the evidence counts, by leaving known classes out.
+You have vectors of a pretrained net, and twenty rows of each class. No net is trained.
+``fit`` learns the weight of each part of the evidence by leaving out known classes.
 
     python examples/embeddings.py
 
@@ -24,7 +24,7 @@ from skvmdls.metrics import auroc
 # %%
 # Vectors and labels
 # ------------------
-# Six digits are known, by twenty rows each. All others are there to test only.
+# Six digits are known, with twenty rows each. All other rows are used for the test only.
 
 rng = np.random.default_rng(0)
 layer, bias = rng.normal(size=(64, 384)) / 8, rng.normal(size=384)
@@ -43,7 +43,7 @@ X_test, is_known = encode(digits.X_test), np.isin(digits.y_test, digits.known)
 # %%
 # Fit and predict
 # ---------------
-# All rows set the threshold, each scored by parts that were fitted without it.
+# All rows set the threshold. Each is scored by parts that were fitted without it.
 
 detector = VMDLSbDetector(contamination=0.05, random_state=0).fit(X, y)
 labels = detector.predict_known(X_test[is_known])
@@ -55,13 +55,13 @@ for name, part in (("known", is_known), ("unknown", ~is_known)):
     print(f"rejected of the {name} digits: {is_rejected[part].mean():.1%}")
 
 # %%
-# What was learned
-# ----------------
-# Known digits were left out in turn, and each part told them from the others as well as
-# it could. ``evidence_.trials`` holds the AUROC of each part in each trial. The weights
-# are those of the sum that told them apart best, drawn to constants: six classes teach
-# little about all that is unknown, so that the weights stay near the constants here.
-# Against digits that `fit` has not seen, the sum is ahead of each of its parts.
+# Learned weights
+# ---------------
+# Known digits were left out in turn. ``evidence_.trials`` holds the AUROC with which each
+# part separates them from the other digits. The weights maximise the separation by the
+# sum, with a pull towards constants. Here they stay near the constants, because six
+# classes represent poorly all that may be unknown. On digits that ``fit`` has not seen,
+# the sum has a larger AUROC than each of its parts.
 
 trials = detector.evidence_.trials
 against_left_out = np.append(trials.aurocs.mean(axis=0), trials.auroc_of_sum.mean())
@@ -113,7 +113,7 @@ draw_scores(right)
 # %%
 # A new class from ten rows
 # -------------------------
-# ``add_classes`` takes a fraction of a second.
+# ``add_classes`` takes less than a second.
 
 sixes = np.flatnonzero(digits.y_test == 6)
 detector.add_classes(X_test[sixes[:10]], [6] * 10)
