@@ -24,7 +24,7 @@ from skvmdls.metrics import auroc
 # %%
 # Vectors and labels
 # ------------------
-# Six digits are known, with twenty rows each. All other rows are used for the test only.
+# Six digits are known, with twenty rows each. All other rows are for the test only.
 
 rng = np.random.default_rng(0)
 layer, bias = rng.normal(size=(64, 384)) / 8, rng.normal(size=384)
@@ -57,11 +57,11 @@ for name, part in (("known", is_known), ("unknown", ~is_known)):
 # %%
 # Learned weights
 # ---------------
-# Known digits were left out in turn. ``evidence_.trials`` holds the AUROC with which each
-# part separates them from the other digits. The weights maximise the separation by the
-# sum, with a pull towards constants. Here they stay near the constants, because six
-# classes represent poorly all that may be unknown. On digits that ``fit`` has not seen,
-# the sum has a larger AUROC than each of its parts.
+# Known digits were left out in turn. ``evidence_.trials`` holds the AUROC with which
+# each part separates them from the other digits. The weights are those of the sum that
+# separates them best, with a pull towards constants. Here they stay near the constants,
+# because six classes represent poorly all that may be unknown. On digits that ``fit``
+# has not seen, the sum has a larger AUROC than each of its parts.
 
 trials = detector.evidence_.trials
 against_left_out = np.append(trials.aurocs.mean(axis=0), trials.auroc_of_sum.mean())
