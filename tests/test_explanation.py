@@ -18,7 +18,8 @@ from skvmdls.scoring.expected_images import ExpectedImages
 @pytest.mark.parametrize("detector", [VMDLSDetector, VMDLSbDetector])
 def test_columns_contribute_what_they_sum_to(detector, covariance_type):
     X, y = blobs(3, 60)
-    fitted = detector(**TABLE_SETTINGS, covariance_type=covariance_type).fit(X, y)
+    settings = TABLE_SETTINGS | {"features": ("x", "g", "logit")}
+    fitted = detector(**settings, covariance_type=covariance_type).fit(X, y)
     new = np.concatenate([X, 30 * np.random.default_rng(0).normal(size=(40, 6))])
     explanation = fitted.explain(new)
     part = fitted.evidence_names_.index("x")
@@ -31,8 +32,34 @@ def test_columns_contribute_what_they_sum_to(detector, covariance_type):
     assert "residual_map" not in explanation
 
 
-def test_columns_contribute_what_they_sum_to_where_the_evidence_is_cut(of_table):
-    cut, X = deepcopy(of_table), blobs(3, 20, seed=4)[0]
+@pytest.mark.parametrize(("n_features", "part"), [(6, "separate"), (80, "shared")])
+def test_columns_contribute_to_a_part_without_a_net(n_features, part):
+    """Rows of 80 real columns are compared at unit length, as vectors."""
+    X, y = blobs(3, 40, n_features=n_features)
+    fitted = VMDLSDetector(contamination=0.1, random_state=0).fit(X, y)
+    noise = 3 * np.random.default_rng(0).normal(size=(40, n_features))
+    new = np.concatenate([X, noise])
+    explanation = fitted.explain(new)
+    place = fitted.evidence_names_.index(part)
+    assert explanation.contributions.shape == new.shape
+    np.testing.assert_allclose(
+        explanation.contributions.sum(axis=1),
+        explanation.evidence[:, place] * fitted.evidence_.spread[place],
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    np.testing.assert_array_equal(explanation.evidence, fitted.evidence(new))
+
+
+@pytest.fixture(scope="module")
+def of_input():
+    """A fitted detector whose evidence looks at the input itself."""
+    settings = TABLE_SETTINGS | {"features": ("x", "g", "logit")}
+    return VMDLSDetector(**settings, autoencoder_epochs=2).fit(*blobs(3, 80))
+
+
+def test_columns_contribute_what_they_sum_to_where_the_evidence_is_cut(of_input):
+    cut, X = deepcopy(of_input), blobs(3, 20, seed=4)[0]
     highest = np.full_like(cut.evidence_.spread, 0.1)
     evidence = replace(cut.evidence_, highest=highest)
     cut.model_ = replace(cut.model_, evidence=evidence)
@@ -57,9 +84,9 @@ def test_a_disturbed_column_contributes_most(of_table):
     assert np.mean(worst[unknown] == columns[unknown]) > 0.95
 
 
-def test_a_usual_row_has_no_column_that_stands_out(of_table):
-    X = of_table.standardizer_.inverse_transform(of_table.gaussians_["x"].means.clone())
-    contributions = of_table.explain(X).contributions
+def test_a_usual_row_has_no_column_that_stands_out(of_input):
+    X = of_input.standardizer_.inverse_transform(of_input.gaussians_["x"].means.clone())
+    contributions = of_input.explain(X).contributions
     np.testing.assert_allclose(
         contributions, np.repeat(contributions[:, :1], 6, axis=1), atol=1e-9
     )

@@ -315,7 +315,10 @@ def array(name, value):
         ),
         (array("network.mu.bias", lambda a: a * np.nan), "numbers that are not finite"),
         (array("gaussians.g.precisions_cholesky", lambda a: -a), "positive diagonal"),
-        (array("gaussians.x.means", lambda a: a[:2].copy()), "gaussians.prec.* expect"),
+        (
+            array("gaussians.mu.means", lambda a: a[:2].copy()),
+            "gaussians.prec.* expect",
+        ),
         (array("evidence.spread", lambda a: -a), "evidence.spread must be positive"),
         (array("evidence.weights", lambda a: a[1:].copy()), "evidence.weights has sh"),
         (lambda head, arrays: arrays.pop("evidence.typical"), "loaded: 'typical'"),
