@@ -9,7 +9,7 @@ The threshold is the ``k``-th smallest of ``n`` held-out scores, and a point is 
 if it scores below. If the held-out points and the new ones are drawn independently from
 one distribution, the share of known points that this threshold rejects follows the
 distribution Beta(``k``, ``n + 1 - k``). It is at most that where scores have ties.
-:func:`conformal_rank` chooses ``k``, either so that the mean of this distribution is at
+`conformal_rank` chooses ``k``, either so that the mean of this distribution is at
 most `contamination`, or so that its `confidence` quantile is.
 """
 
@@ -92,7 +92,7 @@ def held_out_needed(contamination: float, confidence: float | None = None) -> in
     """Count the held-out points without which nothing can be rejected.
 
     ``1 / contamination - 1``, and with `confidence` ``log(1 - confidence) / log(1 -
-    contamination)``, both rounded up: the first ``n`` for which :func:`conformal_rank`
+    contamination)``, both rounded up: the first ``n`` for which `conformal_rank`
     is 1.
 
     Parameters
@@ -125,7 +125,7 @@ def rejection_range(
     The threshold comes from a limited number of held-out points, so that one detector
     rejects more than another. The range holds the share with probability `coverage`,
     and leaves out the same probability on both sides: quantiles of Beta(``k``, ``n + 1
-    - k``), where ``k`` is :func:`conformal_rank`.
+    - k``), where ``k`` is `conformal_rank`.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def conformal_threshold(
     """Lowest score that is accepted, by split conformal prediction.
 
     The ``k``-th smallest of ``n`` held-out scores, where ``k`` is
-    :func:`conformal_rank`. Without `confidence` the chance that a new known point,
+    `conformal_rank`. Without `confidence` the chance that a new known point,
     exchangeable with the held-out ones, scores below it is at most `contamination`.
     With `confidence` that share of thresholds rejects at most `contamination` of the
     known points, if all are drawn independently.

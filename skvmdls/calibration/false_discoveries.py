@@ -138,7 +138,7 @@ def false_discovery_bound(
 
     See Also
     --------
-    skvmdls.calibration.discoveries : Marks points so that the expected share is small.
+    skvmdls.VMDLSDetector.select_unknown : Bounds the expected share instead.
 
     Examples
     --------

@@ -122,7 +122,7 @@ def expected_false_alarms(
 
     The number has a beta-binomial distribution with parameters `n_points`, ``k`` and
     ``n + 1 - k``, where ``k`` is
-    :func:`~skvmdls.calibration.conformal.conformal_rank`: new points and the few
+    :func:`~skvmdls.calibration.conformal_rank`: new points and the few
     held-out ones are both counted as chance.
 
     Parameters

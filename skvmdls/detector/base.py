@@ -923,7 +923,7 @@ class BaseDetector(
                 For images: how far each place is from a reconstruction by the mean
                 image and the main variations of the class in `nearest` that comes
                 first, smoothed, in standard deviations of the input (see
-                :class:`skvmdls.explanation.ExpectedImages`).
+                :class:`skvmdls.scoring.ExpectedImages`).
         """
         rows = self._check_new(X)
         measured = self._measure_rows(rows, by_class=True)
