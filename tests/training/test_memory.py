@@ -245,11 +245,11 @@ def test_a_net_of_a_script_is_recalled_by_other_processes(tmp_path):
         assert said.stderr == ""
         return {path.parent for path in (tmp_path / folder).rglob("output.pkl")}
 
-    # Of two folds: network, autoencoder and Gaussians.
+    # Of two folds: network, autoencoder, Gaussians and parts without a net.
     by_workers = kept_after("2")
-    assert len(by_workers) == 6
+    assert len(by_workers) == 8
     assert kept_after("1") == by_workers
-    assert len(kept_after("1", "* 2")) == 10
+    assert len(kept_after("1", "* 2")) == 12
 
 
 def test_a_recalled_training_fills_the_net_that_is_there(tmp_path):
