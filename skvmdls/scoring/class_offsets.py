@@ -11,6 +11,8 @@ __all__ = ["class_offsets", "is_small_class", "rows_for_offsets"]
 
 # A class is small beside one that has so many times its rows.
 SMALL_BESIDE = 4
+# The median of fewer rows is noise: an offset by it would let anything in.
+FEWEST_ROWS = 10
 # A part's offset needs this share of the class's rows to be the part's own verdict.
 RECOGNISED_SHARE = 0.3
 # Rows of each large class that are scored to compare with.
@@ -19,6 +21,8 @@ MOST_ROWS_OF_CLASS = 200
 
 def is_small_class(counts: np.ndarray) -> np.ndarray:
     """Mask (n_classes,) of classes with at most a quarter of the rows of the largest.
+
+    Classes of fewer than ten rows are not among them: so few say nothing reliable.
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ def is_small_class(counts: np.ndarray) -> np.ndarray:
     >>> is_small_class(np.array([500, 130, 40]))
     array([False, False,  True])
     """
-    return counts * SMALL_BESIDE <= counts.max()
+    return (counts * SMALL_BESIDE <= counts.max()) & (counts >= FEWEST_ROWS)
 
 
 def rows_for_offsets(labels: np.ndarray, random_state: int = 0) -> np.ndarray:
@@ -92,7 +96,7 @@ def class_offsets(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> labels = np.repeat([0, 1], [8, 2])
+    >>> labels = np.repeat([0, 1], [80, 20])
     >>> scores = np.where(np.eye(2, dtype=bool)[labels], -1.0, -9.0)
     >>> scores[labels == 1, 1] = -4.0
     >>> class_offsets(scores[..., None], labels)
