@@ -59,8 +59,8 @@ for name, part in (("known", is_known), ("unknown", ~is_known)):
 # Learned weights
 # ---------------
 # Known digits were left out in turn. ``evidence_.trials`` holds the AUROC with which
-# each part separates them from the other digits. The weights maximise the separation by the
-# sum, with a pull towards constants. Here they stay near the constants, because six
+# each part separates them from the other digits. The weights maximise the separation
+# by the sum, with a pull towards constants. Here they stay near the constants, because six
 # classes represent poorly all that may be unknown. On digits that ``fit`` has not seen,
 # the sum has a larger AUROC than each of its parts.
 
