@@ -59,7 +59,6 @@ from skvmdls.inputs.pictures import PictureFormat
 from skvmdls.inputs.robust import describe_far_values
 from skvmdls.inputs.rows import Rows, rows_of, work_of
 from skvmdls.inputs.standardizer import Standardizer
-from skvmdls.model_selection import open_set_f1_scorer
 from skvmdls.nets.network import VariationalNetwork
 from skvmdls.scoring.evidence import Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
@@ -610,6 +609,9 @@ class BaseDetector(
         f1 : float
             See :func:`skvmdls.metrics.open_set_f1`.
         """
+        # It imports splitters of scikit-learn, which most uses do not need.
+        from skvmdls.model_selection import open_set_f1_scorer
+
         return open_set_f1_scorer(self, X, y)
 
     # ---------------------------------------------------- thresholds and p-values

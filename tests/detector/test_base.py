@@ -670,6 +670,7 @@ def test_the_docstring_states_every_attribute(fixture, request):
             "covariance_type": "tied",
         },
         {"backbone": "mlp"},
+        {"backbone": "residual_mlp"},
         {"latent_dim": 1, "distancing_margin": 3.0},
         {"classes_per_batch": 2, "samples_per_class": 2},
         {"freeze_epochs": 2},
@@ -690,7 +691,8 @@ def test_every_parameter_is_in_use(table, parameters, usual):
     n_columns = sum(sizes[name] for name in detector.view_.of_ensemble)
     assert detector.transform(X).shape == (len(X), n_columns)
     assert len(detector.get_feature_names_out()) == n_columns
-    unchanged = {"device", "batch_size", "backbone"} >= set(parameters)
+    is_default_net = parameters == {"backbone": "residual_mlp"}
+    unchanged = is_default_net or {"device", "batch_size"} >= set(parameters)
     # Beside a head the metric losses do little while the margins are missed.
     found = detector.score_samples(X)
     assert np.allclose(found, usual, rtol=1e-11, atol=1e-11) == unchanged
@@ -1275,6 +1277,6 @@ def test_a_head_of_many_classes_learns_as_one_of_few_does():
     y = np.repeat(np.arange(100), 30)
     X = rng.normal(size=(100, 16))[y] + 0.4 * rng.normal(size=(len(y), 16))
     detector = VMDLSbDetector(
-        max_epochs=8, random_state=0, covariance_type="tied", contamination=0.1
+        "mlp", max_epochs=8, random_state=0, covariance_type="tied", contamination=0.1
     )
     assert detector.fit(X, y).history_["head_accuracy"][-1] > 0.98
