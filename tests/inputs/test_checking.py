@@ -68,7 +68,10 @@ def test_a_column_of_vectors_is_stacked(of_rows):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (sparse.random_array((9, 40), rng=0), r"coo_array of shape \(9, 40\).*Truncat"),
+        (
+            sparse.random_array((9, 40), rng=0),
+            r"coo_array of shape \(9, 40\).*TruncatedSVD",
+        ),
         (sparse.csr_matrix(np.eye(9)), r"csr_matrix.*X.toarray\(\)"),
     ],
 )
