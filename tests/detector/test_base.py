@@ -369,7 +369,7 @@ def test_the_papers_likelihood_is_one_joint_gaussian_a_class(paper, table):
     X, y = table
     assert paper.features_ == ("t1", "t2", "t3", "g", "mu")
     t = paper.transform(X)
-    assert t.shape[1] == 4 * 128 + 32
+    assert t.shape[1] == sum(paper.network_.ensemble_sizes[p] for p in paper.features_)
     rows = paper.split_.training
     expected = slow_class_log_likelihood(t[rows], y[rows], t)
     np.testing.assert_allclose(paper.class_log_likelihood(X), expected, rtol=1e-7)
@@ -378,7 +378,8 @@ def test_the_papers_likelihood_is_one_joint_gaussian_a_class(paper, table):
 
 def test_the_papers_weight_is_the_squared_distance_at_the_first_tap(paper, table):
     X, _ = table
-    t1, t1_hat = (paper.transform(x)[:, :128] for x in (X, paper.reconstruct(X)))
+    n = paper.network_.ensemble_sizes["t1"]
+    t1, t1_hat = (paper.transform(x)[:, :n] for x in (X, paper.reconstruct(X)))
     expected = np.square(t1 - t1_hat).sum(axis=1)
     np.testing.assert_allclose(paper.reconstruction_weight(X), expected, rtol=1e-6)
 
@@ -821,7 +822,7 @@ def test_pipeline_and_pandas_output(detector, table):
     assert np.mean(pipeline.predict(frame) == y) > 0.7
     features = pipeline.transform(frame)
     assert isinstance(features, pd.DataFrame)
-    assert features.columns[0] == "x_0"
+    assert features.columns[0] == "t1_0"
     assert features.columns[-1] == "logit_2"
     assert list(features.columns) == list(pipeline.get_feature_names_out())
     assert list(pipeline["detect"].feature_names_in_) == list("abcdef")
@@ -993,6 +994,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", sorted(VMDLSDetector().get_params()))
+@pytest.mark.slow
 def test_every_parameter_takes_numpys_scalars(name, table):
     """Regression: `max_epochs=np.int64(2)` failed in every fit of a search."""
     X, y = table

@@ -118,6 +118,7 @@ def test_images_of_any_numbers_get_finite_scores_or_a_reason(images):
 
 @calm
 @given(labels=LABEL_SETS)
+@pytest.mark.slow
 def test_labels_of_any_kind_come_back_or_are_refused(labels, table):
     X, y = table
     names = [labels[i % len(labels)] for i in y]
@@ -145,6 +146,7 @@ NAMES = sorted(
 
 @settings(calm, max_examples=200)
 @given(name=st.sampled_from(NAMES), value=WILD)
+@pytest.mark.slow
 def test_parameters_of_any_kind_are_used_or_refused(name, value, table):
     parameters = {"max_epochs": 1, "autoencoder_epochs": 1, "random_state": 0}
     detector = VMDLSDetector(**parameters | {name: value})

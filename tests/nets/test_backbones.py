@@ -26,6 +26,7 @@ from skvmdls.nets.backbones import (
     resolve_factory,
 )
 from skvmdls.nets.network import build_network
+from skvmdls.nets.residual import residual_mlp
 
 # Public parameter counts for 3x32x32 and ten classes, less those of the classifier.
 PUBLISHED = {
@@ -238,7 +239,7 @@ def test_wrong_inputs_are_explained(factory, shape, message):
 
 
 def test_factories_are_found_by_name_and_by_kind_of_input():
-    assert resolve_factory("auto", BACKBONES, (5,), "backbone") is mlp
+    assert resolve_factory("auto", BACKBONES, (5,), "backbone") is residual_mlp
     assert resolve_factory("auto", BACKBONES, (1, 8, 8), "backbone") is cnn
     for photo in ((3, 32, 32), (4, 64, 33), (3, 224, 224)):
         assert resolve_factory("auto", BACKBONES, photo, "backbone") is photo_cnn

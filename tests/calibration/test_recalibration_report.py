@@ -8,10 +8,8 @@ import pytest
 from scipy.stats import kstest
 
 from skvmdls.calibration import (
-    ClassScores,
     compare_with_calibration,
     conformal_threshold,
-    replaced_class_scores,
 )
 
 RNG = np.random.default_rng
@@ -96,14 +94,3 @@ def test_the_new_threshold_keeps_the_guarantee_at_the_new_site(n_new):
     bound = math.floor(0.05 * (n_new + 1)) / (n_new + 1)
     error = np.std(rejected) / math.sqrt(400)
     assert bound - 4 * error <= np.mean(rejected) <= bound + 4 * error
-
-
-def test_classes_without_new_points_keep_theirs_and_are_named():
-    old = ClassScores(np.arange(6.0), np.array([0, 0, 1, 1, 2, 2]))
-    new = ClassScores(np.array([-1.0, -2, -3]), np.array([2, 0, 2]))
-    with pytest.warns(UserWarning, match="1 of 3 classes have no new points.*'bee'"):
-        scores, labels = replaced_class_scores(
-            old, new, np.array(["ant", "bee", "cat"])
-        )
-    by_class = [sorted(scores[labels == c].tolist()) for c in range(3)]
-    assert by_class == [[-2], [2, 3], [-3, -1]]
