@@ -47,6 +47,7 @@ from tables import (
     table_peers,
     table_task,
 )
+from vectors import compared
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SETTINGS = {"max_epochs": 4, "autoencoder_epochs": 2}
@@ -511,3 +512,10 @@ def test_the_readmes_tables_are_those_of_the_stored_runs():
     assert (
         readme_with_tables(readme.replace("| VMDLS |", "| ours |"), RESULTS) == readme
     )
+
+
+@pytest.mark.parametrize("name", ["osr-vectors", "ood-vectors"])
+def test_the_page_on_embeddings_shows_the_stored_runs(name):
+    stored = json.loads((RESULTS / f"{name}.json").read_text())
+    page = (RESULTS.parent / "embeddings.md").read_text()
+    assert compared(stored["tasks"]) in page

@@ -28,7 +28,7 @@ from records import circumstances
 from skvmdls import VMDLSbDetector
 from skvmdls.metrics import auroc, tnr_at_tpr
 
-__all__ = ["BASELINES", "VectorTask", "measure", "tasks"]
+__all__ = ["BASELINES", "VectorTask", "compared", "measure", "tasks"]
 
 ROUTER_SIZES = ((10, 5), (10, 10), (20, 10), (20, 20))
 KNOWN_SHARES = (0.25, 0.5, 0.75)
@@ -408,6 +408,43 @@ def summarize(runs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, fl
         }
         for method, metrics in runs[0].items()
     }
+
+
+def compared(stored: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Lay stored tasks out as a table: the detector next to the best baseline.
+
+    Parameters
+    ----------
+    stored : dict
+        By task, as :func:`summarize` returns them.
+
+    Returns
+    -------
+    table : str
+        Of Markdown.
+
+    Examples
+    --------
+    >>> ours = {"auroc": 0.9, "tnr": 0.5, "accuracy": 1.0, "known rejected": 0.05}
+    >>> ours["unknown rejected"] = 0.4
+    >>> other = {"auroc": 0.8, "tnr": 0.6, "accuracy": 0.9}
+    >>> print(compared({"a task": {"ours": ours, "KNN": other}}))
+    | task | AUROC | best | TNR | best | accuracy | best | known rejected |...
+    |---|--:|--:|--:|--:|--:|--:|--:|--:|
+    | a task | 0.900 | 0.800 | 0.500 | 0.600 | 1.000 | 0.900 | 0.050 | 0.400 |
+    """
+    rejected = ("known rejected", "unknown rejected")
+    titles = "| task | AUROC | best | TNR | best | accuracy | best |"
+    lines = [f"{titles} {' | '.join(rejected)} |", f"|---{'|--:' * 8}|"]
+    for task, methods in stored.items():
+        others = [m for name, m in methods.items() if name != "ours"]
+        cells = [task]
+        for metric in ("auroc", "tnr", "accuracy"):
+            best = max(other[metric] for other in others if metric in other)
+            cells += [f"{methods['ours'][metric]:.3f}", f"{best:.3f}"]
+        cells += [f"{methods['ours'][metric]:.3f}" for metric in rejected]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
