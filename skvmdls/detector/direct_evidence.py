@@ -33,6 +33,7 @@ __all__ = [
     "fit_direct",
     "learn_weights",
     "most_cross_fitted",
+    "offsets_of",
     "split_of_cross_fitted",
 ]
 
@@ -162,13 +163,19 @@ def cross_fit(rows: DirectRows) -> CrossFitted:
 
 
 def direct_offsets(rows: DirectRows) -> np.ndarray | None:
-    """Compute what small classes score too low by, (n_classes, n_parts), if any are."""
+    """Compute the offsets (n_classes, n_parts) of small classes, if there are any."""
     some = rows_for_offsets(rows.labels, rows.seed)
     if not len(some):
         return None
     kept = rows.take(some)
     found = cross_fit(kept)
-    return class_offsets(found.scores, kept.labels[found.positions])
+    return offsets_of(found.scores, kept.labels[found.positions])
+
+
+def offsets_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Compute offsets from cross-fitted scores of labels (k,); None if zero."""
+    offsets = class_offsets(scores, labels)
+    return offsets if offsets.any() else None
 
 
 def split_of_cross_fitted(n_rows: int, positions: np.ndarray) -> Split:

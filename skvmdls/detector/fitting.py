@@ -27,6 +27,7 @@ from skvmdls.detector.direct_evidence import (
     fit_direct,
     learn_weights,
     most_cross_fitted,
+    offsets_of,
     split_of_cross_fitted,
 )
 from skvmdls.detector.parameters import Settings, asks_for_net
@@ -36,7 +37,6 @@ from skvmdls.inputs.standardizer import BatchSource, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
-from skvmdls.scoring.class_offsets import class_offsets
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
     Evidence,
@@ -188,22 +188,18 @@ def _learn_from_all(
     """Fit parts without a net to all rows, and calibrate on cross-fitted scores."""
     everything = Split(*[np.arange(len(X))] * 3)
     rows = _training_rows(settings, selection, X, labels, classes, groups, everything)
-    direct = _fit_direct_parts(settings, selection, rows, session)
-    taken = _rows_of_direct(selection, rows, direct.seed)
-    found = session.compute(
-        "cross-fitted scores",
-        lambda stage: cross_fit(taken),
-        {"X": X.content, "labels": labels, "view": selection, "seed": direct.seed},
-    )
-    scored = labels[found.positions]
-    offsets = class_offsets(found.scores, scored)
-    raw = (found.scores - offsets).max(axis=1)
+    direct = _fit_direct_parts(settings, selection, rows, session, np.arange(len(X)))
+    found = direct.unseen
+    assert found is not None
+    scores = found.scores
+    if direct.offsets is not None:
+        scores = scores - direct.offsets
     names = selection.names
     weights = _weights(names, direct.trials, settings, is_table=True)
     evidence = replace(
-        Evidence.fit(names, raw, weights),
+        Evidence.fit(names, scores.max(axis=1), weights),
         trials=direct.trials,
-        offsets=offsets if offsets.any() else None,
+        offsets=direct.offsets,
     )
     model = FittedModel(
         input_shape=X.input_shape,
@@ -218,7 +214,8 @@ def _learn_from_all(
     )
     decided = decide_scores(model, found.scores)
     split = split_of_cross_fitted(len(X), found.positions)
-    return Learned(model, calibration_of(decided, scored), split, {}, None)
+    calibration = calibration_of(decided, labels[found.positions])
+    return Learned(model, calibration, split, {}, None)
 
 
 def is_cross_calibrated(
@@ -401,7 +398,10 @@ def _fit_direct_parts(
         if helping is not None:
             # Its own nearest row, a training row says nothing of the usual range.
             unseen = cross_fit(taken.take(helping))
-        offsets = direct_offsets(taken)
+        if unseen is not None and len(unseen.positions) == len(rows.labels):
+            offsets = offsets_of(unseen.scores, rows.labels)
+        else:
+            offsets = direct_offsets(taken)
         return TrainedDirect(fit_direct(taken), trials, offsets, seed, unseen)
 
     depends_on = {"X": rows.X.content, "labels": rows.labels, "view": selection}
