@@ -31,7 +31,12 @@ NEED_NO_EXAMPLE = {
 # Their rooms say once what they all take and return.
 FACTORIES = {**BACKBONES, **AUTOENCODERS}
 # Their code takes longest: it searches, or writes ONNX files.
-LONG = {"choosing_the_threshold.md", "faq.md", "outside_python.md"}
+LONG = {
+    "choosing_the_threshold.md",
+    "faq.md",
+    "in_scikit_learn.md",
+    "outside_python.md",
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

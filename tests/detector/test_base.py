@@ -1027,6 +1027,7 @@ def test_small_integers_of_numpy_do_not_overflow(table):
     np.testing.assert_array_equal(detector.score_samples(X), usual.score_samples(X))
 
 
+@pytest.mark.slow
 def test_a_grid_of_numpy_arrays(table):
     X, y = table
     grid = {"max_epochs": np.arange(1, 3), "contamination": np.array([0.1, 0.3])}

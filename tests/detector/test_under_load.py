@@ -49,6 +49,7 @@ def test_sixteen_threads_share_a_detector_that_was_just_loaded(table, tmp_path):
             np.testing.assert_array_equal(scores, alone)
 
 
+@pytest.mark.slow
 def test_fits_in_threads_are_those_of_their_seeds(table):
     """Regression: they drew from torch's one generator in turns."""
     seeds = [0, 1, 2, 0, 1, 2]

@@ -216,6 +216,7 @@ def test_random_transforms_repeat_whatever_the_number_of_workers(table):
     assert len(moved.unique()) == 9
 
 
+@pytest.mark.slow
 def test_searches_and_splits_take_rows_as_they_take_arrays(table):
     X, y = table
     rows = DatasetRows(Items(X))

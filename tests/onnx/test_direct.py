@@ -158,6 +158,7 @@ def test_classes_that_came_and_went_are_saved(of_rows, tmp_path):
 # -------------------------------------------------------------------------- ONNX
 
 
+@pytest.mark.slow
 def test_an_exported_file_answers_as_the_detector(case, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -71,6 +71,7 @@ def trainings(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [str, Path, joblib.Memory])
+@pytest.mark.slow
 def test_fits_that_differ_after_training_train_once(kind, table, trainings, tmp_path):
     memory = (
         joblib.Memory(tmp_path, verbose=0) if kind is joblib.Memory else kind(tmp_path)
