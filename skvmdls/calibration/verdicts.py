@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class ThresholdParameters(Protocol):
 
     contamination: float
     threshold: float | None
-    guarantee: str
+    guarantee: Literal["marginal", "class"]
     confidence: float | None
 
 

@@ -6,14 +6,16 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin
 from sklearn.utils import Bunch, Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skvmdls._support.devices import resolve_device
 from skvmdls._support.sklearn import (
+    BaseEstimator,
     CallbackSupportMixin,
+    OutlierMixin,
+    TransformerMixin,
     validate_parameter_constraints,
     with_callbacks,
 )
@@ -238,7 +240,7 @@ class BaseDetector(
         return self
 
     def _assign(
-        self, learned: Learned, classes: np.ndarray, checked: BaseEstimator
+        self, learned: Learned, classes: np.ndarray, checked: "BaseDetector"
     ) -> None:
         """Assign what a fit learned, all of it or nothing."""
         held_out = learned.calibration

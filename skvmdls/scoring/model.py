@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class FittedDetector(Detector, Protocol):
     model_: FittedModel
     calibration_: Calibration
     threshold: float | None
-    guarantee: str
+    guarantee: Literal["marginal", "class"]
     confidence: float | None
 
     def evidence(self, X: InputLike) -> np.ndarray:
