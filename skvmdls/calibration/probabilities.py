@@ -31,7 +31,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-__all__ = ["ClassProbabilities", "unknown_probability", "with_unknown"]
+__all__ = ["USUAL_AUROC", "ClassProbabilities", "unknown_probability", "with_unknown"]
+
+# Expected AUROC against unknown points where no class was left out.
+USUAL_AUROC = 0.75
 
 # Logarithms of the lowest and the highest temperature, in units of the scores.
 LOWEST, HIGHEST = -7.0, 7.0
@@ -143,7 +146,7 @@ def unknown_probability(
     p_values: np.ndarray,
     n_held_out: int,
     unknown_prior: float,
-    expected_auroc: float = 0.75,
+    expected_auroc: float = USUAL_AUROC,
 ) -> np.ndarray:
     """Probability of "unknown", from two numbers that known points cannot show.
 

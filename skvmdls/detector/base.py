@@ -29,7 +29,11 @@ from skvmdls.calibration.conformal import (
 )
 from skvmdls.calibration.exchangeability import exchangeability_p_value, warn_of_drift
 from skvmdls.calibration.false_discoveries import false_discovery_bound
-from skvmdls.calibration.probabilities import unknown_probability, with_unknown
+from skvmdls.calibration.probabilities import (
+    USUAL_AUROC,
+    unknown_probability,
+    with_unknown,
+)
 from skvmdls.calibration.recalibration import compare_with_calibration
 from skvmdls.calibration.summary import RejectionSummary
 from skvmdls.calibration.verdicts import (
@@ -79,9 +83,6 @@ __all__ = ["BaseDetector"]
 
 # Where the "?" of an estimator's box in a notebook leads.
 DOCUMENTATION = "https://skvmdls.readthedocs.io/en/stable/"
-
-# Expected AUROC against unknown points where no class was left out.
-USUAL_AUROC = 0.75
 
 # What may be changed on a fitted detector.
 THRESHOLD_PARAMETERS = tuple(field.name for field in fields(ThresholdSettings))

@@ -40,7 +40,7 @@ __all__ = [
 # Up to so many rows all are scored by parts that have not seen them, and none is held
 # out. Of larger tables, the net earns its time. See docs/recipe.md.
 MOST_CROSS_FITTED_VECTORS, MOST_CROSS_FITTED_ROWS = 5000, 2000
-# The linear classifiers of the trials need not be exact.
+# Gradient at which the linear classifier of a trial stops: it need not be exact.
 TOLERANCE_OF_TRIALS = 1e-3
 # Rows that decide whether a table holds vectors.
 N_LOOKED_AT = 1000

@@ -51,11 +51,6 @@ PARTS_OF_TABLES = (SHARED, SEPARATE, NEIGHBOURS, LINEAR, TREES)
 PRIOR_WEIGHTS = dict.fromkeys(DIRECT_PARTS, 1.0) | {SHARED: 0.25, PROTOTYPE: 0.25}
 PRIOR_WEIGHTS_OF_TABLES = dict.fromkeys(DIRECT_PARTS, 1.0)
 
-# Gradient at which the linear classifier of a trial stops. The weights of the parts
-# are the same with the usual one, which takes three times as long. For rows of unit
-# length alone: trials of tables are short.
-TRIAL_TOLERANCE = 1e-3
-
 # Every part is fitted to at most so many rows.
 MOST_ROWS = 50_000
 # A covariance for each class takes at most so many bytes, and is for at most so many

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skvmdls._support.stored_arrays import check_shape, stored_array
+from skvmdls.calibration.probabilities import USUAL_AUROC
 
 __all__ = ["PartTrials", "normalized"]
 
@@ -66,7 +67,7 @@ class PartTrials:
     def expected_auroc(self) -> float:
         """Mean AUROC of the sum against left-out classes; 0.75 without trials."""
         if not len(self.auroc_of_sum):
-            return 0.75
+            return USUAL_AUROC
         return float(np.clip(self.auroc_of_sum.mean(), 0.5, 0.99))
 
     def state_dict(self) -> dict[str, np.ndarray]:
