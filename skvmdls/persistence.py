@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from skvmdls.scoring.stored_model import (
     model_from,
     model_head,
 )
+from skvmdls.training.choices import TrainingChoices
 
 __all__ = ["FORMAT", "load", "save"]
 
@@ -196,6 +198,7 @@ def _head(detector: BaseDetector) -> Head:
         "classes": _stored_classes(detector.classes_),
         "feature_names_in": None if names is None else names.tolist(),
         "picture_format": pictures and pictures.state_dict(),
+        "training_choices": _stored_choices(detector.training_choices_),
         "histories": {
             name: getattr(detector, name)
             for name in HISTORIES
@@ -247,6 +250,7 @@ def _rebuilt(
     # Earlier files of these formats do not have it.
     pictures = head.get("picture_format")
     detector.picture_format_ = pictures and PictureFormat.from_state(pictures)
+    detector.training_choices_ = _training_choices(head.get("training_choices"))
     histories = _histories(head["histories"])
     detector.history_ = histories["history_"]
     if model.autoencoder is not None:
@@ -285,6 +289,30 @@ def _net_choices(detector: BaseDetector) -> NetChoices:
         autoencoder=detector.autoencoder
         if isinstance(detector, VMDLSDetector)
         else None,
+    )
+
+
+def _stored_choices(choices: TrainingChoices | None) -> dict[str, Any] | None:
+    if choices is None:
+        return None
+    augmentation = choices.augmentation
+    if augmentation is not None and not isinstance(augmentation, str):
+        # A file holds no code.
+        augmentation = repr(augmentation)
+    return asdict(replace(choices, augmentation=augmentation))
+
+
+def _training_choices(stored: Any) -> TrainingChoices | None:
+    if stored is None:
+        return None
+    augmentation = expected(stored, dict)["augmentation"]
+    return TrainingChoices(
+        optimizer=expected(stored["optimizer"], str),
+        learning_rate=expected(stored["learning_rate"], float),
+        weight_decay=expected(stored["weight_decay"], float),
+        augmentation=None if augmentation is None else expected(augmentation, str),
+        max_epochs=expected(stored["max_epochs"], int),
+        reason=expected(stored["reason"], str),
     )
 
 

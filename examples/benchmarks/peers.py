@@ -106,7 +106,7 @@ def train_softmax(
     >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
     >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
     >>> net = SoftmaxNet(mlp, (6,), n_classes=2)
-    >>> train_softmax(net, X, y, plan_of(detector, len(X), torch.device("cpu")))
+    >>> train_softmax(net, X, y, plan_of(detector, torch.device("cpu")))
     >>> net.training
     False
     """
@@ -125,13 +125,12 @@ def train_softmax(
     net.eval()
 
 
-def plan_of(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
-    """Plan the training that a fitted detector's network had, on so many rows.
+def plan_of(detector: Any, device: torch.device) -> NetworkPlan:
+    """Plan the training that a fitted detector's network had.
 
     Parameters
     ----------
     detector : fitted detector
-    n_rows : int
     device : torch.device
 
     Returns
@@ -143,11 +142,12 @@ def plan_of(detector: Any, n_rows: int, device: torch.device) -> NetworkPlan:
     >>> from skvmdls import VMDLSbDetector
     >>> X, y = torch.randn(20, 6), torch.arange(20) % 2
     >>> detector = VMDLSbDetector(max_epochs=1).fit(X.numpy(), y.numpy())
-    >>> plan_of(detector, 20, torch.device("cpu")).epochs
+    >>> plan_of(detector, torch.device("cpu")).epochs
     1
     """
     shape, n_classes = detector.input_shape_, len(detector.classes_)
-    return network_plan(detector.resolved(), shape, n_rows, n_classes, device)
+    choices = detector.training_choices_
+    return network_plan(detector.resolved(), choices, shape, n_classes, device)
 
 
 def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
@@ -183,7 +183,7 @@ def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
     factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
     with seeded(task.seed, device):
         net = SoftmaxNet(factory, input_shape, len(detector.classes_)).to(device)
-        train_softmax(net, inputs, labels, plan_of(detector, len(inputs), device))
+        train_softmax(net, inputs, labels, plan_of(detector, device))
     # Peers must not pay for gradients of the weights, which none of them uses.
     return net.requires_grad_(False), inputs, labels
 

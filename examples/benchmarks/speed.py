@@ -25,6 +25,7 @@ from skvmdls.nets import BACKBONES
 from skvmdls.nets.network import build_network
 from skvmdls.scoring.gaussians import ClassGaussians, fit_gaussians
 from skvmdls.training import distancing_loss, squared_distances, triplet_loss
+from skvmdls.training.choices import TrainingChoices
 from skvmdls.training.loops import train_network
 from skvmdls.training.plans import NetworkPlan, network_plan
 
@@ -304,11 +305,10 @@ def _precision(backbone: str, auto: torch.dtype, turns: int, n_batches: int) -> 
 
 
 def _plan(epochs: int, dtype: torch.dtype) -> NetworkPlan:
-    detector = VMDLSbDetector(
-        max_epochs=epochs, kl_warmup=0.0, samples_per_class=SAMPLES_PER_CLASS
-    )
-    settings = detector.resolved()
-    plan = network_plan(settings, (1, 1, 1), 1, N_CLASSES, torch.device("cpu"))
+    detector = VMDLSbDetector(kl_warmup=0.0, samples_per_class=SAMPLES_PER_CLASS)
+    settings, cpu = detector.resolved(), torch.device("cpu")
+    choices = TrainingChoices("adamw", 1e-3, 1e-2, augmentation=None, max_epochs=epochs)
+    plan = network_plan(settings, choices, (1, 1, 1), N_CLASSES, cpu)
     return replace(plan, dtype=dtype)
 
 

@@ -76,6 +76,7 @@ from skvmdls.scoring.model import (
     standardized_batches,
 )
 from skvmdls.training.callbacks import FitCallbacks
+from skvmdls.training.choices import TrainingChoices
 from skvmdls.training.distributed import loss_explained
 from skvmdls.training.session import TrainingSession
 
@@ -164,11 +165,16 @@ class BaseDetector(
         ``separation`` (smallest Euclidean distance between two class means);
         ``learning_rate``. ``pd.DataFrame(detector.history_).plot(subplots=True)``.
         Empty if no net was trained.
+    training_choices_ : TrainingChoices or None
+        How the net was trained: what `optimizer`, `learning_rate`, `weight_decay`,
+        `augmentation` and `max_epochs` were resolved to, and why. None if no net was
+        trained.
     """
 
     model_: FittedModel
     calibration_: Calibration
     picture_format_: PictureFormat | None
+    training_choices_: TrainingChoices | None
 
     _doc_link_module = "skvmdls"
     _doc_link_template = DOCUMENTATION + "api/generated/skvmdls.{estimator_name}.html"
@@ -254,6 +260,7 @@ class BaseDetector(
         self.calibration_ = learned.calibration
         self.split_ = learned.split
         self.history_ = learned.history
+        self.training_choices_ = learned.training_choices
         if learned.autoencoder_history is not None:
             self.autoencoder_history_ = learned.autoencoder_history
         elif hasattr(self, "autoencoder_history_"):

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skvmdls._support.devices import place_to_score
+from skvmdls._support.devices import place_to_score, resolve_precision
+from skvmdls._support.torch_state import seeded
 from skvmdls.calibration.hold_out import (
     Split,
     ThresholdNeeds,
@@ -35,7 +36,7 @@ from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import BatchSource, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
-from skvmdls.nets.backbones import BACKBONES, resolve_factory
+from skvmdls.nets.backbones import BACKBONES, ModuleFactory, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
@@ -68,11 +69,19 @@ from skvmdls.scoring.model import (
 )
 from skvmdls.scoring.trials import PartTrials
 from skvmdls.training.checkpoints import Stage
+from skvmdls.training.choices import Situation, TrainingChoices, choose_training
 from skvmdls.training.distributed import compute_sharded
 from skvmdls.training.loops import train_autoencoder, train_network
-from skvmdls.training.plans import autoencoder_plan, network_plan
+from skvmdls.training.mirroring import (
+    MOST_IMAGES,
+    MirrorTrial,
+    reduced,
+    try_mirroring,
+)
+from skvmdls.training.plans import autoencoder_plan, batches_per_epoch, network_plan
 from skvmdls.training.progress import History
 from skvmdls.training.session import TrainingSession
+from skvmdls.training.whitening import whiten_first_layer, whitened_layer
 
 __all__ = ["Learned", "calibrate", "images_in_grid", "learn"]
 
@@ -93,6 +102,7 @@ class Learned:
     split: Split
     history: History
     autoencoder_history: History | None
+    training_choices: TrainingChoices | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +122,7 @@ class TrainedNets:
 
     network: VariationalNetwork | None
     history: History
+    choices: TrainingChoices | None = None
     autoencoder: nn.Module | None = None
     autoencoder_history: History | None = None
 
@@ -173,7 +184,8 @@ def learn(
     calibration = calibrate(model, *held_out, settings)
     if not model.is_table:
         model = replace(model, expected_images=_expected_images(model, rows, settings))
-    return Learned(model, calibration, split, nets.history, nets.autoencoder_history)
+    histories = nets.history, nets.autoencoder_history
+    return Learned(model, calibration, split, *histories, nets.choices)
 
 
 def _learn_from_all(
@@ -215,7 +227,7 @@ def _learn_from_all(
     decided = decide_scores(model, found.scores)
     split = split_of_cross_fitted(len(X), found.positions)
     calibration = calibration_of(decided, labels[found.positions])
-    return Learned(model, calibration, split, {}, None)
+    return Learned(model, calibration, split, {}, None, None)
 
 
 def is_cross_calibrated(
@@ -289,6 +301,46 @@ def _training_rows(
     return TrainingRows(X, labels, classes, groups, Standardizer().fit(X))
 
 
+def choose(
+    settings: Settings, rows: TrainingRows, session: TrainingSession
+) -> TrainingChoices:
+    """Choose how to train the network on these rows."""
+    n_rows, n_classes = len(rows.X), len(rows.classes)
+    situation = Situation(
+        input_shape=rows.X.input_shape,
+        n_rows=n_rows,
+        n_batches=batches_per_epoch(settings, n_rows, n_classes),
+        is_trained=isinstance(settings.backbone, ModuleFactory),
+    )
+    choices = choose_training(
+        settings, situation, lambda: _try_mirroring(settings, rows, session)
+    )
+    if settings.verbose:
+        print(f"training: {choices}")
+    return choices
+
+
+def _try_mirroring(
+    settings: Settings, rows: TrainingRows, session: TrainingSession
+) -> MirrorTrial:
+    """Compare images with mirrored ones, on some of the rows that train."""
+    seed = session.random_state.randint(np.iinfo(np.int32).max)
+    some = np.random.RandomState(seed).permutation(len(rows.X))[:MOST_IMAGES]
+    dtype = resolve_precision(settings.precision, session.device)
+
+    def compare(_: Stage) -> MirrorTrial:
+        batches = rows.standardizer.batches(
+            rows.X.take(some), settings.batch_size, session.device
+        )
+        images = torch.cat([reduced(batch) for batch in batches])
+        labels = torch.from_numpy(rows.labels[some]).to(session.device)
+        with seeded(seed, session.device):
+            return try_mirroring(images, labels, seed, dtype)
+
+    depends_on = {"X": rows.X.content, "labels": rows.labels, "seed": seed}
+    return session.compute("mirroring", compare, {**depends_on, "dtype": dtype})
+
+
 def _train_nets(
     settings: Settings,
     selection: PartSelection,
@@ -297,20 +349,30 @@ def _train_nets(
 ) -> TrainedNets:
     if not selection.needs_net:
         return TrainedNets(None, {})
+    choices = choose(settings, rows, session)
     shape, n_classes = rows.X.input_shape, len(rows.classes)
     targets = torch.from_numpy(rows.labels).to(session.device)
     inputs = BatchSource(rows.X, rows.standardizer, session.device)
     backbone = resolve_factory(settings.backbone, BACKBONES, shape, "backbone")
     n_logits = n_classes if settings.classification_weight > 0 else 0
-    plan = network_plan(settings, shape, len(rows.X), n_classes, session.device)
+    plan = network_plan(settings, choices, shape, n_classes, session.device)
+
+    def build() -> VariationalNetwork:
+        network = build_network(backbone, shape, settings.latent_dim, n_logits)
+        if layer := whitened_layer(network.backbone):
+            cpu = torch.device("cpu")
+            batches = rows.standardizer.batches(rows.X, settings.batch_size, cpu)
+            whiten_first_layer(layer, batches)
+        return network
+
     network, history = session.train(
         "network",
-        lambda: build_network(backbone, shape, settings.latent_dim, n_logits),
+        build,
         lambda net, *loop: train_network(net, inputs, targets, plan, *loop),
         {"X": rows.X.content, "labels": targets, "plan": plan},
     )
     if settings.autoencoder is None:
-        return TrainedNets(network, history)
+        return TrainedNets(network, history, choices)
     choice = settings.autoencoder
     factory = resolve_factory(choice, AUTOENCODERS, shape, "autoencoder")
     its_plan = autoencoder_plan(settings)
@@ -320,7 +382,7 @@ def _train_nets(
         lambda net, *loop: train_autoencoder(net, inputs, its_plan, *loop),
         {"X": rows.X.content, "plan": its_plan},
     )
-    return TrainedNets(network, history, autoencoder, its_history)
+    return TrainedNets(network, history, choices, autoencoder, its_history)
 
 
 def _fit_gaussians(

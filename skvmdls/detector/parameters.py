@@ -471,33 +471,41 @@ class DetectorParameters:
         Interval(Integral, 1, None, closed="left"),
         default="auto",
         text="""Number of epochs of the net. An epoch visits about as many points as
-        there are. ``"auto"`` is 20. For small tables it is up to 60, enough for 2,000
-        steps.""",
+        there are. ``"auto"`` is 12 for 20,000 images, and for fewer up to 48, in
+        proportion to the square root of their number. It is 20 for nets that were
+        trained before, and 20 to 60 for tables, enough for 2,000 steps.""",
     )
-    optimizer: Literal["adamw", "muon"] = parameter(
-        default="adamw",
-        text="""Optimiser of the net. ``"muon"`` updates the convolutions and linear
+    optimizer: Literal["auto", "adamw", "muon"] = parameter(
+        default="auto",
+        text="""Optimizer of the net. ``"muon"`` updates the convolutions and linear
         layers of the backbone, except the first, by orthogonalised steps, and all other
-        weights as ``"adamw"`` does. It classifies photographs better after the same
-        number of epochs. The autoencoder is always trained by AdamW.""",
+        weights as ``"adamw"`` does. ``"auto"`` is ``"muon"`` for images, and
+        ``"adamw"`` for tables, for nets that were trained before, and for nets without
+        a head. The autoencoder is always trained by AdamW. ``training_choices_`` shows
+        what was chosen.""",
     )
-    learning_rate: float = parameter(
+    learning_rate: float | Literal["auto"] = parameter(
         Interval(Real, 0, None, closed="neither"),
-        default=1e-3,
-        text="Peak of the one-cycle schedule.",
+        default="auto",
+        text="""Peak of the one-cycle schedule. ``"auto"`` is 0.001 with AdamW and
+        0.008 with Muon.""",
     )
-    weight_decay: float = parameter(
+    weight_decay: float | Literal["auto"] = parameter(
         Interval(Real, 0, None, closed="left"),
-        default=1e-2,
-        text="Decoupled weight decay, as in AdamW.",
+        default="auto",
+        text="""Decoupled weight decay, as in AdamW. ``"auto"`` is 0.01 with AdamW and
+        0.3 with Muon.""",
     )
     augmentation: str | Callable[[Tensor], Tensor] | None = parameter(
         str,
         callable,
-        default=None,
-        text="""Augmentation of the training data: ``"affine"`` or ``"crop_flip"`` for
-        images, or a function from a standardised batch (a tensor) to one of the same
-        shape.""",
+        default="auto",
+        text="""Augmentation of the training data. For images: ``"crop_flip"`` shifts
+        and mirrors them, ``"affine"`` turns, rescales and shifts them a little. Or a
+        function from a standardised batch (a tensor) to one of the same shape. None is
+        no augmentation. ``"auto"`` is None for tables. For images, a small net is
+        trained without mirroring: if it classifies mirrored training images as well as
+        others, ``"crop_flip"`` is chosen, else ``"affine"``.""",
     )
     freeze_epochs: int = parameter(
         Interval(Integral, 0, None, closed="left"),

@@ -117,6 +117,8 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
             "fusion": "early",
             "weighting": "paper",
             "covariance_pooling": 0.0,
+            "optimizer": "adamw",
+            "augmentation": None,
         }
         return cls(**(paper | parameters))
 

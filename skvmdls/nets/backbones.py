@@ -23,7 +23,9 @@ long ``g`` and the three taps are; all but :func:`photo_cnn` are for images from
 
 :func:`from_module` makes a factory of a module that is there already, pretrained or
 not. An optional attribute ``channel_axis`` says where the taps' channels are, if not at
-axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels).
+axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels). An
+optional attribute ``whitened`` names a first convolution, whose filters `fit` sets from
+patches of the training images and leaves as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,6 +67,7 @@ class Staged(nn.Sequential):
     """Stages one behind the other, then a head; the taps are after the stages."""
 
     taps = ("stage1", "stage2", "stage3")
+    whitened: str | None = None
 
 
 def mlp(input_shape: tuple[int, ...]) -> nn.Module:
@@ -131,9 +134,10 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
 def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
     """For photographs, from 16x16 up: ``g`` of 256, taps of 64, 192 and 256.
 
-    In the manner of [1]_: a 2x2 convolution of 24 channels, then three stages: a 3x3
-    convolution, max-pooling, batch norm, GELU, and a second 3x3 convolution at the
-    smaller size. ``g`` is the maximum over space of the last stage.
+    In the manner of [1]_: a 2x2 convolution of 24 channels, which `fit` sets from
+    patches of the training images, then three stages: a 3x3 convolution, max-pooling,
+    batch norm, GELU, and a second 3x3 convolution at the smaller size. The convolutions
+    begin by handing their inputs on. ``g`` is the maximum over space of the last stage.
 
     References
     ----------
@@ -148,9 +152,11 @@ def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
     """
     check_image(input_shape, "photo_cnn", smallest=16)
     backbone = Staged()
-    n_inputs = 24
+    # An axis of the 2x2 patches and its negative; of many channels the first axes.
+    n_inputs = 2 * min(12, 4 * input_shape[0])
     stem = nn.Conv2d(input_shape[0], n_inputs, kernel_size=2)
     backbone.add_module("stem", nn.Sequential(stem, nn.GELU()))
+    backbone.whitened = "stem.0"
     for number, n_outputs in enumerate((64, 192, 256), start=1):
         stage = nn.Sequential(
             *_pooled_convolution(n_inputs, n_outputs, pooling=nn.MaxPool2d(2)),
@@ -594,8 +600,11 @@ def _convolution(n_inputs: int, n_outputs: int) -> list[nn.Module]:
 def _pooled_convolution(
     n_inputs: int, n_outputs: int, pooling: nn.Module
 ) -> list[nn.Module]:
+    """Convolve, pool, norm and activate; the first outputs begin as the inputs."""
+    convolution = nn.Conv2d(n_inputs, n_outputs, kernel_size=3, padding=1, bias=False)
+    nn.init.dirac_(convolution.weight.data[:n_inputs])
     return [
-        nn.Conv2d(n_inputs, n_outputs, kernel_size=3, padding=1, bias=False),
+        convolution,
         pooling,
         nn.BatchNorm2d(n_outputs),
         nn.GELU(),

@@ -10,7 +10,9 @@ __all__ = ["AUGMENTATIONS", "affine", "crop_flip", "resolve_augmentation"]
 
 
 def crop_flip(batch: Tensor) -> Tensor:
-    """Shift each image by up to 4 pixels (reflected edges) and mirror half of them.
+    """Shift each image by up to an eighth of its size and mirror half of them.
+
+    Edges are reflected.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ def crop_flip(batch: Tensor) -> Tensor:
     torch.Size([2, 3, 32, 32])
     """
     n, _, height, width = batch.shape
-    reach = 4
+    reach = max(1, round(min(height, width) / 8))
     padded = F.pad(batch, (reach,) * 4, mode="reflect")
     shifts = torch.randint(2 * reach + 1, (2, n, 1), device=batch.device)
     rows = shifts[0] + torch.arange(height, device=batch.device)

@@ -1,6 +1,5 @@
 """Settings of one training, resolved from the parameters of a detector."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from skvmdls._support.devices import resolve_precision
 from skvmdls.training.augmentation import resolve_augmentation
+from skvmdls.training.choices import STEPS, TrainingChoices
 
 __all__ = [
     "AutoencoderPlan",
@@ -17,13 +17,9 @@ __all__ = [
     "Plan",
     "TrainingSettings",
     "autoencoder_plan",
+    "batches_per_epoch",
     "network_plan",
-    "usual_epochs",
 ]
-
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 60
-TABLE_STEPS = 2000
-
 
 # Points of a batch of many classes; one of few classes has MOST_SAMPLES of each.
 USUAL_BATCH, MOST_SAMPLES = 160, 16
@@ -44,11 +40,8 @@ class TrainingSettings(Protocol):
     metric_weight: float
     classes_per_batch: int | None
     samples_per_class: int | None
-    max_epochs: int | Literal["auto"]
-    optimizer: Literal["adamw", "muon"]
-    learning_rate: float
-    weight_decay: float
-    augmentation: str | Callable[[Tensor], Tensor] | None
+    learning_rate: float | Literal["auto"]
+    weight_decay: float | Literal["auto"]
     freeze_epochs: int
     precision: Literal["auto", "float32", "bfloat16"]
     verbose: int
@@ -93,43 +86,30 @@ class AutoencoderPlan(Plan):
     batch_size: int
 
 
-def usual_epochs(n_batches: int, is_table: bool) -> int:
-    """Epochs of a training by default.
-
-    Tables with few rows need more: :data:`TABLE_STEPS` steps, within bounds.
-
-    Examples
-    --------
-    >>> usual_epochs(5, is_table=True), usual_epochs(5, is_table=False)
-    (60, 20)
-    """
-    if not is_table:
-        return FEWEST_EPOCHS
-    return min(max(FEWEST_EPOCHS, math.ceil(TABLE_STEPS / n_batches)), MOST_EPOCHS)
+def batches_per_epoch(settings: TrainingSettings, n_rows: int, n_classes: int) -> int:
+    """Count the batches of an epoch, which visits about as many rows as there are."""
+    classes_per_batch, samples_per_class = _batch_of(settings, n_classes)
+    return max(1, round(n_rows / classes_per_batch / samples_per_class))
 
 
 def network_plan(
     settings: TrainingSettings,
+    choices: TrainingChoices,
     input_shape: tuple[int, ...],
-    n_rows: int,
     n_classes: int,
     device: torch.device,
 ) -> NetworkPlan:
-    """Plan the training of the network on so many rows and classes."""
+    """Plan the training of the network on inputs of so many classes."""
     margin = settings.distancing_margin
     classes_per_batch, samples_per_class = _batch_of(settings, n_classes)
-    n_batches = max(1, round(n_rows / classes_per_batch / samples_per_class))
-    epochs = settings.max_epochs
-    if not isinstance(epochs, int):
-        epochs = usual_epochs(n_batches, is_table=len(input_shape) == 1)
     return NetworkPlan(
-        epochs=epochs,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        epochs=choices.max_epochs,
+        learning_rate=choices.learning_rate,
+        weight_decay=choices.weight_decay,
         verbose=settings.verbose,
-        augmentation=resolve_augmentation(settings.augmentation, input_shape),
+        augmentation=resolve_augmentation(choices.augmentation, input_shape),
         dtype=resolve_precision(settings.precision, device),
-        optimizer=settings.optimizer,
+        optimizer=choices.optimizer,
         classes_per_batch=classes_per_batch,
         samples_per_class=samples_per_class,
         triplet_margin=settings.triplet_margin,
@@ -156,11 +136,13 @@ def _batch_of(settings: TrainingSettings, n_classes: int) -> tuple[int, int]:
 
 
 def autoencoder_plan(settings: TrainingSettings) -> AutoencoderPlan:
-    """Plan the training of the autoencoder."""
+    """Plan the training of the autoencoder, by AdamW."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    usual_rate, usual_decay = STEPS["adamw"]
     return AutoencoderPlan(
         epochs=settings.autoencoder_epochs,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        learning_rate=usual_rate if isinstance(rate, str) else rate,
+        weight_decay=usual_decay if isinstance(decay, str) else decay,
         verbose=settings.verbose,
         batch_size=AUTOENCODER_BATCH,
     )

@@ -40,6 +40,7 @@ from skvmdls.inputs.groups import group_ids
 from skvmdls.metrics import auroc
 from skvmdls.model_selection import SCORERS, get_scorer
 from skvmdls.scoring.evidence import unit_and_length
+from skvmdls.training.choices import TrainingChoices
 from skvmdls.training.plans import network_plan
 
 DETECTORS = (VMDLSDetector, VMDLSbDetector)
@@ -1269,8 +1270,9 @@ def test_a_failed_fit_on_other_data_keeps_even_the_input_shape(vmdls, digits):
     ],
 )
 def test_batches_hold_all_classes_as_far_as_they_go(n_classes, given, batch):
-    settings = VMDLSbDetector(**given, max_epochs=1).resolved()
-    plan = network_plan(settings, (6,), 5000, n_classes, torch.device("cpu"))
+    settings = VMDLSbDetector(**given).resolved()
+    choices = TrainingChoices("adamw", 1e-3, 1e-2, augmentation=None, max_epochs=1)
+    plan = network_plan(settings, choices, (6,), n_classes, torch.device("cpu"))
     assert (plan.classes_per_batch, plan.samples_per_class) == batch
 
 

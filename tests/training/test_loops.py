@@ -12,6 +12,7 @@ from skvmdls import VMDLSDetector
 from skvmdls._support.torch_state import seeded
 from skvmdls.nets.backbones import mlp
 from skvmdls.nets.network import build_network
+from skvmdls.training.choices import TrainingChoices
 from skvmdls.training.loops import (
     _losses,
     _metric_terms,
@@ -28,16 +29,13 @@ CPU = torch.device("cpu")
 PLAN = network_plan(
     VMDLSDetector(
         classification_weight=0.0,
-        learning_rate=2e-3,
-        weight_decay=0.0,
-        max_epochs=20,
         precision="float32",
         classes_per_batch=10,
         samples_per_class=16,
         distancing_margin=8.0,
     ).resolved(),
+    TrainingChoices("adamw", 2e-3, 0.0, augmentation=None, max_epochs=20),
     input_shape=(8, 8),
-    n_rows=1797,
     n_classes=10,
     device=CPU,
 )
