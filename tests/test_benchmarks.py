@@ -141,8 +141,7 @@ def test_the_softmax_net_is_trained_on_the_rows_and_by_the_plan_of_the_detectors
     net, *_ = softmax_net(task, detector)
     [(trained, *data, plan)] = seen
     assert trained is net
-    n_rows = len(detector.split_.training)
-    assert plan == plan_of(detector, n_rows, torch.device("cpu"))
+    assert plan == plan_of(detector, torch.device("cpu"))
     rows, _ = split(task, detector)
     expected = detector.standardizer_.transform(task.X_train[rows])
     torch.testing.assert_close(data, [expected, torch.from_numpy(task.y_train[rows])])
@@ -153,7 +152,7 @@ def test_the_softmax_net_learns():
     X, y = blobs(300, 0)
     X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
     detector = VMDLSbDetector(max_epochs=10).fit(X, y)
-    plan = plan_of(detector, len(X), torch.device("cpu"))
+    plan = plan_of(detector, torch.device("cpu"))
     torch.manual_seed(0)
     net = SoftmaxNet(mlp, (6,), 3)
     train_softmax(net, X, y, plan)

@@ -23,6 +23,7 @@ from skvmdls.nets.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.nets.network import build_network
 from skvmdls.training.loops import _augmented, _descend, _optimizer
 from skvmdls.training.plans import NetworkPlan, network_plan
+from skvmdls.training.whitening import whiten_first_layer, whitened_layer
 
 __all__ = [
     "PEERS",
@@ -182,7 +183,10 @@ def softmax_net(task: Task, detector: Any) -> tuple[SoftmaxNet, Tensor, Tensor]:
     input_shape = detector.input_shape_
     factory = resolve_factory(detector.backbone, BACKBONES, input_shape, "backbone")
     with seeded(task.seed, device):
-        net = SoftmaxNet(factory, input_shape, len(detector.classes_)).to(device)
+        net = SoftmaxNet(factory, input_shape, len(detector.classes_))
+        if layer := whitened_layer(net.backbone):
+            whiten_first_layer(layer, inputs.cpu().split(256))
+        net = net.to(device)
         train_softmax(net, inputs, labels, plan_of(detector, device))
     # Peers must not pay for gradients of the weights, which none of them uses.
     return net.requires_grad_(False), inputs, labels

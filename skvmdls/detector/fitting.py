@@ -36,7 +36,13 @@ from skvmdls.direct.parts import DirectParts
 from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import BatchSource, Standardizer
 from skvmdls.nets.autoencoder import AUTOENCODERS
-from skvmdls.nets.backbones import BACKBONES, ModuleFactory, resolve_factory
+from skvmdls.nets.backbones import (
+    BACKBONES,
+    BackboneFactory,
+    ModuleFactory,
+    photo_cnn,
+    resolve_factory,
+)
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
@@ -302,15 +308,19 @@ def _training_rows(
 
 
 def choose(
-    settings: Settings, rows: TrainingRows, session: TrainingSession
+    settings: Settings,
+    backbone: BackboneFactory,
+    rows: TrainingRows,
+    session: TrainingSession,
 ) -> TrainingChoices:
-    """Choose how to train the network on these rows."""
+    """Choose how to train a net on these rows."""
     n_rows, n_classes = len(rows.X), len(rows.classes)
     situation = Situation(
         input_shape=rows.X.input_shape,
         n_rows=n_rows,
         n_batches=batches_per_epoch(settings, n_rows, n_classes),
-        is_trained=isinstance(settings.backbone, ModuleFactory),
+        is_trained=isinstance(backbone, ModuleFactory),
+        is_fast=backbone is photo_cnn,
     )
     choices = choose_training(
         settings, situation, lambda: _try_mirroring(settings, rows, session)
@@ -349,11 +359,11 @@ def _train_nets(
 ) -> TrainedNets:
     if not selection.needs_net:
         return TrainedNets(None, {})
-    choices = choose(settings, rows, session)
     shape, n_classes = rows.X.input_shape, len(rows.classes)
     targets = torch.from_numpy(rows.labels).to(session.device)
     inputs = BatchSource(rows.X, rows.standardizer, session.device)
     backbone = resolve_factory(settings.backbone, BACKBONES, shape, "backbone")
+    choices = choose(settings, backbone, rows, session)
     n_logits = n_classes if settings.classification_weight > 0 else 0
     plan = network_plan(settings, choices, shape, n_classes, session.device)
 

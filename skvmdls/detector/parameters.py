@@ -488,7 +488,7 @@ class DetectorParameters:
         Interval(Real, 0, None, closed="neither"),
         default="auto",
         text="""Peak of the one-cycle schedule. ``"auto"`` is 0.001 with AdamW and
-        0.008 with Muon.""",
+        0.004 with Muon, or 0.016 if the net is ``"photo_cnn"``.""",
     )
     weight_decay: float | Literal["auto"] = parameter(
         Interval(Real, 0, None, closed="left"),

@@ -19,7 +19,10 @@ __all__ = [
 ]
 
 # Peak of the learning rate, and weight decay, by optimizer. See docs/recipe.md.
-STEPS = {"adamw": (1e-3, 1e-2), "muon": (8e-3, 0.3)}
+STEPS = {"adamw": (1e-3, 1e-2), "muon": (4e-3, 0.3)}
+
+# Peak for nets with norms and a whitened first layer, by Muon. Others may diverge.
+FAST_RATE = 1.6e-2
 
 # Epochs of images: so many for 20,000 of them, and the more the fewer there are.
 EPOCHS_OF_20000, FEWEST_EPOCHS, MOST_EPOCHS = 12, 12, 48
@@ -43,13 +46,15 @@ class ChoosableSettings(Protocol):
 class Situation(NamedTuple):
     """What the choices depend on: the data, and the net.
 
-    `is_trained` tells whether the backbone comes with weights that were trained before.
+    `is_trained` tells whether the backbone comes with weights that were trained before,
+    and `is_fast` whether it is made for long steps, as :func:`skvmdls.nets.photo_cnn`.
     """
 
     input_shape: tuple[int, ...]
     n_rows: int
     n_batches: int
     is_trained: bool = False
+    is_fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ def choose_training(
         from_nothing = is_image and has_head and not situation.is_trained
         optimizer = "muon" if from_nothing else "adamw"
     rate, decay = STEPS[optimizer]
+    if optimizer == "muon" and situation.is_fast:
+        rate = FAST_RATE
     if not isinstance(settings.learning_rate, str):
         rate = settings.learning_rate
     if not isinstance(settings.weight_decay, str):

@@ -37,8 +37,8 @@ class MirrorTrial(NamedTuple):
 
 def reduced(images: Tensor) -> Tensor:
     """Average images (n, channels, height, width) down to at most 16x16 pixels."""
-    size = [max(SMALLEST_IMAGE, min(SIDE, side)) for side in images.shape[2:]]
-    return F.adaptive_avg_pool2d(images, size)
+    height, width = (max(SMALLEST_IMAGE, min(SIDE, n)) for n in images.shape[2:])
+    return F.adaptive_avg_pool2d(images, (height, width))
 
 
 def try_mirroring(

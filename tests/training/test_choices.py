@@ -36,6 +36,13 @@ def test_images_are_trained_by_muon_and_tables_by_adamw():
     assert chosen(PHOTOGRAPHS).learning_rate > chosen(TABLE).learning_rate
 
 
+def test_only_a_net_made_for_long_steps_takes_them():
+    fast = chosen(PHOTOGRAPHS._replace(is_fast=True))
+    assert fast.learning_rate > chosen(PHOTOGRAPHS).learning_rate
+    by_adamw = chosen(PHOTOGRAPHS._replace(is_fast=True), optimizer="adamw")
+    assert by_adamw.learning_rate == chosen(TABLE).learning_rate
+
+
 def test_trained_nets_and_nets_without_a_head_keep_small_steps():
     tuned = chosen(PHOTOGRAPHS._replace(is_trained=True))
     without_head = chosen(PHOTOGRAPHS, classification_weight=0.0)
