@@ -139,10 +139,10 @@ def fits_on(n_bytes: int, device: torch.device) -> bool:
 
 
 def to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """Bring a batch to the device, through pinned memory if it is not there already."""
-    if batch.device.type == device.type:
-        return batch
-    return batch.pin_memory().to(device, non_blocking=True)
+    """Bring a batch to the device, to CUDA through pinned memory."""
+    if device.type == "cuda" and batch.device.type == "cpu":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -71,7 +71,8 @@ def cached_training(
 
     def make() -> tuple[dict[str, Any], Result]:
         result = train()
-        return net.state_dict(), result
+        # On the CPU: a cache may be read where there is no GPU, or only another one.
+        return {k: v.cpu() for k, v in net.state_dict().items()}, result
 
     state, result = cached(memory, step, make, {"net": net, **ingredients})
     net.load_state_dict(state)

@@ -1,7 +1,6 @@
 """The two detectors: scikit-learn's checks, use, guarantees, and bad input."""
 
 import inspect
-import io
 import os
 import pickle
 import re
@@ -926,30 +925,6 @@ def test_pickles_hold_cpu_tensors_and_the_original_stays_where_it_is(vmdls):
     for name in nets:
         assert getattr(loaded, f"{name}_").is_home
         assert not getattr(detector, f"{name}_").is_home
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_data_too_large_for_a_gpu_trains_from_pinned_batches(table, monkeypatch):
-    X, y = table
-    usual = quick(device="cuda").fit(X, y).score_samples(X)
-    monkeypatch.setattr(
-        "skvmdls.inputs.standardizer.fits_on", lambda n_bytes, device: False
-    )
-    streamed = quick(device="cuda").fit(X, y).score_samples(X)
-    np.testing.assert_allclose(streamed, usual, rtol=1e-4)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to come from")
-def test_a_detector_fitted_on_cuda_scores_on_the_cpu(table):
-    X, y = table
-    detector = quick(device="cuda").fit(X, y)
-    buffer = io.BytesIO()
-    joblib.dump(detector, buffer)
-    buffer.seek(0)
-    loaded = joblib.load(buffer).set_params(device="cpu")
-    np.testing.assert_allclose(
-        loaded.score_samples(X), detector.score_samples(X), rtol=1e-6
-    )
 
 
 def test_read_only_memory_maps(digits, tmp_path):
