@@ -222,7 +222,7 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="scale images to"
     )
-    fit.add_argument("--epochs", type=int, help="passes over the images (20)")
+    fit.add_argument("--epochs", type=int, help="passes over the images")
     fit.add_argument(
         "--augmentation",
         choices=("affine", "crop_flip"),

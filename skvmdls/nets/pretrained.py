@@ -5,13 +5,16 @@ fetched where these have them already, or where a file is given.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from skvmdls._support.values import listed
 from skvmdls.nets.backbones import ModuleFactory, from_module
 
 __all__ = ["pretrained"]
@@ -66,7 +69,8 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     weights : str, path, WeightsEnum or None, default="DEFAULT"
         Of torchvision, a weights object or the name of one (as
         ``"IMAGENET1K_V1"``); ``"DEFAULT"`` are the best there are, of timm those of the
-        model's name. The path of a file that holds a `state_dict`: these. None: random.
+        model's name. The path of a file that holds a `state_dict`, of torch or
+        safetensors: these; its classifier may be another. None: random.
 
     Returns
     -------
@@ -109,21 +113,61 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
             "such as a copy of the one in torch.hub.get_dir()."
         ) from error
     if is_file:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"weights={os.fspath(weights)!r} are of another net than {name!r}: "
-                f"{error}"
-            ) from error
-    taps, classifier, channel_axis = places
+        _load_weights(module, Path(weights), name, places.classifier)
     factory = from_module(
-        module, taps, classifier=classifier, channel_axis=channel_axis
+        module,
+        places.taps,
+        classifier=None if of_timm else places.classifier,
+        channel_axis=places.channel_axis,
     )
     factory.transform = transform
     factory.name = name
     return factory
+
+
+def _load_weights(
+    module: nn.Module, path: Path, name: str, classifier: str | None
+) -> None:
+    """Load a file of weights, in which those of the classifier do not matter."""
+    given = f"weights={os.fspath(path)!r}"
+    state = _read_state(path, given)
+    if classifier is not None:
+        head = f"{classifier}."
+        state = {key: value for key, value in state.items() if not key.startswith(head)}
+        own = module.state_dict()
+        state |= {key: own[key] for key in own if key.startswith(head)}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{given} are of another net than {name!r}: {error}"
+        ) from error
+
+
+def _read_state(path: Path, given: str) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Files of other kinds lead the readers into errors of any kind.
+        first_line = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{given} cannot be read: {type(error).__name__}: {first_line} Expected a "
+            "state_dict that torch.save or safetensors wrote: "
+            "torch.save(net.state_dict(), FILE)."
+        ) from error
+    is_state = isinstance(state, Mapping) and all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    )
+    if not is_state:
+        found = f"with {listed(map(str, state))}" * isinstance(state, Mapping)
+        raise ValueError(
+            f"{given} holds a {type(state).__name__} {found}; expected a state_dict, "
+            "in which each entry is a tensor. If one of its entries is that: "
+            "torch.save(torch.load(FILE)['state_dict'], FILE)."
+        )
+    return dict(state)
 
 
 def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
@@ -185,4 +229,8 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
     is_transformer = stages[0].startswith("blocks")
     data = timm.data.resolve_model_data_config(module)
     transform = timm.data.create_transform(**data)
-    return module, _Places(taps, None, -1 if is_transformer else 1), transform
+    head = module.pretrained_cfg.get("classifier")
+    places = _Places(
+        taps, head if isinstance(head, str) else None, -1 if is_transformer else 1
+    )
+    return module, places, transform

@@ -125,7 +125,9 @@ class ManyAtOnce(Dataset):
         return [(self.X[i], 0) for i in positions]
 
 
-@pytest.mark.parametrize("wrapped", [lambda part: part, lambda part: Subset(part, SOME)])
+@pytest.mark.parametrize(
+    "wrapped", [lambda part: part, lambda part: Subset(part, SOME)]
+)
 def test_a_dataset_that_reads_many_items_is_asked_once_for_a_batch(wrapped):
     X = np.random.default_rng(0).normal(size=(30, 2, 8, 8))
     dataset = ManyAtOnce(X)
