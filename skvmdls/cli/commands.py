@@ -265,7 +265,7 @@ def _fit(options: argparse.Namespace) -> int:
     found, labels = labelled_images(options.folder)
     if UNREADABLE in labels:
         raise ValueError(
-            f"A class is named {UNREADABLE!r}, which 'predict' writes for an image that "
+            f"A class is named {UNREADABLE!r}, which 'predict' writes for images that "
             "cannot be read. Rename its folder."
         )
     paths = found.paths

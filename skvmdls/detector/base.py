@@ -180,7 +180,9 @@ class BaseDetector(
     def fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
-        If anything goes wrong, what an earlier `fit` learned is kept.
+        If anything goes wrong, what an earlier `fit` learned is kept. There is no
+        `sample_weight` and no `class_weight`: each batch holds as many rows of one
+        class as of another, so that rare classes count as much as frequent ones.
 
         Parameters
         ----------

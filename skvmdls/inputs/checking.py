@@ -132,11 +132,13 @@ def _warn_of_channels_last(shape: tuple[int, ...]) -> None:
     """Warn of images (n, height, width, channels), such as multispectral ones.
 
     Read as (n, channels, height, width), they have about as many channels as rows, and
-    fewer columns.
+    fewer columns; or as many, and another number of columns.
     """
     channels, height, width = shape[1:]
     are_alike = max(channels, height) <= 2 * min(channels, height)
-    if are_alike and channels >= FEWEST_ROWS and width < min(channels, height):
+    is_last = are_alike and width < min(channels, height)
+    is_square = channels == height != width
+    if channels >= FEWEST_ROWS and (is_last or is_square):
         warn(
             f"X has shape {shape}, which is read as {channels} channels of "
             f"{height}x{width} pixels. If these are images of {channels}x{height} "

@@ -101,11 +101,9 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     >>> factory.transform(Image.new("RGB", (640, 480))).shape
     torch.Size([3, 224, 224])
     """
-    of_timm = name.startswith(TIMM)
-    make = _of_timm if of_timm else _of_torchvision
     is_file = isinstance(weights, str | os.PathLike) and Path(weights).is_file()
     try:
-        module, places, transform = make(name, None if is_file else weights)
+        net = _made(name, None if is_file else weights)
     except (URLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(
             f"The weights of {name!r} cannot be fetched: {error}. Without a network, "
@@ -113,15 +111,46 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
             "such as a copy of the one in torch.hub.get_dir()."
         ) from error
     if is_file:
-        _load_weights(module, Path(weights), name, places.classifier)
+        _load_weights(net.module, Path(weights), name, net.places.classifier)
+    return _factory(name, net)
+
+
+def stored_net(name: str, weights: str | None, most_numbers: int) -> ModuleFactory:
+    """Make the factory of a net whose weights are stored, and fetch none.
+
+    A file may claim any net: one of more than `most_numbers` weights is refused.
+    """
+    with torch.device("meta"):
+        laid_out = _made(name, weights, filled=False).module.state_dict()
+    n_numbers = sum(tensor.numel() for tensor in laid_out.values())
+    if n_numbers > most_numbers:
+        raise ValueError(f"{name} has {n_numbers} weights, more than the file holds")
+    return _factory(name, _made(name, weights, filled=False))
+
+
+class _Net(NamedTuple):
+    """A net of a library, the transform for it, and the name of its weights."""
+
+    module: nn.Module
+    places: _Places
+    transform: Any
+    weights: str | None
+
+
+def _made(name: str, weights: Any, *, filled: bool = True) -> _Net:
+    """Make a net by its name; its weights are random if it is not filled."""
+    make = _of_timm if name.startswith(TIMM) else _of_torchvision
+    return make(name, weights, filled)
+
+
+def _factory(name: str, net: _Net) -> ModuleFactory:
+    taps, classifier, channel_axis = net.places
+    # timm makes nets without one.
+    removed = None if name.startswith(TIMM) else classifier
     factory = from_module(
-        module,
-        places.taps,
-        classifier=None if of_timm else places.classifier,
-        channel_axis=places.channel_axis,
+        net.module, taps, classifier=removed, channel_axis=channel_axis
     )
-    factory.transform = transform
-    factory.name = name
+    factory.transform, factory.name, factory.weights = net.transform, name, net.weights
     return factory
 
 
@@ -170,7 +199,7 @@ def _read_state(path: Path, given: str) -> dict[str, Any]:
     return dict(state)
 
 
-def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+def _of_torchvision(name: str, weights: Any, filled: bool) -> _Net:
     from torchvision import models
 
     if name not in models.list_models():
@@ -182,7 +211,7 @@ def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
     known = models.get_model_weights(name)
     try:
         chosen = known[weights] if isinstance(weights, str) else weights
-        module = models.get_model(name, weights=chosen)
+        module = models.get_model(name, weights=chosen if filled else None)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"weights={weights!r} are none of {name!r}, nor a file; it has "
@@ -196,10 +225,11 @@ def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
             "module, taps=(...), classifier=...)."
         )
     # Of random weights too, or of a file: the size that the best were trained on.
-    return module, PLACES[kind], (chosen or known.DEFAULT).transforms()
+    transform = (chosen or known.DEFAULT).transforms()
+    return _Net(module, PLACES[kind], transform, chosen and chosen.name)
 
 
-def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+def _of_timm(name: str, weights: Any, filled: bool) -> _Net:
     try:
         import timm
     except ImportError as error:
@@ -214,7 +244,7 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
         )
     try:
         module: Any = timm.create_model(
-            name, pretrained=weights is not None, num_classes=0
+            name, pretrained=filled and weights is not None, num_classes=0
         )
     except RuntimeError as error:
         raise ValueError(f"timm has no model {name!r}: {error}") from error
@@ -233,4 +263,4 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
     places = _Places(
         taps, head if isinstance(head, str) else None, -1 if is_transformer else 1
     )
-    return module, places, transform
+    return _Net(module, places, transform, None)
