@@ -221,7 +221,7 @@ def own_net(monkeypatch):
     """Register a small model with torchvision, with two sets of weights."""
 
     class OwnWeights(WeightsEnum):
-        OLD = Weights("", partial(ImageClassification, crop_size=24), {})
+        OLD = Weights("", partial(ImageClassification, crop_size=40), {})
         NEW = Weights("", partial(ImageClassification, crop_size=32), {})
         DEFAULT = NEW
 
@@ -242,7 +242,7 @@ def own_net(monkeypatch):
     return own_net
 
 
-@pytest.mark.parametrize(("weights", "side"), [("OLD", 24), ("DEFAULT", 32)])
+@pytest.mark.parametrize(("weights", "side"), [("OLD", 40), ("DEFAULT", 32)])
 @pytest.mark.usefixtures("own_net")
 def test_a_pretrained_net_is_rebuilt_by_its_name_and_with_its_transform(
     weights, side, tmp_path

@@ -350,7 +350,7 @@ def judged_in_batches(
             if batch.X is None:
                 yield _none_judged(names, batch)
             else:
-                explained = detector.explain(batch.X)
+                explained = detector.explain(batch.X, places=False)
                 yield Judged(
                     [paths[i] for i in batch.positions],
                     answers=explained["label"].astype(str),

@@ -892,13 +892,15 @@ class BaseDetector(
     # --------------------------------------------------------------- explanations
 
     @under_ordinary_torch
-    def explain(self, X: InputLike) -> Bunch:
+    def explain(self, X: InputLike, *, places: bool = True) -> Bunch:
         """Say why points score as they do, rejected or not.
 
         Parameters
         ----------
         X : array-like
             As for :meth:`predict`.
+        places : bool, default=True
+            False leaves out `contributions` and `residual_map`, to save time.
 
         Returns
         -------
@@ -943,6 +945,7 @@ class BaseDetector(
             self.classes_,
             batch_size=plain(self.batch_size),
             device=self.device,
+            places=places,
         )
 
     # ---------------------------------------------------------------- new classes
