@@ -31,6 +31,7 @@ def explain(
     *,
     batch_size: int,
     device: str | torch.device,
+    places: bool = True,
 ) -> Bunch:
     """Collect why rows X (n, ...) score as they do.
 
@@ -46,6 +47,8 @@ def explain(
         evidence=model.evidence.standardize(measured.raw),
         nearest=labels_with_unknown(classes)[nearest],
     )
+    if not places:
+        return explanation
     batches = standardized_batches(X, model, batch_size=batch_size, device=device)
     part = _explained_part(model)
     if part is not None:

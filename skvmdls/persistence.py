@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
@@ -25,14 +26,15 @@ from skvmdls._support.devices import compute_in_one_thread_if_forked
 from skvmdls._support.estimators import way_into
 from skvmdls._support.files import replacing
 from skvmdls._support.stored_arrays import check_shape, expected
-from skvmdls._support.torch_state import under_ordinary_torch
+from skvmdls._support.torch_state import seeded, under_ordinary_torch
 from skvmdls._support.values import plain
 from skvmdls._support.version import __version__
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.vmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.inputs.pictures import PictureFormat
-from skvmdls.nets.backbones import BackboneFactory
+from skvmdls.nets.backbones import BackboneFactory, ModuleFactory
+from skvmdls.nets.pretrained import stored_net
 from skvmdls.scoring.stored_model import (
     Arrays,
     Head,
@@ -134,7 +136,8 @@ def load(
     path : path
     backbone, autoencoder : callable, optional
         The factories, if the detector was fitted with factories of your own: a file
-        holds the weights of a net but not its code.
+        holds the weights of a net but not its code. A net of
+        :func:`skvmdls.nets.pretrained` is rebuilt by its name.
 
     Returns
     -------
@@ -219,7 +222,10 @@ def _stored_parameters(detector: BaseDetector) -> dict[str, Any]:
         parameters["features"] = list(parameters["features"])
     parameters["device"] = str(parameters["device"])
     for role in ("backbone", "autoencoder"):
-        if callable(parameters.get(role)):
+        choice = parameters.get(role)
+        if isinstance(choice, ModuleFactory) and choice.name is not None:
+            parameters[role] = {"pretrained": choice.name, "weights": choice.weights}
+        elif callable(choice):
             parameters[role] = None
     return parameters
 
@@ -234,7 +240,8 @@ def _rebuilt(
 ) -> BaseDetector:
     """Rebuild a detector, checking that its attributes fit each other."""
     cls = DETECTORS[expected(head["class"], str)]
-    detector = cls(**_parameters(cls, head, factories))
+    n_numbers = sum(array.size for array in arrays.values())
+    detector = cls(**_parameters(cls, head, factories, n_numbers))
     detector._validate_params()
     classes = _classes(head["classes"])
     model = model_from(head, arrays, _net_choices(detector), len(classes))
@@ -259,7 +266,10 @@ def _rebuilt(
 
 
 def _parameters(
-    cls: type[BaseDetector], head: Head, factories: dict[str, BackboneFactory]
+    cls: type[BaseDetector],
+    head: Head,
+    factories: dict[str, BackboneFactory],
+    n_numbers: int,
 ) -> dict[str, Any]:
     parameters = dict(expected(head["parameters"], dict))
     if head["format"] == 3 and len(head["input_shape"]) == 1:
@@ -275,7 +285,8 @@ def _parameters(
         parameters["features"] = tuple(parameters["features"])
     for role in ("backbone", "autoencoder"):
         if role in parameters:
-            parameters[role] = _factory(role, parameters[role], factories.get(role))
+            given = factories.get(role)
+            parameters[role] = _factory(role, parameters[role], given, n_numbers)
         elif role in factories:
             raise ValueError(f"a {cls.__name__} has no {role}")
     return parameters
@@ -400,7 +411,20 @@ def _all_strings(values: Any) -> list[str]:
     return [expected(value, str) for value in expected(values, list)]
 
 
-def _factory(role: str, stored: Any, given: BackboneFactory | None) -> Any:
+def _factory(
+    role: str, stored: Any, given: BackboneFactory | None, n_numbers: int
+) -> Any:
+    if isinstance(stored, dict):
+        # A pretrained net: the file holds its name, and its weights among the others.
+        if given is not None:
+            return given
+        weights = stored["weights"]
+        with seeded(0, torch.device("cpu")):
+            return stored_net(
+                expected(stored["pretrained"], str),
+                weights if weights is None else expected(weights, str),
+                n_numbers,
+            )
     if stored is None and given is None:
         raise ValueError(
             f"it was fitted with a {role} factory of your own, which a file cannot "

@@ -5,6 +5,7 @@ The tests try them; run as a script, this writes the messages to docs/bad_inputs
     python tests/bad_inputs.py
 """
 
+import io
 import re
 import tempfile
 import warnings
@@ -48,6 +49,23 @@ class Ragged(Dataset):
 
     def __getitem__(self, i):
         return X_GOOD[i] if i < 6 else X_GOOD[i, :3]
+
+
+class Few(Ragged):
+    """Rows of which only the first is returned when many are asked for."""
+
+    def __getitems__(self, positions):
+        return [self[0]]
+
+
+def png() -> bytes:
+    """Return the content of an image file."""
+    file = io.BytesIO()
+    Image.new("L", (16, 16)).save(file, "png")
+    return file.getvalue()
+
+
+PNG = png()
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,13 @@ class Odd(nn.Module):
         return self.answer(self.c(self.b(self.a(x))))
 
 
+class OfOneSize(nn.Module):
+    """A net whose class does not take the shape of the input."""
+
+    def __init__(self):
+        super().__init__()
+
+
 def with_a_tuple(input_shape):
     return Odd(lambda g: (g, g))
 
@@ -191,6 +216,26 @@ BAD_FITS = [
         "a picture with NaN",
         "Picture 0 of X contains NaN",
         X=[Image.fromarray(np.full((16, 16), np.nan, np.float32))] * 12,
+    ),
+    BadFit("one picture as X", r"one picture.*X = \[X\]", X=Image.new("L", (16, 16))),
+    BadFit("the name of one image as X", r"one image.*X = \[X\]", X="screw.png"),
+    BadFit(
+        "pictures and arrays in one list",
+        "item 1 is of type ndarray.*PIL.Image.fromarray",
+        X=[Image.new("L", (16, 16)), np.zeros((16, 16))] * 6,
+    ),
+    BadFit("open files as X", r"open files.*Image.open\(file\)", X=[io.BytesIO()] * 12),
+    BadFit("bytes of image files as X", r"bytes of.*io.BytesIO", X=[PNG] * 12),
+    BadFit("an iterator of names as X", r"X is a map.*list\(X\)", X=map(str, "ab")),
+    BadFit(
+        "a frame with a column of names of images",
+        r"column of pictures.*'file'.*X\['file'\]",
+        X=pd.DataFrame({"file": ["screw.png"] * 12}),
+    ),
+    BadFit(
+        "a dataset that returns too few items",
+        "__getitems__ returned 1 items for",
+        X=Few(),
     ),
     BadFit("rows of two lengths", "rows of 1 to 2", X=[[1.0], [1.0, 2.0]] * 6),
     BadFit("a sparse tensor", "to_dense", X=torch.eye(12).to_sparse()),
@@ -288,7 +333,14 @@ BAD_FITS = [
         {"backbone": with_a_mistake},
     ),
     BadFit(
-        "a module as `backbone`", "expected a factory", {"backbone": nn.Linear(6, 6)}
+        "a module as `backbone`",
+        "expected a factory.*three of a, b, c",
+        {"backbone": Odd(lambda g: g)},
+    ),
+    BadFit(
+        "a class of modules as `backbone`",
+        "the class OfOneSize.*lambda input_shape: OfOneSize",
+        {"backbone": OfOneSize},
     ),
     parameter("'backbone' parameter", backbone=3),
     parameter("'latent_dim' parameter.*Got 0", latent_dim=0),

@@ -222,3 +222,13 @@ def test_expected_images_of_another_shape_are_refused(vmdls, name, shape, messag
     assert ExpectedImages.from_state(state, (1, 8, 8), 6).means.shape == (6, 1, 8, 8)
     with pytest.raises(ValueError, match=message):
         ExpectedImages.from_state(state | {name: np.zeros(shape)}, (1, 8, 8), 6)
+
+
+def test_places_may_be_left_out(vmdls, digits, table):
+    of_table = VMDLSbDetector(max_epochs=1, random_state=0).fit(*table)
+    for detector, X in ((vmdls, digits.X_test[:9]), (of_table, table[0][:9])):
+        whole, short = detector.explain(X), detector.explain(X, places=False)
+        assert set(whole) - set(short) <= {"contributions", "residual_map"}
+        assert set(whole) != set(short)
+        for name, values in short.items():
+            np.testing.assert_array_equal(values, whole[name])

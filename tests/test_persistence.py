@@ -12,15 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
+from torchvision.models._api import BUILTIN_MODELS, Weights, WeightsEnum
+from torchvision.models.densenet import DenseNet
+from torchvision.transforms._presets import ImageClassification
 
 import skvmdls
 from bad_inputs import BAD_FILES
 from children import peak_growth
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.nets.backbones import mlp
+from skvmdls.nets.pretrained import pretrained
 from skvmdls.persistence import CHECKSUM, FORMAT, KEY, _checksum
 from skvmdls.scoring.gaussians import ClassGaussians
 
@@ -209,6 +214,89 @@ def test_a_factory_of_ones_own_is_asked_for(table, tmp_path):
         skvmdls.load(tmp_path / "a", backbone=wider)
     with pytest.raises(ValueError, match="has no autoencoder"):
         skvmdls.load(tmp_path / "a", backbone=own_mlp, autoencoder=own_mlp)
+
+
+@pytest.fixture
+def own_net(monkeypatch):
+    """Register a small model with torchvision, with two sets of weights."""
+
+    class OwnWeights(WeightsEnum):
+        OLD = Weights("", partial(ImageClassification, crop_size=40), {})
+        NEW = Weights("", partial(ImageClassification, crop_size=32), {})
+        DEFAULT = NEW
+
+        def get_state_dict(self, *_, **__):
+            torch.manual_seed(3)
+            return net().state_dict()
+
+    def net():
+        return DenseNet(4, (1, 1, 1, 1), num_init_features=8, num_classes=5)
+
+    def own_net(*, weights: OwnWeights | None = None, progress: bool = True):
+        made = net()
+        if weights is not None:
+            made.load_state_dict(weights.get_state_dict())
+        return made
+
+    monkeypatch.setitem(BUILTIN_MODELS, "own_net", own_net)
+    return own_net
+
+
+@pytest.mark.parametrize(("weights", "side"), [("OLD", 40), ("DEFAULT", 32)])
+@pytest.mark.usefixtures("own_net")
+def test_a_pretrained_net_is_rebuilt_by_its_name_and_with_its_transform(
+    weights, side, tmp_path
+):
+    factory = pretrained("own_net", weights)
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        for _ in range(24)
+    ]
+    X = np.stack([factory.transform(picture) for picture in pictures])
+    assert X.shape[1:] == (3, side, side)
+    detector = quick(VMDLSbDetector, backbone=factory, contamination=0.4)
+    detector.fit(X, np.arange(24) % 2)
+    skvmdls.save(detector, tmp_path / "a")
+    skvmdls.save(skvmdls.load(tmp_path / "a"), tmp_path / "b")
+    for name in ("a", "b"):
+        torch.manual_seed(0)
+        again = skvmdls.load(tmp_path / name)
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=_seeded(0)))
+        assert_same(again, detector, X)
+        found = np.stack([again.backbone.transform(picture) for picture in pictures])
+        np.testing.assert_array_equal(found, X)
+    assert again.backbone.name == "own_net"
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pretrained": "vit_h_14"}, "vit_h_14 has .* more than the file holds"),
+        ({"pretrained": "resnet19"}, "torchvision has no model named 'resnet19'"),
+        ({"pretrained": 3}, "expected"),
+        ({"weights": "NONE"}, "'NONE' are none of 'own_net'"),
+        ({"pretrained": "densenet121"}, "densenet121 has .* more than the file holds"),
+    ],
+)
+@pytest.mark.usefixtures("own_net")
+def test_a_file_that_claims_another_pretrained_net_is_refused(
+    change, message, tmp_path
+):
+    X = np.random.default_rng(0).normal(size=(24, 3, 32, 32)).astype(np.float32)
+    detector = quick(VMDLSbDetector, backbone=pretrained("own_net", None))
+    detector.set_params(contamination=0.4).fit(X, np.arange(24) % 2)
+    skvmdls.save(detector, tmp_path / "a")
+    claimed = {"pretrained": "own_net", "weights": None} | change
+    path = rewritten(
+        tmp_path / "a", tmp_path / "b", put("parameters", "backbone", value=claimed)
+    )
+    with pytest.raises(ValueError, match=message):
+        skvmdls.load(path)
 
 
 def wider(input_shape):

@@ -222,7 +222,7 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="scale images to"
     )
-    fit.add_argument("--epochs", type=int, help="passes over the images (20)")
+    fit.add_argument("--epochs", type=int, help="passes over the images")
     fit.add_argument(
         "--augmentation",
         choices=("affine", "crop_flip"),
@@ -261,10 +261,13 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    _check_out(options.out)
-    if options.weights is not None and options.backbone is None:
-        raise ValueError("--weights FILE goes with --backbone NAME, which is missing.")
+    _check_fit_options(options)
     found, labels = labelled_images(options.folder)
+    if UNREADABLE in labels:
+        raise ValueError(
+            f"A class is named {UNREADABLE!r}, which 'predict' writes for images that "
+            "cannot be read. Rename its folder."
+        )
     paths = found.paths
     headers, failures = surveyed(paths)
     if not headers or (options.strict and failures):
@@ -298,6 +301,34 @@ def _fit(options: argparse.Namespace) -> int:
     save(detector, options.out)
     _print_fit(detector, batch, y, reader, options)
     return INCOMPLETE if failures else 0
+
+
+def _check_fit_options(options: argparse.Namespace) -> None:
+    """Refuse options that could not be used, in the words of the command line."""
+    _check_out(options.out)
+    if options.checkpoint is not None:
+        _check_out(options.checkpoint, "--checkpoint")
+    if options.weights is not None and options.backbone is None:
+        raise ValueError("--weights FILE goes with --backbone NAME, which is missing.")
+    if options.backbone is not None and options.augmentation is not None:
+        raise ValueError(
+            "--augmentation varies images, but with --backbone the detector learns "
+            "from features. Leave one of them out."
+        )
+    if not 0 <= options.contamination <= 0.5:
+        raise ValueError(
+            f"--contamination {options.contamination:g}: expected a share of the known "
+            "images from 0 to 0.5, such as 0.05."
+        )
+    if options.epochs is not None and options.epochs < 1:
+        raise ValueError(f"--epochs {options.epochs}: expected 1 or more.")
+    if options.size is not None and not all(1 <= n < 2**16 for n in options.size):
+        raise ValueError(
+            f"--size {options.size[0]} {options.size[1]}: expected a height and a "
+            "width in pixels, such as 64 64."
+        )
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed {options.seed}: expected a number from 0 to 2**32.")
 
 
 def _new_detector(options: argparse.Namespace) -> BaseDetector:
@@ -410,8 +441,8 @@ def _predict(options: argparse.Namespace) -> int:
     with options.out.open(
         "w", newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        status, n_rejected = _written_answers(file, batches, found, options)
-    print(f"{n_rejected} of {len(found.paths)} rejected. Written: {options.out}")
+        status, counted = _written_answers(file, batches, found, options)
+    print(f"{counted}. Written: {options.out}")
     return status
 
 
@@ -420,8 +451,11 @@ def _written_answers(
     batches: Iterable[Judged],
     found: FoundImages,
     options: argparse.Namespace,
-) -> tuple[int, int]:
-    """Write a row for each image as soon as it is judged; count the rejected ones."""
+) -> tuple[int, str]:
+    """Write a row for each image as soon as it is judged.
+
+    The exit status is returned, and how many of the images were rejected.
+    """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("file", "answer", "p_value", "nearest"))
     failures: Failures = []
@@ -447,15 +481,16 @@ def _written_answers(
         n_rejected += int(judged.is_rejected.sum())
         n_pages += judged.n_further_pages
     _tell_of_files(found, failures, n_pages)
+    counted = f"{n_rejected} of {n_judged - len(failures)} images rejected"
     if len(failures) == n_judged:
         _tell("error: none of the images could be read.")
-        return FAILED, 0
-    return (INCOMPLETE if failures else 0), n_rejected
+        return FAILED, counted
+    return (INCOMPLETE if failures else 0), counted
 
 
 def _explain(options: argparse.Namespace) -> int:
     if options.picture is not None:
-        _check_out(options.picture, "--picture")
+        _check_picture(options.picture)
     detector, found = _detector(options.detector), images_below(options.images)
     reader = _reader_of(detector, options.detector, found.paths)
     judged = _judged(detector, reader, found, options)
@@ -592,6 +627,24 @@ def _check_out(path: Path, option: str = "--out") -> None:
     target = path if path.exists() else folder
     if not os.access(target, os.W_OK):
         raise ValueError(f"{option} {path}: you may not write there.")
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a drawing that cannot be made before anything is computed."""
+    _check_out(path, "--picture")
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError(
+            "--picture needs matplotlib: pip install 'skvmdls[plot]'."
+        ) from error
+    endings = FigureCanvasBase.get_supported_filetypes()
+    ending = path.suffix.lower().removeprefix(".") or "png"
+    if ending not in endings:
+        raise ValueError(
+            f"--picture {path}: expected a name that ends in .png, .pdf, .svg or "
+            "another format of matplotlib."
+        )
 
 
 def _stop_if_strict(failures: Failures, options: argparse.Namespace) -> None:

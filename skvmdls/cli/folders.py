@@ -88,7 +88,8 @@ def images_below(places: Iterable[Path]) -> FoundImages:
             inside = find_images(place)
             found.paths += inside.paths
             found.passed_over += inside.passed_over
-        elif place.exists():
+        elif os.path.lexists(place):
+            # A link that leads nowhere is named when it is read, as in a folder.
             found.paths.append(place)
         else:
             raise ValueError(f"There is no file or folder {str(place)!r}.")
@@ -349,7 +350,7 @@ def judged_in_batches(
             if batch.X is None:
                 yield _none_judged(names, batch)
             else:
-                explained = detector.explain(batch.X)
+                explained = detector.explain(batch.X, places=False)
                 yield Judged(
                     [paths[i] for i in batch.positions],
                     answers=explained["label"].astype(str),

@@ -77,9 +77,10 @@ def check_enough_held_out(
     if n_held_out < n_needed:
         n_images = math.ceil(n_needed / share)
         lowest = math.ceil(1e4 / (n_held_out + 1)) / 1e4
+        are = "is" if n_held_out == 1 else "are"
         raise ValueError(
             f"--contamination {contamination:g} needs {n_needed} held-out images, and "
-            f"of these {len(labels)} images {n_held_out} are held out to set the "
+            f"of these {len(labels)} images {n_held_out} {are} held out to set the "
             "threshold: no image would ever be rejected. Give --contamination "
             f"{lowest:g} or more, or about {n_images} images."
         )

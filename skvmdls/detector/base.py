@@ -186,7 +186,9 @@ class BaseDetector(
     def fit(self, X: InputLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on labelled data of the known classes.
 
-        If anything goes wrong, what an earlier `fit` learned is kept.
+        If anything goes wrong, what an earlier `fit` learned is kept. There is no
+        `sample_weight` and no `class_weight`: each batch holds as many rows of one
+        class as of another, so that rare classes count as much as frequent ones.
 
         Parameters
         ----------
@@ -897,13 +899,15 @@ class BaseDetector(
     # --------------------------------------------------------------- explanations
 
     @under_ordinary_torch
-    def explain(self, X: InputLike) -> Bunch:
+    def explain(self, X: InputLike, *, places: bool = True) -> Bunch:
         """Say why points score as they do, rejected or not.
 
         Parameters
         ----------
         X : array-like
             As for :meth:`predict`.
+        places : bool, default=True
+            False leaves out `contributions` and `residual_map`, to save time.
 
         Returns
         -------
@@ -948,6 +952,7 @@ class BaseDetector(
             self.classes_,
             batch_size=plain(self.batch_size),
             device=self.device,
+            places=places,
         )
 
     # ---------------------------------------------------------------- new classes

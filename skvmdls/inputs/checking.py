@@ -1,10 +1,12 @@
 """From arrays to tensors: shapes, labels, standardisation."""
 
+import io
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import validate_data
@@ -12,7 +14,12 @@ from torch import Tensor
 
 from skvmdls._support.values import as_numpy, listed, warn
 from skvmdls.inputs.labels import as_labels, check_labels
-from skvmdls.inputs.pictures import PictureFormat, are_pictures, stacked_pictures
+from skvmdls.inputs.pictures import (
+    IMAGE_ENDINGS,
+    PictureFormat,
+    are_pictures,
+    stacked_pictures,
+)
 from skvmdls.inputs.rows import DatasetRows, Rows, dataset_rows, rows_of
 
 __all__ = ["as_array", "check_inputs", "check_training_data"]
@@ -125,11 +132,13 @@ def _warn_of_channels_last(shape: tuple[int, ...]) -> None:
     """Warn of images (n, height, width, channels), such as multispectral ones.
 
     Read as (n, channels, height, width), they have about as many channels as rows, and
-    fewer columns.
+    fewer columns; or as many, and another number of columns.
     """
     channels, height, width = shape[1:]
     are_alike = max(channels, height) <= 2 * min(channels, height)
-    if are_alike and channels >= FEWEST_ROWS and width < min(channels, height):
+    is_last = are_alike and width < min(channels, height)
+    is_square = channels == height != width
+    if channels >= FEWEST_ROWS and (is_last or is_square):
         warn(
             f"X has shape {shape}, which is read as {channels} channels of "
             f"{height}x{width} pixels. If these are images of {channels}x{height} "
@@ -205,11 +214,19 @@ def as_array(X: Any) -> Any:
 
 def _refuse_other_things(X: Any) -> None:
     if isinstance(X, str | bytes | os.PathLike):
+        if os.fsdecode(X).lower().endswith(IMAGE_ENDINGS):
+            raise ValueError(
+                f"X is {X!r}, the name of one image; expected a list of names: X = [X]."
+            )
         raise ValueError(
             f"X is {X!r}, a name; expected the numbers themselves. Read the file "
             "first: X = np.load(path) or X = pd.read_csv(path).to_numpy(); of a folder "
             "of images, X, y = skvmdls.datasets.image_folder(path)."
         )
+    if isinstance(X, Image.Image):
+        raise ValueError("X is one picture; expected a list of pictures: X = [X].")
+    if isinstance(X, list | tuple):
+        _refuse_encoded_pictures(X)
     if issparse(X):
         raise TypeError(
             f"X is a sparse {type(X).__name__} of shape {X.shape}; expected dense "
@@ -219,10 +236,34 @@ def _refuse_other_things(X: Any) -> None:
         )
     known = ("__len__", "shape", "__array__")
     if isinstance(X, Mapping | Set) or not any(hasattr(X, name) for name in known):
+        way = " Make a list of its items: list(X)." * isinstance(X, Iterator)
         raise ValueError(
             f"X is a {type(X).__name__}; expected an array of shape (n, features), (n, "
-            "height, width) or (n, channels, height, width)."
+            f"height, width) or (n, channels, height, width).{way}"
         )
+
+
+def _refuse_encoded_pictures(X: Sequence[Any]) -> None:
+    """Raise a ValueError for a list of open files, or of the bytes of image files."""
+    first = X[0] if X else None
+    if hasattr(first, "read"):
+        raise ValueError(
+            f"X holds open files, of type {type(first).__name__}; expected pictures or "
+            "names of files: X = [PIL.Image.open(file) for file in X]."
+        )
+    if isinstance(first, bytes | bytearray) and _is_image(first):
+        raise ValueError(
+            "X holds the bytes of image files; expected pictures: "
+            "X = [PIL.Image.open(io.BytesIO(content)) for content in X]."
+        )
+
+
+def _is_image(content: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(content)).close()
+    except Exception:
+        return False
+    return True
 
 
 def _stacked_column(X: Any) -> Any:
@@ -298,6 +339,11 @@ def _check_columns(frame: Any) -> None:
     """Raise a ValueError that names the columns of a frame that hold no numbers."""
     bad = []
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if _holds_pictures(frame[name], str(dtype)):
+            raise ValueError(
+                f"X has a column of pictures or of names of images, {name!r}; expected "
+                f"this column alone: X[{name!r}]."
+            )
         if _holds_vectors(frame[name], str(dtype)):
             raise ValueError(
                 f"X has a column of vectors, {name!r} ({dtype}); expected one number "
@@ -316,11 +362,25 @@ def _check_columns(frame: Any) -> None:
         )
 
 
+def _holds_pictures(column: Any, dtype: str) -> bool:
+    """Whether the first cell of a column is a picture, or the name of an image file."""
+    if not dtype.lower().startswith(("object", "str")) or not len(column):
+        return False
+    cell = _first_cell(column)
+    if isinstance(cell, str | os.PathLike):
+        return os.fspath(cell).lower().endswith(IMAGE_ENDINGS)
+    return isinstance(cell, Image.Image)
+
+
 def _holds_vectors(column: Any, dtype: str) -> bool:
     """Whether the first cell of a column is a list or an array."""
     if not dtype.lower().startswith(("object", "list", "array")) or not len(column):
         return False
-    return _is_vector(np.asarray(column[:1], dtype=object).flat[0])
+    return _is_vector(_first_cell(column))
+
+
+def _first_cell(column: Any) -> Any:
+    return np.asarray(column[:1], dtype=object).flat[0]
 
 
 def _has_text(column: Any) -> bool:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from skvmdls._support.values import as_numpy
+from skvmdls._support.values import as_numpy, listed
 from skvmdls.inputs.pictures import PictureFormat, UnfitPictureError, is_grey
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "is_on_disk",
     "of_torch_types",
     "random_state_kept",
-    "read_row",
 ]
 
 # What torch has no type for becomes float64, a batch at a time.
@@ -114,39 +113,90 @@ class BatchReader(Dataset):
 
     def __init__(self, dataset: Any, kind: RowKind) -> None:
         self.dataset, self.kind = dataset, kind
-        inner = dataset
-        while type(inner) is Subset:
-            inner = inner.dataset
-        self.stored = StoredArray(inner) if is_on_disk(inner) else None
+        on_disk = [part for part in parts_of(dataset) if is_on_disk(part)]
+        self.stored = [
+            StoredArray(part, CHUNKS_KEPT // len(on_disk)) for part in on_disk
+        ]
 
     def __getitem__(self, order: Any) -> np.ndarray | _Unreadable:
         turn, positions = order
+        positions = np.asarray(positions)
+        batch = np.empty((len(positions), *self.kind.shape), self.kind.dtype)
         try:
-            if self.stored is not None:
-                return self._stored_rows(self.stored, np.asarray(positions))
             with random_state_kept():
-                rows = [self._checked_row(int(i), turn) for i in positions]
+                self._fill(batch, positions, turn)
         except ValueError as error:
             return _Unreadable(str(error))
-        return np.stack(rows)
+        return batch
 
-    def _stored_rows(self, stored: StoredArray, positions: np.ndarray) -> np.ndarray:
-        at = np.array([innermost(self.dataset, int(i))[1] for i in positions], int)
+    def _fill(
+        self, batch: np.ndarray, positions: np.ndarray, turn: tuple[int, ...]
+    ) -> None:
+        """Read the rows at positions (k,) into a batch (k, ...).
+
+        Those of an array on disk, or of a dataset that reads many items in one call,
+        are read together.
+        """
+        found = [innermost(self.dataset, int(i)) for i in positions]
+        at = np.array([place for _, place in found], int)
+        for source in {id(source): source for source, _ in found}.values():
+            own = np.array([i for i, (each, _) in enumerate(found) if each is source])
+            stored = next((each for each in self.stored if each.array is source), None)
+            if stored is not None:
+                batch[own] = self._stored_rows(stored, at[own], positions[own])
+            elif hasattr(source, "__getitems__"):
+                own = own[np.argsort(at[own], kind="stable")]
+                items = self._items(source, at[own], positions[own], turn)
+                for i, item in zip(own, items, strict=True):
+                    batch[i] = self._row(item, int(positions[i]))
+            else:
+                for i in own:
+                    position = int(positions[i])
+                    with _named_errors(self.dataset, position):
+                        item = _item(self.dataset, position, turn)
+                    batch[i] = self._row(item, position)
+
+    def _stored_rows(
+        self, stored: StoredArray, at: np.ndarray, positions: np.ndarray
+    ) -> np.ndarray:
         try:
             rows = of_torch_types(stored.rows(at))
         except Exception as error:
             raise ValueError(
                 f"Rows of X cannot be read: {type(error).__name__}: {error}"
             ) from error
-        rows = rows.reshape(len(positions), *self.kind.shape)
+        rows = rows[:, None] if rows.ndim == 3 else rows
+        self._check_kind(rows[0], int(positions[0]))
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             is_bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
             bad = int(positions[is_bad.argmax()])
             raise ValueError(f"Row {bad} of X contains NaN or infinity.")
         return rows
 
-    def _checked_row(self, position: int, turn: tuple[int, ...]) -> np.ndarray:
-        row = read_row(self.dataset, position, turn, self.kind)
+    def _items(
+        self, source: Any, at: np.ndarray, positions: np.ndarray, turn: tuple[int, ...]
+    ) -> list[Any]:
+        _seed((*turn, *at.tolist()))
+        try:
+            items = list(source.__getitems__(at.tolist()))
+        except Exception as error:
+            raise ValueError(
+                f"Rows {listed(map(str, positions))} of X cannot be read: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if len(items) != len(at):
+            raise ValueError(
+                f"{type(source).__name__}.__getitems__ returned {len(items)} items for "
+                f"{len(at)} positions; expected one for each."
+            )
+        return items
+
+    def _row(self, item: Any, position: int) -> np.ndarray:
+        row = row_of_item(self.dataset, position, item, self.kind)
+        self._check_kind(row, position)
+        return row
+
+    def _check_kind(self, row: np.ndarray, position: int) -> None:
         if row.shape != self.kind.shape or row.dtype != self.kind.dtype:
             raise ValueError(
                 f"{_named(self.dataset, position)} has shape {row.shape} and dtype "
@@ -155,7 +205,6 @@ class BatchReader(Dataset):
                 "to one size in the dataset's transform: "
                 "torchvision.transforms.Resize((height, width))."
             )
-        return row
 
 
 class _Orders:
@@ -192,7 +241,15 @@ class ReaderPool:
         """Read batches, each by its turn and its positions (k,)."""
         self.orders.next = orders
         try:
-            for batch in self.loader:
+            batches = iter(self.loader)
+        except OSError as error:
+            raise RuntimeError(
+                f"The processes that read rows of X cannot be started: {error}. Often "
+                "/dev/shm is full, or too many files are open. Use none "
+                "(num_workers=0), or give the container more (docker run --shm-size)."
+            ) from error
+        try:
+            for batch in batches:
                 if isinstance(batch, _Unreadable):
                     raise ValueError(batch.message)
                 yield torch.from_numpy(batch)
@@ -243,20 +300,17 @@ def first_kind(
     return RowKind(row.shape, row.dtype, pictures, only_grey)
 
 
-def read_row(
-    dataset: Any, position: int, turn: tuple[int, ...], kind: RowKind | None = None
-) -> np.ndarray:
-    """Read one row as an array (features,) or (channels, height, width)."""
+def row_of_item(dataset: Any, position: int, item: Any, kind: RowKind) -> np.ndarray:
+    """Convert an item of a dataset to an array (features,) or (channels, ...)."""
+    item = _first_of(item)
     with _named_errors(dataset, position):
-        item = _item(dataset, position, turn)
-        is_picture = isinstance(item, Image.Image)
-        if is_picture and kind is not None and kind.only_grey and not is_grey(item):
+        if isinstance(item, Image.Image) and kind.only_grey and not is_grey(item):
             raise UnfitPictureError(
                 "is in colour, but the first picture is grey; expected one kind. "
                 "Convert them in the dataset: picture.convert('RGB')."
             )
         files, _ = innermost(dataset, position)
-        row = of_torch_types(_row_of(item, files, kind and kind.pictures))
+        row = of_torch_types(_row_of(item, files, kind.pictures))
     _check_finite(row, dataset, position)
     return row
 
@@ -267,11 +321,19 @@ def _check_finite(row: np.ndarray, dataset: Any, position: int) -> None:
 
 
 def _item(dataset: Any, position: int, turn: tuple[int, ...]) -> Any:
-    seed = np.random.SeedSequence((*turn, position)).generate_state(1)[0]
+    _seed((*turn, position))
+    return _first_of(dataset[position])
+
+
+def _seed(numbers: tuple[int, ...]) -> None:
+    seed = np.random.SeedSequence(numbers).generate_state(1)[0]
     random.seed(int(seed))
     np.random.seed(seed)  # noqa: NPY002  # Transforms of others draw from it.
     torch.default_generator.manual_seed(int(seed))
-    item = dataset[position]
+
+
+def _first_of(item: Any) -> Any:
+    """Return the input of an item that may hold its label too."""
     return item[0] if isinstance(item, tuple) and item else item
 
 
@@ -303,6 +365,15 @@ def _row_of(item: Any, files: Any, pictures: PictureFormat | None) -> np.ndarray
             "(channels, height, width), or a picture, alone or first of a tuple"
         )
     return row[None] if row.ndim == 2 else row
+
+
+def parts_of(dataset: Any) -> list[Any]:
+    """List the datasets inside torch's subsets and concatenations."""
+    if isinstance(dataset, ConcatDataset):
+        return [part for inner in dataset.datasets for part in parts_of(inner)]
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        return parts_of(dataset.dataset)
+    return [dataset]
 
 
 def innermost(dataset: Any, position: int) -> tuple[Any, int]:

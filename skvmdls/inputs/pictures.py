@@ -64,6 +64,7 @@ ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 FORMATS_OF_SHORTS = frozenset({"PNG", "PPM", "JPEG2000"})
 
 ORIENTATION = 0x0112
+PHOTOMETRIC = 0x0106
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -245,11 +246,12 @@ class PictureFormat:
                 "first picture or those of fit. Pictures of two depths have no common "
                 "scale. Convert them to one depth."
             )
+        white_is_zero = _is_white_zero(picture)
         picture = _turned(picture)
         if depth == BYTES:
             picture = self._in_bytes(picture)
         else:
-            picture = self._in_floats(picture, depth)
+            picture = self._in_floats(picture, depth, white_is_zero=white_is_zero)
         # What was applied must not be applied again.
         picture.info = {}
         if self.size is not None and picture.size != self.size[::-1]:
@@ -265,12 +267,16 @@ class PictureFormat:
             picture = Image.alpha_composite(ground, picture)
         return picture.convert("L" if self.channels == 1 else "RGB")
 
-    def _in_floats(self, picture: Image.Image, depth: str) -> Image.Image:
+    def _in_floats(
+        self, picture: Image.Image, depth: str, *, white_is_zero: bool
+    ) -> Image.Image:
         raw = np.asarray(picture)
         pixels = raw.astype(np.float32)
         if not np.isfinite(pixels).all():
             raise UnfitPictureError("contains NaN or infinity.")
         if depth == SHORTS:
+            if white_is_zero:
+                pixels = WHITE_OF_SHORTS - pixels
             pixels /= WHITE_OF_SHORTS
         transparent = picture.info.get("transparency")
         if isinstance(transparent, int):
@@ -317,12 +323,26 @@ def opened_picture(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def are_pictures(X: Any) -> bool:
-    """Whether X is a list, or a column of objects, that holds pictures of PIL."""
+    """Whether X is a list, or a column of objects, that holds pictures of PIL.
+
+    Raises
+    ------
+    ValueError
+        If it holds pictures and other things, which would be read by other rules.
+    """
     is_list = isinstance(X, list | tuple)
     is_column = getattr(X, "ndim", 0) == 1 and str(getattr(X, "dtype", "")) == "object"
-    if not (is_list or is_column) or not len(X):
+    if not (is_list or is_column):
         return False
-    return all(isinstance(picture, Image.Image) for picture in X)
+    others = [i for i, item in enumerate(X) if not isinstance(item, Image.Image)]
+    if others and len(others) < len(X):
+        kind = type(list(X)[others[0]]).__name__
+        raise ValueError(
+            f"X holds pictures, but item {others[0]} is of type {kind}; expected one "
+            "kind. Make a picture of each: PIL.Image.open(path), or "
+            "PIL.Image.fromarray(array)."
+        )
+    return len(X) > 0 and not others
 
 
 def stacked_pictures(
@@ -432,6 +452,11 @@ def _orientation(picture: Image.Image) -> int:
         # Entries that are damaged tell nothing, and the pixels may well be whole.
         return 1
     return found if isinstance(found, int) else 1
+
+
+def _is_white_zero(picture: Image.Image) -> bool:
+    """Whether 0 means white in a TIFF. PIL inverts such files if they have 8 bits."""
+    return getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _are_whole(values: Any, n: int, smallest: int, largest: int) -> bool:

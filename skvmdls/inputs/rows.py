@@ -429,15 +429,20 @@ class LabelledImageFiles(ImageFiles):
 def _read_by_us(dataset: Any) -> Any:
     """Replace torchvision's reader of files, which would lose a part of the picture.
 
-    Its `ImageFolder` neither turns pictures nor keeps more than 8 bits a channel. A
-    loader or a class of the user's own stays.
+    Its `ImageFolder` and `DatasetFolder` neither turn pictures nor keep more than 8
+    bits a channel. A loader of the user's own stays, and a class that reads by itself.
     """
     folder = sys.modules.get("torchvision.datasets.folder")
+    if folder is None:
+        return dataset
+    base = folder.DatasetFolder
+    loaders = (folder.default_loader, folder.pil_loader)
 
     def replaced(inner: Any) -> Any:
-        if folder is None or type(inner) is not folder.ImageFolder:
+        if not isinstance(inner, base) or inner.loader not in loaders:
             return inner
-        if inner.loader is not folder.default_loader:
+        own = type(inner)
+        if own.__getitem__ is not base.__getitem__ or own.__len__ is not base.__len__:
             return inner
         return LabelledImageFiles(inner.samples, inner.classes, inner.transform)
 

@@ -318,6 +318,8 @@ class ModuleFactory:
     name : str or None
         Of :func:`skvmdls.nets.pretrained`: the name of the net, from which it can be
         built again.
+    weights : str or None
+        Of :func:`skvmdls.nets.pretrained`: the name of torchvision's weights.
 
     Examples
     --------
@@ -330,6 +332,7 @@ class ModuleFactory:
         self.module = module
         self.transform: Any = None
         self.name: str | None = None
+        self.weights: str | None = None
 
     def __call__(self, input_shape: tuple[int, ...]) -> nn.Module:
         """Give the module, whatever the input shape."""
@@ -431,6 +434,8 @@ def proposed_call(module: nn.Module, input_shape: Sequence[int]) -> str:
     stages = _stages(module, [name for name in names if outputs[name] >= 2])
     if len(stages) < 3:
         children = ", ".join(name for name, _ in module.named_modules() if name)
+        if not children:
+            return "from_module(net, taps=(...)), with three submodules; it has none"
         return f"from_module(net, taps=(...)), three of {children}"
     # A quarter, a half and three quarters of the way.
     last = len(stages) - 1
@@ -513,6 +518,8 @@ def resolve_factory(
     parameter: str,
 ) -> BackboneFactory:
     """Turn the value of a parameter, a name or a factory, into a factory."""
+    if isinstance(choice, type) and issubclass(choice, nn.Module):
+        return _class_as_factory(choice, parameter)
     if isinstance(choice, nn.Module):
         if parameter != "backbone":
             raise ValueError(
@@ -537,6 +544,23 @@ def resolve_factory(
             "or a factory: a callable that takes the input shape and returns a module."
         )
     return named[choice]
+
+
+def _class_as_factory(module_class: type[nn.Module], parameter: str) -> BackboneFactory:
+    """Take a class of modules for a factory, if it takes the input shape."""
+    name = module_class.__name__
+
+    def make(input_shape: tuple[int, ...]) -> nn.Module:
+        try:
+            return module_class(input_shape)
+        except TypeError as error:
+            raise ValueError(
+                f"{parameter} is the class {name}, which cannot be made from the input "
+                f"shape {input_shape}: {error}. Give a factory, which takes the shape: "
+                f"{parameter}=lambda input_shape: {name}()."
+            ) from error
+
+    return make
 
 
 def _usual(input_shape: Sequence[int]) -> str:

@@ -5,13 +5,16 @@ fetched where these have them already, or where a file is given.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from skvmdls._support.values import listed
 from skvmdls.nets.backbones import ModuleFactory, from_module
 
 __all__ = ["pretrained"]
@@ -66,7 +69,8 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     weights : str, path, WeightsEnum or None, default="DEFAULT"
         Of torchvision, a weights object or the name of one (as
         ``"IMAGENET1K_V1"``); ``"DEFAULT"`` are the best there are, of timm those of the
-        model's name. The path of a file that holds a `state_dict`: these. None: random.
+        model's name. The path of a file that holds a `state_dict`, of torch or
+        safetensors: these; its classifier may be another. None: random.
 
     Returns
     -------
@@ -97,11 +101,9 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     >>> factory.transform(Image.new("RGB", (640, 480))).shape
     torch.Size([3, 224, 224])
     """
-    of_timm = name.startswith(TIMM)
-    make = _of_timm if of_timm else _of_torchvision
     is_file = isinstance(weights, str | os.PathLike) and Path(weights).is_file()
     try:
-        module, places, transform = make(name, None if is_file else weights)
+        net = _made(name, None if is_file else weights)
     except (URLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(
             f"The weights of {name!r} cannot be fetched: {error}. Without a network, "
@@ -109,24 +111,95 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
             "such as a copy of the one in torch.hub.get_dir()."
         ) from error
     if is_file:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"weights={os.fspath(weights)!r} are of another net than {name!r}: "
-                f"{error}"
-            ) from error
-    taps, classifier, channel_axis = places
+        _load_weights(net.module, Path(weights), name, net.places.classifier)
+    return _factory(name, net)
+
+
+def stored_net(name: str, weights: str | None, most_numbers: int) -> ModuleFactory:
+    """Make the factory of a net whose weights are stored, and fetch none.
+
+    A file may claim any net: one of more than `most_numbers` weights is refused.
+    """
+    with torch.device("meta"):
+        laid_out = _made(name, weights, filled=False).module.state_dict()
+    n_numbers = sum(tensor.numel() for tensor in laid_out.values())
+    if n_numbers > most_numbers:
+        raise ValueError(f"{name} has {n_numbers} weights, more than the file holds")
+    return _factory(name, _made(name, weights, filled=False))
+
+
+class _Net(NamedTuple):
+    """A net of a library, the transform for it, and the name of its weights."""
+
+    module: nn.Module
+    places: _Places
+    transform: Any
+    weights: str | None
+
+
+def _made(name: str, weights: Any, *, filled: bool = True) -> _Net:
+    """Make a net by its name; its weights are random if it is not filled."""
+    make = _of_timm if name.startswith(TIMM) else _of_torchvision
+    return make(name, weights, filled)
+
+
+def _factory(name: str, net: _Net) -> ModuleFactory:
+    taps, classifier, channel_axis = net.places
+    # timm makes nets without one.
+    removed = None if name.startswith(TIMM) else classifier
     factory = from_module(
-        module, taps, classifier=classifier, channel_axis=channel_axis
+        net.module, taps, classifier=removed, channel_axis=channel_axis
     )
-    factory.transform = transform
-    factory.name = name
+    factory.transform, factory.name, factory.weights = net.transform, name, net.weights
     return factory
 
 
-def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+def _load_weights(
+    module: nn.Module, path: Path, name: str, classifier: str | None
+) -> None:
+    """Load a file of weights, in which those of the classifier do not matter."""
+    given = f"weights={os.fspath(path)!r}"
+    state = _read_state(path, given)
+    if classifier is not None:
+        head = f"{classifier}."
+        state = {key: value for key, value in state.items() if not key.startswith(head)}
+        own = module.state_dict()
+        state |= {key: own[key] for key in own if key.startswith(head)}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{given} are of another net than {name!r}: {error}"
+        ) from error
+
+
+def _read_state(path: Path, given: str) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Files of other kinds lead the readers into errors of any kind.
+        first_line = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{given} cannot be read: {type(error).__name__}: {first_line} Expected a "
+            "state_dict that torch.save or safetensors wrote: "
+            "torch.save(net.state_dict(), FILE)."
+        ) from error
+    is_state = isinstance(state, Mapping) and all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    )
+    if not is_state:
+        found = f"with {listed(map(str, state))}" * isinstance(state, Mapping)
+        raise ValueError(
+            f"{given} holds a {type(state).__name__} {found}; expected a state_dict, "
+            "in which each entry is a tensor. If one of its entries is that: "
+            "torch.save(torch.load(FILE)['state_dict'], FILE)."
+        )
+    return dict(state)
+
+
+def _of_torchvision(name: str, weights: Any, filled: bool) -> _Net:
     from torchvision import models
 
     if name not in models.list_models():
@@ -138,7 +211,7 @@ def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
     known = models.get_model_weights(name)
     try:
         chosen = known[weights] if isinstance(weights, str) else weights
-        module = models.get_model(name, weights=chosen)
+        module = models.get_model(name, weights=chosen if filled else None)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"weights={weights!r} are none of {name!r}, nor a file; it has "
@@ -152,10 +225,11 @@ def _of_torchvision(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
             "module, taps=(...), classifier=...)."
         )
     # Of random weights too, or of a file: the size that the best were trained on.
-    return module, PLACES[kind], (chosen or known.DEFAULT).transforms()
+    transform = (chosen or known.DEFAULT).transforms()
+    return _Net(module, PLACES[kind], transform, chosen and chosen.name)
 
 
-def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
+def _of_timm(name: str, weights: Any, filled: bool) -> _Net:
     try:
         import timm
     except ImportError as error:
@@ -170,7 +244,7 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
         )
     try:
         module: Any = timm.create_model(
-            name, pretrained=weights is not None, num_classes=0
+            name, pretrained=filled and weights is not None, num_classes=0
         )
     except RuntimeError as error:
         raise ValueError(f"timm has no model {name!r}: {error}") from error
@@ -185,4 +259,8 @@ def _of_timm(name: str, weights: Any) -> tuple[nn.Module, _Places, Any]:
     is_transformer = stages[0].startswith("blocks")
     data = timm.data.resolve_model_data_config(module)
     transform = timm.data.create_transform(**data)
-    return module, _Places(taps, None, -1 if is_transformer else 1), transform
+    head = module.pretrained_cfg.get("classifier")
+    places = _Places(
+        taps, head if isinstance(head, str) else None, -1 if is_transformer else 1
+    )
+    return _Net(module, places, transform, None)

@@ -197,7 +197,19 @@ def test_images_of_other_sizes_and_colours_are_brought_to_one(tmp_path):
         ),
         (
             "fit {new} --out x.safetensors --contamination 2",
-            "'contamination' parameter",
+            "--contamination 2: expected a share of the known images",
+        ),
+        ("fit {new} --out x.safetensors --epochs 0", "--epochs 0: expected 1 or more"),
+        ("fit {new} --out x.safetensors --size 0 8", "--size 0 8: expected a height"),
+        ("fit {new} --out x.safetensors --seed -1", "--seed -1: expected a number"),
+        ("fit {new} --out x.safetensors --checkpoint .", "--checkpoint .: it is a fol"),
+        (
+            "fit {new} --out x.safetensors --backbone resnet18 --augmentation affine",
+            "--augmentation varies images, but with --backbone",
+        ),
+        (
+            "explain {detector} {new} --picture x.doc",
+            "--picture x.doc: expected a name that ends in .png",
         ),
         ("predict nothing.safetensors {new}", "expected one that 'fit --out' wrote"),
         ("predict {broken} {new}", "is damaged, or was not written by skvmdls.save"),

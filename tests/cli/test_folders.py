@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -430,3 +431,49 @@ def test_batches_come_in_order_whatever_their_number(n, tmp_path):
     assert [len(batch.chunk) for batch in batches] == [2] * (n // 2) + [1] * (n % 2)
     values = [x[0, 0, 0] for batch in batches for x in batch.X]
     assert values == [10 * i for i in range(n)]
+
+
+# ------------------------------------------------------------------- what is counted
+
+
+def test_a_link_that_leads_nowhere_is_unreadable_by_its_name_too(
+    detector, run, tmp_path
+):
+    picture(50).save(tmp_path / "a.png")
+    (tmp_path / "lost.png").symlink_to(tmp_path / "gone.png")
+    status, rows, told = run("predict", detector, *sorted(tmp_path.iterdir()))
+    assert status == 1
+    assert [row["answer"] == "unreadable" for row in rows] == [False, True]
+    assert "lost.png cannot be read: No such file" in told
+
+
+def test_unreadable_images_do_not_count_as_judged(detector, tmp_path, capsys):
+    picture(50).save(tmp_path / "a.png")
+    for i in range(3):
+        (tmp_path / f"bad{i}.png").write_bytes(b"no image")
+    out = tmp_path / "answers.csv"
+    words = ["predict", detector, tmp_path, "--out", out, "--quiet"]
+    assert main(list(map(str, words))) == 1
+    assert re.match(r"[01] of 1 images rejected", capsys.readouterr().out)
+
+
+def test_a_class_of_the_name_for_unreadable_images_is_refused(run, tmp_path):
+    new = fill(tmp_path / "new", 25)
+    (new / "light").rename(new / "unreadable")
+    status, _, told = run("fit", new, "--out", tmp_path / "x.safetensors", *QUICK)
+    assert status == 2
+    assert "A class is named 'unreadable'" in told
+    assert "Rename its folder" in told
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_class_of_any_name_is_learned_stored_and_answered(name, run, tmp_path):
+    new, out = fill(tmp_path / "new"), tmp_path / f"{name}.safetensors"
+    (new / "light").rename(new / name)
+    assert run("fit", new, "--out", out, *QUICK)[0] == 0
+    table, page = tmp_path / "answers.csv", tmp_path / "page.html"
+    assert run("predict", out, new, "--out", table)[0] == 0
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        nearest = {row["nearest"] for row in csv.DictReader(file)}
+    assert nearest == {"dark", name}
+    assert run("report", out, new, "--out", page)[0] == 0

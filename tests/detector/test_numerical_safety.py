@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 
 from skvmdls import VMDLSbDetector, VMDLSDetector
@@ -219,3 +220,39 @@ def test_images_score_alike_in_other_threads_and_batches(
         torch.set_num_threads(before[0])
         vmdls.set_params(batch_size=before[1])
     np.testing.assert_allclose(scores, usual, rtol=1e-4, atol=1e-2)
+
+
+# What each method gives for a row that holds no number, beside a far one.
+OF_BAD_ROWS = {
+    "predict": lambda found, n: found == -1,
+    "is_unknown": lambda found, n: found,
+    "select_unknown": lambda found, n: found,
+    "prediction_set": lambda found, n: not found.any(),
+    "p_value": lambda found, n: found == 1 / (n + 1),
+    "decision_function": lambda found, n: found < 0 and np.isfinite(found),
+}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["a net", "no net", "images"])
+def test_what_is_no_number_is_the_strangest_where_the_check_is_off(
+    kind, bad, vmdls, digits, request, table
+):
+    """With scikit-learn's `assume_finite`, for every method."""
+    if kind == "images":
+        detector, X = vmdls, digits.X_test[:3].copy()
+    elif kind == "a net":
+        detector, X = request.getfixturevalue("of_table"), np.zeros((3, 6))
+    else:
+        detector = VMDLSbDetector(contamination=0.1, random_state=0).fit(*table)
+        X = table[0][:3].copy()
+    X[1].flat[2] = bad
+    n = len(detector.calibration_scores_)
+    with sklearn.config_context(assume_finite=True):
+        alone = detector.score_samples(X[[0, 2]])
+        np.testing.assert_array_equal(detector.score_samples(X)[[0, 2]], alone)
+        for name, is_strange in OF_BAD_ROWS.items():
+            found = getattr(detector, name)(X)[1]
+            assert is_strange(found, n), (name, found)
+        assert np.isfinite(detector.evidence(X)).all()
+        assert np.isfinite(detector.predict_proba(X)).all()

@@ -267,6 +267,7 @@ def test_a_state_that_no_standardizer_has_is_refused(change, message):
         ((4, 16, 16, 12), True),
         ((4, 64, 48, 10), True),
         ((4, 32, 32, 3), True),
+        ((4, 8, 8, 12), True),
         ((4, 12, 16, 16), False),
         ((4, 3, 64, 32), False),
         ((4, 1, 28, 28), False),

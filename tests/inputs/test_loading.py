@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from skvmdls.datasets import DatasetRows
 from skvmdls.inputs.loading import (
@@ -97,6 +97,71 @@ def test_a_part_of_a_set_is_read_by_chunks_too():
     assert len(array.reads) <= 7  # The first row, and six chunks.
 
 
+def test_sets_in_several_files_are_read_by_chunks_too():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    arrays = [CountingArray(X[:25], 10), CountingArray(X[25:], 10)]
+    rows = DatasetRows(Subset(ConcatDataset(arrays), range(59, -1, -1)))
+    order = np.random.default_rng(1).permutation(60)
+    found = torch.cat(list(rows.batches(order.reshape(4, 15))))
+    np.testing.assert_array_equal(found, X[::-1][order])
+    # The first row, and each chunk once.
+    assert [len(array.reads) for array in arrays] == [3, 5]
+
+
+class ManyAtOnce(Dataset):
+    """A dataset that reads many items in one call, as torch's data loader asks for."""
+
+    def __init__(self, X):
+        self.X, self.calls = X, []
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.__getitems__([i])[0]
+
+    def __getitems__(self, positions):
+        self.calls.append(positions)
+        return [(self.X[i], 0) for i in positions]
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda part: part, lambda part: Subset(part, SOME)]
+)
+def test_a_dataset_that_reads_many_items_is_asked_once_for_a_batch(wrapped):
+    X = np.random.default_rng(0).normal(size=(30, 2, 8, 8))
+    dataset = ManyAtOnce(X)
+    rows = DatasetRows(wrapped(dataset))
+    expected = np.asarray([X[i] for i in SOME]) if len(rows) == len(SOME) else X
+    dataset.calls.clear()
+    order = np.random.default_rng(1).permutation(len(rows))
+    np.testing.assert_array_equal(rows.take(order), expected[order])
+    [_, positions] = dataset.calls  # The first row shows the shape.
+    assert positions == sorted(positions)
+
+
+SOME = [4, 29, 0, 7, 7, 12]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda items: items[:-1], "__getitems__ returned 2 items for 3 positions"),
+        (lambda items: 1 / 0, "Rows 3, 5, 9 of X cannot be read: ZeroDivisionError"),
+        (lambda items: [(x[:1], 0) for x, _ in items], "Row 3 of X has shape"),
+        (lambda items: [(x * np.nan, 0) for x, _ in items], "Row 3 of X contains NaN"),
+    ],
+)
+def test_what_is_wrong_with_many_items_is_named(change, message):
+    class Bad(ManyAtOnce):
+        def __getitems__(self, positions):
+            items = super().__getitems__(positions)
+            return items if len(positions) == 1 else change(items)
+
+    with pytest.raises(ValueError, match=message):
+        np.asarray(DatasetRows(Bad(np.ones((30, 4))))[[9, 3, 5]])
+
+
 def test_nan_in_a_chunk_is_named_by_its_row(tmp_path):
     X = np.zeros((30, 3), np.float32)
     X[17, 1] = np.nan
@@ -151,6 +216,18 @@ def test_a_worker_that_dies_is_an_error_with_the_way_out():
     dataset = Dying()
     pool = ReaderPool(BatchReader(dataset, first_kind(dataset, 0)), 1)
     with pytest.raises(RuntimeError, match="has died.*num_workers=0.*--shm-size"):
+        list(pool.read([((0,), np.arange(9))]))
+
+
+def test_workers_that_cannot_be_started_are_an_error_with_the_way_out(monkeypatch):
+    """As where /dev/shm is full: the locks between processes lie there."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    pool = ReaderPool(BatchReader(Ones(), first_kind(Ones(), 0)), 1)
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", full)
+    with pytest.raises(RuntimeError, match="No space left.*num_workers=0.*--shm-size"):
         list(pool.read([((0,), np.arange(9))]))
 
 

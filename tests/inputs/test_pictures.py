@@ -1,14 +1,18 @@
 """One reader of pictures, whatever way they come in."""
 
+import io
 import json
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from torch.utils.data import ConcatDataset, Dataset, Subset
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import DatasetFolder, ImageFolder
+from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import Grayscale, PILToTensor, Resize
 
 from skvmdls import VMDLSbDetector
@@ -94,7 +98,7 @@ def pixels(seed=0, height=5, width=7):
 
 
 def stored(folder, pictures, ending, **options):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     paths = [folder / f"{i:02}.{ending}" for i in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path, **options)
@@ -322,6 +326,21 @@ def test_32_bit_integers_keep_their_values(tmp_path):
     np.testing.assert_array_equal(read(paths)[0, 0], raw)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_files_in_which_zero_is_white_are_read_as_they_are_shown(way, tmp_path):
+    """Scanners and X-ray machines write such TIFFs."""
+    raw = shorts()
+    white_is_zero = TiffImagePlugin.ImageFileDirectory_v2()
+    white_is_zero[262] = 0
+    folder = tmp_path / "files"
+    usual = stored(folder / "usual", [Image.fromarray(raw)], "tif")
+    paths = stored(folder, [Image.fromarray(raw)] * 2, "tif", tiffinfo=white_is_zero)
+    found = read(WAYS[way](paths))
+    expected = (65535 - raw) / np.float32(65535)
+    np.testing.assert_array_equal(found[:, 0], [expected, expected])
+    np.testing.assert_array_equal(read(usual)[0, 0], raw / np.float32(65535))
+
+
 def test_a_transparent_value_of_a_16_bit_file_becomes_the_ground(tmp_path):
     raw = shorts()
     raw[0, 0] = 1234
@@ -436,7 +455,78 @@ def test_a_size_scales_every_picture():
     assert deep.as_array(Image.fromarray(shorts())).shape == (1, 3, 4)
 
 
+# ------------------------------------------------------------------- torchvision's
+
+
+class Renamed(ImageFolder):
+    """A folder with classes of the user's own, read as torchvision reads."""
+
+    def find_classes(self, directory):
+        return ["a class"], {"a class": 0}
+
+    @staticmethod
+    def make_dataset(directory, class_to_idx, **_):
+        paths = sorted(Path(directory).rglob("*.png"))
+        return [(os.fspath(path), 0) for path in paths]
+
+
+FOLDERS = {
+    "DatasetFolder": lambda folder, **options: DatasetFolder(
+        folder, pil_loader, extensions=(".png",), **options
+    ),
+    "a subclass": Renamed,
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_torchvisions_folders_are_turned_before_their_transform(kind, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    paths = stored(tmp_path / "f", [Image.fromarray(pixels())], "png", exif=exif)
+    dataset = FOLDERS[kind](in_classes(paths), transform=PILToTensor())
+    expected = np.rot90(pixels(), -1).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(dataset)[0], expected)
+
+
+def test_a_loader_of_the_users_own_stays(tmp_path):
+    paths = stored(tmp_path / "f", [Image.fromarray(pixels())], "png")
+    dataset = ImageFolder(in_classes(paths), loader=lambda path: Image.new("L", (3, 2)))
+    assert read(dataset).shape == (1, 1, 2, 3)
+
+
 # ------------------------------------------------------------------- what is wrong
+
+
+PICTURE = Image.new("RGB", (9, 9))
+
+
+def encoded():
+    file = io.BytesIO()
+    PICTURE.save(file, "png")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (PICTURE, r"one picture; expected a list of pictures: X = \[X\]"),
+        ("a.PNG", r"the name of one image; expected a list of names: X = \[X\]"),
+        ([PICTURE, np.zeros((9, 9, 3))], "item 1 is of type ndarray; expected one"),
+        (["a.png", PICTURE], r"item 0 is of type str.*PIL.Image.open\(path\)"),
+        ([PICTURE, None], "item 1 is of type NoneType"),
+        ([encoded()], r"open files.*\[PIL.Image.open\(file\) for file in X\]"),
+        ([encoded().getvalue()], r"bytes of image files.*io.BytesIO\(content\)"),
+        (map(str, "ab"), r"X is a map; .*list\(X\)"),
+        (pd.DataFrame({"p": [PICTURE]}), r"column of pictures.*: X\['p'\]"),
+        (pd.DataFrame({"p": ["a.jpg"], "q": [1]}), r"names of images.*: X\['p'\]"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_pictures_is_refused_with_the_line_that_helps(
+    given, message
+):
+    with pytest.raises(ValueError, match=message):
+        read(given)
 
 
 def test_pictures_of_two_sizes_are_named_with_the_line_for_pictures():

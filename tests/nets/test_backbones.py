@@ -334,3 +334,27 @@ def test_a_module_is_answered_with_the_call_that_takes_it(
 def test_a_module_of_other_inputs_is_answered_with_its_submodules():
     call = proposed_call(Odd(), (1, 8, 8))
     assert call.startswith("from_module(net, taps=(...)), three of stem, early,")
+
+
+class TakesNothing(nn.Module):
+    def __init__(self):
+        super().__init__()
+
+
+class TakesShape(nn.Module):
+    def __init__(self, input_shape):
+        super().__init__()
+        self.shape = input_shape
+
+
+def test_a_class_of_modules_is_a_factory_if_it_takes_the_shape():
+    make = resolve_factory(TakesShape, BACKBONES, (6,), "backbone")
+    assert make((6,)).shape == (6,)
+    make = resolve_factory(TakesNothing, BACKBONES, (6,), "backbone")
+    with pytest.raises(ValueError, match="class TakesNothing.*lambda input_shape: Tak"):
+        make((6,))
+
+
+def test_a_module_without_submodules_has_nothing_to_tap():
+    with pytest.raises(ValueError, match="with three submodules; it has none"):
+        resolve_factory(nn.Linear(6, 3), BACKBONES, (6,), "backbone")

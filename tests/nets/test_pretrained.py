@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision import models
 from torchvision.models._api import BUILTIN_MODELS, Weights, WeightsEnum
 from torchvision.models.densenet import DenseNet
@@ -136,9 +137,57 @@ def test_weights_of_another_net_are_refused(tiny):
         pretrained("resnet18", path)
 
 
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("n_classes", [None, 9])
+def test_weights_of_a_file_may_have_another_classifier_or_none(
+    ending, n_classes, tiny, tmp_path
+):
+    state = {name: v for name, v in tiny[2].items() if "classifier" not in name}
+    if n_classes is not None:
+        own = net()
+        own.classifier = torch.nn.Linear(own.classifier.in_features, n_classes)
+        own.load_state_dict(state, strict=False)
+        state = own.state_dict()
+    path = tmp_path / f"own.{ending}"
+    (torch.save if ending == "pth" else save_file)(state, path)
+    found = pretrained("tiny_net", path).module.state_dict()
+    expected = {name for name in tiny[2] if "classifier" not in name}
+    assert set(found) == expected
+    for name in expected:
+        assert torch.equal(found[name], tiny[2][name])
+
+
+def test_a_file_without_some_weights_is_refused(tiny, tmp_path):
+    state = dict(tiny[2])
+    del state["features.conv0.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"(?s)another net.*features.conv0"):
+        pretrained("tiny_net", tmp_path / "part.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no weights", r"own.pth' cannot be read: .*torch.save\(net.state_dict"),
+        (b"", r"own.pth' cannot be read"),
+        ({"epoch": 3, "state_dict": {}}, r"a dict with epoch, state_dict; expected a"),
+        ([1], "holds a list"),
+    ],
+)
+def test_files_that_hold_no_weights_are_explained(content, message, tiny, tmp_path):
+    path = tmp_path / "own.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        pretrained("tiny_net", path)
+
+
 def test_timms_nets_come_in_the_same_way(tmp_path):
     timm = pytest.importorskip("timm")
-    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    # Files of timm hold the classifier too.
+    state = timm.create_model("test_resnet", num_classes=7).state_dict()
     torch.save(state, tmp_path / "net.pth")
     for name in ("timm/test_resnet", "timm/test_vit"):
         is_resnet = name == "timm/test_resnet"
