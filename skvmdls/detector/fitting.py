@@ -1,5 +1,6 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,7 @@ from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
+    INPUT,
     Evidence,
     PartSelection,
     default_weights,
@@ -57,6 +59,7 @@ from skvmdls.scoring.gaussians import (
     Features,
     cache_features,
     check_class_sizes,
+    check_memory,
     fit_gaussians,
 )
 from skvmdls.scoring.model import (
@@ -303,9 +306,18 @@ def _train_nets(
     backbone = resolve_factory(settings.backbone, BACKBONES, shape, "backbone")
     n_logits = n_classes if settings.classification_weight > 0 else 0
     plan = network_plan(settings, shape, len(rows.X), n_classes, session.device)
+
+    def build() -> VariationalNetwork:
+        network = build_network(backbone, shape, settings.latent_dim, n_logits)
+        sizes = {INPUT: math.prod(shape), **network.ensemble_sizes}
+        lengths = selection.lengths(sizes, network.first_places)
+        # Before the training, whose time would be wasted.
+        check_memory(lengths, np.bincount(rows.labels), settings.covariance_type)
+        return network
+
     network, history = session.train(
         "network",
-        lambda: build_network(backbone, shape, settings.latent_dim, n_logits),
+        build,
         lambda net, *loop: train_network(net, inputs, targets, plan, *loop),
         {"X": rows.X.content, "labels": targets, "plan": plan},
     )
@@ -339,8 +351,7 @@ def _fit_gaussians(
             stored = stage.state.items()
             return nn.ModuleDict(
                 {
-                    block: ClassGaussians.from_state(state, settings.covariance_type)
-                    for block, state in stored
+                    block: ClassGaussians.from_state(*kept) for block, kept in stored
                 }
             )
         gaussians = fit_gaussians(
@@ -349,7 +360,12 @@ def _fit_gaussians(
             settings.covariance_type,
             settings.covariance_pooling,
         )
-        stage.keep({block: g.state_dict() for block, g in gaussians.items()})
+        stage.keep(
+            {
+                block: (g.state_dict(), g.covariance_type)
+                for block, g in gaussians.items()
+            }
+        )
         return nn.ModuleDict(gaussians)
 
     return session.compute(
