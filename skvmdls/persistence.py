@@ -207,7 +207,7 @@ def _head(detector: BaseDetector) -> Head:
             for name in HISTORIES
             if hasattr(detector, name)
         },
-        **model_head(detector.model_, detector.covariance_type),
+        **model_head(detector.model_),
     }
 
 

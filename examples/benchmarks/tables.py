@@ -11,7 +11,12 @@ import numpy as np
 from sklearn import datasets as sklearn_datasets
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.covariance import LedoitWolf
-from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
@@ -23,6 +28,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from archives import load_tables
 from protocol import HELD_OUT, Scored, Task, points_to_score, score, split
 from skvmdls.calibration.hold_out import stratified_sample
+from skvmdls.scoring.cross_fitting import row_folds
 
 __all__ = [
     "TABLES",
@@ -49,8 +55,8 @@ TUNING_TABLES, TEST_TABLES = TABLES[::2], TABLES[1::2]
 FEWEST_ROWS = 5
 UNKNOWN = "classes left out"
 TABLE_PEERS = (
-    *("RandomForest", "MLP", "Gaussian per class"),
-    *("KNN", "LocalOutlierFactor", "IsolationForest"),
+    *("RandomForest", "ExtraTrees", "MLP", "Gaussian per class"),
+    *("QuadraticDiscriminant", "KNN", "LocalOutlierFactor", "IsolationForest"),
 )
 
 # How a peer scores points (higher is more in-distribution), and labels them, if it can.
@@ -240,15 +246,31 @@ def _by_probability(model: Any, X: np.ndarray, y: np.ndarray) -> Ways:
     return lambda rows: model.predict_proba(rows).max(axis=1), model.predict
 
 
+def _by_log_density(X: np.ndarray, y: np.ndarray) -> Ways:
+    # Without shrinkage a class of fewer rows than columns has no covariance.
+    model = QuadraticDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(X, y)
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        found = model.decision_function(rows)
+        # Of two classes it gives the difference alone.
+        return found.max(axis=1) if found.ndim == 2 else np.abs(found)
+
+    return score, model.predict
+
+
 def _fit_peer(name: str, X: np.ndarray, y: np.ndarray, seed: int) -> Ways:
     """Fit a peer at scikit-learn's defaults."""
     if name == "RandomForest":
         return _by_probability(RandomForestClassifier(random_state=seed), X, y)
+    if name == "ExtraTrees":
+        return _by_probability(ExtraTreesClassifier(random_state=seed), X, y)
     if name == "MLP":
         return _by_probability(MLPClassifier(random_state=seed), X, y)
     if name == "Gaussian per class":
         gaussians = GaussianPerClass().fit(X, y)
         return gaussians.score_samples, gaussians.predict
+    if name == "QuadraticDiscriminant":
+        return _by_log_density(X, y)
     if name == "KNN":
         neighbours = NearestNeighbors(n_neighbors=5).fit(X)
         return lambda rows: -neighbours.kneighbors(rows)[0][:, -1], None
@@ -257,11 +279,23 @@ def _fit_peer(name: str, X: np.ndarray, y: np.ndarray, seed: int) -> Ways:
     return IsolationForest(random_state=seed).fit(X).score_samples, None
 
 
+def _cross_fitted(
+    name: str, X: np.ndarray, y: np.ndarray, seed: int, folds: np.ndarray
+) -> np.ndarray:
+    """Score the rows of each fold by a peer that was fitted to the others."""
+    scores = [
+        _fit_peer(name, X[folds != fold], y[folds != fold], seed)[0](X[folds == fold])
+        for fold in np.unique(folds[folds >= 0])
+    ]
+    return np.concatenate(scores)
+
+
 def table_peers(task: Task, detector: Any) -> dict[str, Callable[[], Scored]]:
     """Make scikit-learn's peers ready.
 
-    They are fitted on all training rows but those that set the threshold. Those that
-    do not classify answer as the RandomForest does.
+    They are fitted on all training rows but those that set the threshold. Where the
+    detector's cross-fitted scores set it, theirs do: of the same folds. Those that do
+    not classify answer as the RandomForest does.
 
     Parameters
     ----------
@@ -284,14 +318,22 @@ def table_peers(task: Task, detector: Any) -> dict[str, Callable[[], Scored]]:
     False
     """
     points = points_to_score(task, detector)
-    rows = np.setdiff1d(np.arange(len(task.X_train)), split(task, detector)[1])
+    training, held_out = split(task, detector)
+    is_cross_fitted = bool(np.isin(held_out, training).any())
+    rows = np.arange(len(task.X_train))
+    if not is_cross_fitted:
+        rows = np.setdiff1d(rows, held_out)
     X, y = task.X_train[rows], task.y_train[rows]
+    folds = row_folds(y, random_state=task.seed)
     _, usual_answer = _fit_peer("RandomForest", X, y, task.seed)
 
     def scored(name: str) -> Scored:
         started = time.perf_counter()
         score_points, own_answer = _fit_peer(name, X, y, task.seed)
         seconds = time.perf_counter() - started
+        of_held_out = None
+        if is_cross_fitted:
+            of_held_out = _cross_fitted(name, X, y, task.seed, folds)
         answer = own_answer or usual_answer
         assert answer is not None  # The RandomForest has one.
         answers = {
@@ -302,6 +344,7 @@ def table_peers(task: Task, detector: Any) -> dict[str, Callable[[], Scored]]:
             score_points,
             answers,
             fit_seconds=seconds,
+            held_out=of_held_out,
             classifies=own_answer is not None,
         )
 

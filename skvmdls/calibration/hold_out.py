@@ -229,6 +229,6 @@ def warn_of_small_classes(
         f"of the threshold to cover them: {listed(shown)}. "
         "It is about all known points together; new "
         "points of so small a class may nearly all be rejected. Give more "
-        f"{unit} of them, or try covariance_type='tied', and look at the acceptance of "
-        "each class on points that were not fitted."
+        f"{unit} of them, and look at the acceptance of each class on points that were "
+        "not fitted."
     )

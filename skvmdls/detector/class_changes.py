@@ -88,7 +88,7 @@ def with_classes(
         gaussians = fit_gaussians(
             cache_features(features),
             new.tolist(),
-            next(iter(known.values())).covariance_type,
+            settings.covariance_type,
             settings.covariance_pooling,
             known,
         )

@@ -1,5 +1,6 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,7 @@ from skvmdls.nets.backbones import (
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
+    INPUT,
     Evidence,
     PartSelection,
     default_weights,
@@ -64,6 +66,7 @@ from skvmdls.scoring.gaussians import (
     Features,
     cache_features,
     check_class_sizes,
+    check_memory,
     fit_gaussians,
 )
 from skvmdls.scoring.model import (
@@ -369,6 +372,10 @@ def _train_nets(
 
     def build() -> VariationalNetwork:
         network = build_network(backbone, shape, settings.latent_dim, n_logits)
+        sizes = {INPUT: math.prod(shape), **network.ensemble_sizes}
+        lengths = selection.lengths(sizes, network.first_places)
+        # Before the training, whose time would be wasted.
+        check_memory(lengths, np.bincount(rows.labels), settings.covariance_type)
         if layer := whitened_layer(network.backbone):
             cpu = torch.device("cpu")
             batches = rows.standardizer.batches(rows.X, settings.batch_size, cpu)
@@ -411,8 +418,7 @@ def _fit_gaussians(
             stored = stage.state.items()
             return nn.ModuleDict(
                 {
-                    block: ClassGaussians.from_state(state, settings.covariance_type)
-                    for block, state in stored
+                    block: ClassGaussians.from_state(*kept) for block, kept in stored
                 }
             )
         gaussians = fit_gaussians(
@@ -421,7 +427,12 @@ def _fit_gaussians(
             settings.covariance_type,
             settings.covariance_pooling,
         )
-        stage.keep({block: g.state_dict() for block, g in gaussians.items()})
+        stage.keep(
+            {
+                block: (g.state_dict(), g.covariance_type)
+                for block, g in gaussians.items()
+            }
+        )
         return nn.ModuleDict(gaussians)
 
     return session.compute(

@@ -378,10 +378,13 @@ class DetectorParameters:
         time of scoring. Use it where a mirrored image has the same class.""",
         decides="gaussians",
     )
-    covariance_type: Literal["full", "tied", "diag"] = parameter(
-        default="full",
-        text="""Covariances of the Gaussians, estimated by Ledoit-Wolf shrinkage: one
-        for each class, one for all classes, or variances only.""",
+    covariance_type: Literal["auto", "full", "tied", "diag"] = parameter(
+        default="auto",
+        text="""Covariances of the Gaussians of ``"x"`` and the parts of the net,
+        estimated by Ledoit-Wolf shrinkage: one for each class, one for all classes, or
+        variances only. ``"auto"`` decides for each part: ``"full"`` if the median class
+        has a row for every four columns, else ``"tied"``, and ``"diag"`` for more than
+        4,096 columns.""",
         decides="gaussians",
     )
     covariance_pooling: float = parameter(

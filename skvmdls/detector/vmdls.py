@@ -116,6 +116,7 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
             "metric_weight": 1.0,
             "fusion": "early",
             "weighting": "paper",
+            "covariance_type": "full",
             "covariance_pooling": 0.0,
             "optimizer": "adamw",
             "augmentation": None,

@@ -1,6 +1,7 @@
 """Class Gaussians of the feature ensemble: streaming fit and log-likelihood."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ __all__ = [
     "ClassGaussians",
     "cache_features",
     "check_class_sizes",
+    "check_memory",
+    "covariance_type_for",
     "fit_gaussians",
 ]
 
@@ -34,6 +37,16 @@ PRIOR_POINTS = 10
 
 # What all classes have in common, by the type of covariance.
 COMMON = {"full": {"scale", "pooled"}, "tied": {"centre"}, "diag": {"scale"}}
+
+# A covariance of its own needs so many rows of a class for each column. See
+# docs/recipe.md.
+FULL_ROWS_PER_COLUMN = 0.25
+
+# Matrices of more columns take minutes: the inverse grows with their cube.
+WIDEST_MATRIX = 4096
+
+# Where the machine's memory is unknown, Gaussians of more bytes are refused.
+USUAL_MEMORY = 2**34
 
 # Classes of "tied" that one matrix product serves.
 CLASSES_AT_ONCE = 64
@@ -225,11 +238,68 @@ def _equal_blocks(means: Tensor) -> Iterator[Tensor]:
         yield nn.functional.pad(block, (0, 0, 0, CLASSES_AT_ONCE - len(block)))
 
 
+def covariance_type_for(
+    class_sizes: Sequence[int] | np.ndarray, n_features: int
+) -> str:
+    """Decide ``covariance_type="auto"`` of a part with so many columns.
+
+    ``"full"`` where half of the classes have a row for every four columns, ``"tied"``
+    with fewer, or where memory is too small for full ones. ``"diag"`` where no class
+    has three rows, or for more than 4,096 columns.
+
+    Examples
+    --------
+    >>> [covariance_type_for([n, n, n], 384) for n in (2, 18, 500)]
+    ['diag', 'tied', 'full']
+    """
+    if max(class_sizes) < SMALLEST_CLASS or n_features > WIDEST_MATRIX:
+        return "diag"
+    has_enough = np.median(class_sizes) >= FULL_ROWS_PER_COLUMN * n_features
+    fits = _bytes_of_fit("full", len(class_sizes), n_features) <= _memory()
+    return "full" if has_enough and fits else "tied"
+
+
+def check_memory(
+    lengths: Mapping[str, int], class_sizes: np.ndarray, covariance_type: str
+) -> None:
+    """Raise a ValueError if Gaussians of parts with so many columns fit no memory."""
+    n_classes = len(class_sizes)
+    for name, n_features in lengths.items():
+        kind = covariance_type
+        if kind == "auto":
+            kind = covariance_type_for(class_sizes, n_features)
+        needed, there = _bytes_of_fit(kind, n_classes, n_features), _memory()
+        if needed > there:
+            raise ValueError(
+                f"covariance_type={kind!r} of the part {name!r} with {n_features} "
+                f"columns and {n_classes} classes takes {needed / 2**30:.0f} GiB, but "
+                f"the machine has {there / 2**30:.0f} GiB. Use covariance_type='auto' "
+                f"or 'diag', `features` without {name!r}, or fewer columns, for "
+                "example by TruncatedSVD."
+            )
+
+
+def _bytes_of_fit(covariance_type: str, n_classes: int, n_features: int) -> int:
+    """Bytes of the matrices that a fit holds: covariances, and their inverses."""
+    if covariance_type == "diag":
+        return 16 * n_classes * n_features
+    n_matrices = n_classes if covariance_type == "full" else 1
+    return 16 * n_matrices * n_features**2
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory, or a usual number where it is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return USUAL_MEMORY
+
+
 def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
     """Raise a ValueError if no class has the points that a covariance needs."""
-    needed = 2 if covariance_type == "diag" else SMALLEST_CLASS
+    needed = 2 if covariance_type in ("auto", "diag") else SMALLEST_CLASS
     if max(class_sizes) < needed:
-        hint = "" if covariance_type == "diag" else "covariance_type='diag', or "
+        hint = "" if needed == 2 else "covariance_type='diag', or "
         raise ValueError(
             f"covariance_type={covariance_type!r} needs a class with at least {needed} "
             "training points, beside those held out for calibration, but the largest "
@@ -255,12 +325,15 @@ def fit_gaussians(
     covariance towards that average, as regularised discriminant analysis does
     (J. H. Friedman, JASA 84, 1989).
 
+    ``"auto"`` decides for each block (see :func:`covariance_type_for`).
+
     `class_batches` takes a class's position in `classes` and yields its features: dicts
     from a block's name to an array (at most a batch, D of the block). A class that is
     too small for a covariance of its own gets the pooled one, with a warning; where
     that is singular too, a ValueError says what to do.
 
-    Classes that join `known` ones are fitted in these ones' scale, and take their
+    Classes that join `known` ones have their type of covariance. They are fitted in
+    these ones' scale, and take their
     pooled covariance in with `pooling` or as that of :data:`PRIOR_POINTS` points more,
     whichever is the larger share: the covariance of a few points fits these far too
     well.
@@ -281,16 +354,16 @@ def fit_gaussians(
             name,
             [of_class[name] for of_class in moments],
             None if known is None else known[name],
-            keeps=covariance_type == "full",
+            covariance_type,
         )
         for name in moments[0]
     }
-    if covariance_type == "full" or (covariance_type == "tied" and known is None):
+    if second := {name: block for name, block in blocks.items() if block.needs_rows}:
         for label, of_class in enumerate(moments):
-            _take_class(blocks, label, class_batches(label), of_class)
+            _take_class(second, label, class_batches(label), of_class)
     with _pooled_named_once(classes) as pooled_instead:
         return {
-            name: block.gaussians(covariance_type, pooling, pooled_instead)
+            name: block.gaussians(pooling, pooled_instead)
             for name, block in blocks.items()
         }
 
@@ -347,37 +420,51 @@ class _Block:
         name: str,
         moments: list[StandardScaler],
         known: ClassGaussians | None,
-        keeps: bool,
+        covariance_type: str,
     ) -> None:
-        self.keeps = keeps
         self.moments = moments
         self.sizes = [class_moments.n_samples_seen_ for class_moments in moments]
         self.known = known
+        if known is not None:
+            covariance_type = known.covariance_type
+        elif covariance_type == "auto":
+            n_features = len(moments[0].mean_)
+            covariance_type = covariance_type_for(self.sizes, n_features)
+        self.covariance_type = covariance_type
         self.means = [class_moments.mean_ for class_moments in moments]
         self.covariances: list[np.ndarray] = []
         if known is None:
             self.scale = _within_class_scale(name, moments)
-            self.pooled = np.zeros((len(self.scale), len(self.scale)))
+            n_pooled = len(self.scale) if self.needs_rows else 0
+            self.pooled = np.zeros((n_pooled, n_pooled))
             return
         common = known.common()
         n_features = known.means.shape[1]
         self.scale = common.get("scale", np.ones(n_features))
         self.pooled = common.get("pooled", np.empty((0, 0)))
 
+    @property
+    def needs_rows(self) -> bool:
+        """Whether covariances are estimated, by a second pass over the rows."""
+        is_new = self.known is None
+        return self.covariance_type == "full" or (
+            self.covariance_type == "tied" and is_new
+        )
+
     def take(self, label: int, mean: np.ndarray, covariance: np.ndarray) -> None:
         """Take a class's mean and covariance, in units of the scale."""
         if self.known is None:
             self.pooled += self.sizes[label] / sum(self.sizes) * covariance
         self.means[label] = mean * self.scale
-        if self.keeps:
+        if self.covariance_type == "full":
             self.covariances.append(covariance)
 
     def gaussians(
-        self, covariance_type: str, pooling: float, pooled_instead: PooledInstead
+        self, pooling: float, pooled_instead: PooledInstead
     ) -> ClassGaussians:
         """Gaussians of the classes whose moments, and covariances, were taken."""
         means = np.stack(self.means)
-        if covariance_type == "tied":
+        if self.covariance_type == "tied":
             if self.known is not None:
                 precisions = self.known.precisions_cholesky.cpu().numpy()
                 return ClassGaussians(means, precisions, "tied", self.known.common())
@@ -388,7 +475,7 @@ class _Block:
             shares = [
                 max(pooling, PRIOR_POINTS / (n + PRIOR_POINTS)) for n in self.sizes
             ]
-        if covariance_type == "diag":
+        if self.covariance_type == "diag":
             deviations = _deviations(self.moments, self.scale, shares, pooled_instead)
             common = {"scale": self.scale}
             return ClassGaussians(means, 1 / np.stack(deviations), "diag", common)

@@ -48,19 +48,16 @@ class NetChoices:
     autoencoder: str | BackboneFactory | None
 
 
-def model_head(model: FittedModel, covariance_type: str) -> Head:
-    """Return what a model learned, but for its arrays, in types of JSON.
-
-    The covariance type is that of the parameters, for models without Gaussians.
-    """
+def model_head(model: FittedModel) -> Head:
+    """Return what a model learned, but for its arrays, in types of JSON."""
     standardizer = model.standardizer.state_dict()
     weighting = model.weight_calibration
-    kinds = [block.covariance_type for block in model.blocks.values()]
+    kinds = {name: block.covariance_type for name, block in model.blocks.items()}
     return {
         "fit_positions": model.fit_positions.tolist(),
         "input_shape": list(model.input_shape),
         "view": model.selection.state_dict(),
-        "covariance_type": next(iter(kinds), covariance_type),
+        "covariance_type": kinds,
         "range": standardizer["range"],
         "were_bytes": standardizer["were_bytes"],
         "weighting": None
@@ -241,11 +238,14 @@ def _gaussians(
     stored = without_prefix("gaussians", arrays)
     if different := {name.partition(".")[0] for name in stored} ^ set(lengths):
         raise ValueError(f"the Gaussians of {sorted(different)} are not those expected")
-    kind = expected(covariance_type, str)
+    if isinstance(covariance_type, str):
+        # Older files have one for all blocks.
+        covariance_type = dict.fromkeys(lengths, covariance_type)
+    kinds = expected(covariance_type, dict)
     gaussians = {}
     for block, length in lengths.items():
         gaussians[block] = ClassGaussians.from_state(
-            without_prefix(block, stored), kind
+            without_prefix(block, stored), expected(kinds[block], str)
         )
         found = tuple(gaussians[block].means.shape)
         check_shape(f"gaussians.{block}.means", found, (n_classes, length))

@@ -13,6 +13,8 @@ from skvmdls.scoring.gaussians import (
     ClassGaussians,
     cache_features,
     check_class_sizes,
+    check_memory,
+    covariance_type_for,
     fit_gaussians,
 )
 
@@ -233,6 +235,7 @@ def test_a_class_too_small_for_a_variance_borrows_the_pooled_one():
         ([2, 2, 1], "full", "at least 3 training points.*largest has 2.*'diag'"),
         ([2, 2, 1], "tied", "at least 3 training points.*largest has 2.*'diag'"),
         ([1, 1, 1], "diag", "at least 2 training points.*Use more points a class"),
+        ([1, 1, 1], "auto", "at least 2 training points.*Use more points a class"),
     ],
 )
 def test_classes_too_small_for_any_covariance_are_explained(
@@ -240,6 +243,44 @@ def test_classes_too_small_for_any_covariance_are_explained(
 ):
     with pytest.raises(ValueError, match=message):
         check_class_sizes(np.array(sizes), covariance_type)
+
+
+def test_each_part_gets_the_covariances_that_its_rows_allow():
+    rng = np.random.default_rng(0)
+    sizes = (40, 18, 30)
+    blocks = {
+        name: [rng.normal(size=(n, n_features)) for n in sizes]
+        for name, n_features in (("mu", 4), ("g", 384))
+    }
+    found = fit_gaussians(in_batches(blocks), "abc", "auto", pooling=0.1)
+    assert found["mu"].covariance_type == "full"
+    assert found["g"].covariance_type == "tied"
+    for name, gaussians in found.items():
+        alone = fitted(blocks[name], gaussians.covariance_type, pooling=0.1)
+        expected, state = alone.state_dict(), gaussians.state_dict()
+        assert expected.keys() == state.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in state)
+
+
+def test_two_rows_a_class_and_very_wide_parts_get_variances_alone():
+    assert covariance_type_for([2, 2, 1], 3) == "diag"
+    assert covariance_type_for([900, 900], 4097) == "diag"
+
+
+def test_full_covariances_that_fit_no_memory_are_tied(monkeypatch):
+    monkeypatch.setattr("skvmdls.scoring.gaussians._memory", lambda: 2**20)
+    assert covariance_type_for([900] * 10, 100) == "tied"
+    assert covariance_type_for([900] * 10, 20) == "full"
+
+
+def test_covariances_that_fit_no_memory_are_an_error_that_names_the_way_out(
+    monkeypatch,
+):
+    monkeypatch.setattr("skvmdls.scoring.gaussians._memory", lambda: 2**30)
+    lengths, sizes = {"t1": 8, "x": 5026}, np.full(150, 100)
+    with pytest.raises(ValueError, match=r"'full' .*'x' .* 5026 columns .*56 GiB.*auto"):
+        check_memory(lengths, sizes, "full")
+    check_memory(lengths, sizes, "auto")
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag"])
