@@ -1,7 +1,7 @@
 """Thresholds from few rows: cross-fitted scores of all next to those of a tenth.
 
-    python examples/benchmarks/cross_calibration.py --data-home ../shared/data \\
-        --output docs/results/cross_calibration.json
+    python examples/benchmarks/cross_calibration.py --output found.json
+    python examples/benchmarks/cross_calibration.py --data-home ../shared/data
 
 - digits: 758 rows of scikit-learn's digits, six of them known, as rows and as images.
 - tables, router: small tables, and CLINC150's intents with few messages each. Classes
@@ -88,7 +88,7 @@ def finished(path: Path | None) -> dict[str, dict[str, float]]:
     return dict(json.loads(line) for line in path.read_text().splitlines())
 
 
-def measured(data: Data, method: str, seed: int) -> dict[str, float]:
+def measured(data: Data, method: Any, seed: int) -> dict[str, float]:
     """Fit with nothing set but the way of calibrating, and count."""
     detector = VMDLSbDetector(calibration=method, random_state=seed)
     start = time.perf_counter()
@@ -188,7 +188,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterator[Run]]] = {
 
 
 def summarized(runs: dict[str, dict[str, float]], group: str) -> list[dict[str, Any]]:
-    """Take means over the runs of each data set and method, and what they range over."""
+    """Take means and ranges over the runs of each data set and method."""
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for run, values in runs.items():
         of_group, name, method, _ = run.split("; ")
@@ -221,7 +221,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     words = dict.fromkeys(("data", "calibration"), "")
     return laid_out(
         rows,
-        {name: (words | whole | {"seconds": ".1f"}).get(name, ".3f") for name in rows[0]},
+        {
+            name: (words | whole | {"seconds": ".1f"}).get(name, ".3f")
+            for name in rows[0]
+        },
     )
 
 

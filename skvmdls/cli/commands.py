@@ -275,7 +275,9 @@ def _fit(options: argparse.Namespace) -> int:
         np.array([labels[i] for i in headers]),
         detector,
         options.contamination,
-        is_table=options.backbone is not None,
+        size=None
+        if options.backbone is not None
+        else (pictures.channels, *(pictures.size or ())),
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)

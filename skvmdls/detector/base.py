@@ -706,8 +706,9 @@ class BaseDetector(
         exchangeable). A selected point contradicts it, which a known point of a new
         camera does as an unknown one. If all known points of the batch come as the
         training data came, the expected share of known points among those selected is
-        at most `fdr`. The threshold follows from the batch, by the rule of Benjamini and Hochberg on the
-        conformal p-values, which depend on each other in the way that it allows [1]_.
+        at most `fdr`. The threshold follows from the batch, by the rule of Benjamini
+        and Hochberg on the conformal p-values, which depend on each other in the way
+        that it allows [1]_.
 
         Parameters
         ----------
@@ -855,9 +856,9 @@ class BaseDetector(
     def rejection_range_(self) -> tuple[float, float]:
         """Shares of known points between which the threshold rejects, 19 times in 20.
 
-        The fewer held-out points, the more is left to chance. With ``guarantee="class"``
-        from the lowest to the highest share of any class. With `threshold` the shares
-        are counted on the held-out points.
+        The fewer held-out points, the more is left to chance. With
+        ``guarantee="class"`` from the lowest to the highest share of any class. With
+        `threshold` the shares are counted on the held-out points.
         """
         settings = self._threshold_settings()
         return self.calibration_.rejection_range(settings, len(self.classes_))
@@ -929,7 +930,7 @@ class BaseDetector(
             )
         settings, held_out = self._threshold_settings(), self.calibration_
         by: dict[str, np.ndarray] = {"class": self.classes_[held_out.labels]}
-        if X is None:
+        if X is None or y is None:
             accepted = held_out.accepted(settings, self.classes_)
         else:
             rows = self._check_new(X)
