@@ -364,7 +364,7 @@ def _print_fit(
     print(
         f"{len(detector.calibration_scores_)} {setting} set the threshold: of "
         f"new images of these classes at most {options.contamination:.3g} of all are "
-        "rejected on average."
+        f"rejected on average. {detector.summary().splitlines()[0]}"
     )
     written = str(options.out)
     if reader.net is not None:
