@@ -17,6 +17,7 @@ from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits
 from skvmdls.metrics import auroc
 from skvmdls.monitoring import ShiftMonitor
+from skvmdls.plotting import RejectionCalibrationDisplay
 
 rng = np.random.default_rng(0)
 digits = load_digits(known=range(6), random_state=0)
@@ -70,6 +71,15 @@ unknown_rejected = detector.is_unknown(unknown).mean()
 print(
     f"Recalibrated: {known_rejected:.1%} of new known points rejected, "
     f"{unknown_rejected:.1%} of the unknown"
+)
+
+# %%
+# Of the points that nobody looked at, the share that is rejected lies in the band at
+# every level, so that the threshold may be moved too.
+RejectionCalibrationDisplay.from_predictions(
+    detector.p_value(rest),
+    n_held_out=len(detector.calibration_scores_),
+    allowed=detector.contamination,
 )
 
 # %%

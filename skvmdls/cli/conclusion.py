@@ -93,8 +93,8 @@ def _of_rejected(detector: BaseDetector, judged: Judged) -> list[str]:
     if n_unknown == 0:
         return []
     return [
-        f"Of the {n_rejected} rejected at least {n_unknown} are unknown, or do not come "
-        f"as the training images came ({SURE:.0%} sure)."
+        f"Of the {n_rejected} rejected at least {n_unknown} are unknown, or do not "
+        f"come as the training images came ({SURE:.0%} sure)."
     ]
 
 
