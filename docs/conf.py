@@ -52,7 +52,8 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     # The others take longer than a page may: they are shown, and not run.
     "filename_pattern": (
-        r"/(embeddings|known_and_unknown|open_world|quickstart|why_rejected)\.py$"
+        r"/(embeddings|known_and_unknown|new_camera|open_world|quickstart"
+        r"|why_rejected)\.py$"
     ),
     "ignore_pattern": r"/benchmarks/",
     "reference_url": {"skvmdls": None},

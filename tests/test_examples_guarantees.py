@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from test_examples import BENCHMARKS, ROOT, run_here
+from test_examples import BENCHMARKS, EXAMPLES, ROOT, run_here, run_on_copy
 
 SCRIPT = BENCHMARKS / "guarantees.py"
 
@@ -50,3 +50,11 @@ def test_simulations_run_group_by_group(tmp_path):
     for row in found["false discoveries"]["rows"]:
         assert row["known among them"] <= row["marked, p <= 0.05"]
     assert "| contamination |" in run_here(SCRIPT, "--show", output)
+
+
+def test_after_a_new_camera_the_threshold_holds_again(tmp_path, monkeypatch):
+    ran = run_on_copy(EXAMPLES / "new_camera.py", tmp_path, monkeypatch)
+    assert ran.detector.recalibration_report_.rejected_share > 0.2
+    assert ran.known_rejected < 0.12
+    assert ran.unknown_rejected > 0.5
+    assert not ran.monitor.alarm_

@@ -15,6 +15,11 @@ class Detector(Protocol):
 
     classes_: np.ndarray
     contamination: float
+    threshold: float | None
+
+    @property
+    def calibration_scores_(self) -> np.ndarray:
+        """Scores of the points that set the threshold, shape (n_calibration,)."""
 
     @property
     def offset_(self) -> float:
@@ -28,6 +33,9 @@ class Detector(Protocol):
 
     def score_samples(self, X: InputLike) -> np.ndarray:
         """Score, higher for the known, shape (n,)."""
+
+    def p_value(self, X: InputLike) -> np.ndarray:
+        """Compute conformal p-values of "it is known", shape (n,)."""
 
     def transform(self, X: InputLike) -> np.ndarray:
         """Compute feature ensembles, shape (n, D)."""

@@ -26,6 +26,7 @@ from skvmdls.calibration.summary import (
     FalseAlarms,
     RejectionSummary,
     acceptance_by,
+    acceptance_lines,
     expected_false_alarms,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "RejectionSummary",
     "WeightCalibration",
     "acceptance_by",
+    "acceptance_lines",
     "class_p_values",
     "class_thresholds",
     "compare_with_calibration",

@@ -7,7 +7,14 @@ import numpy as np
 
 from skvmdls._support.values import listed, warn
 
-__all__ = ["Split", "hold_out", "warn_of_small_classes"]
+__all__ = [
+    "SMALLEST_TRAINING",
+    "Split",
+    "hold_out",
+    "one_of_each_group",
+    "usual_fraction",
+    "warn_of_small_classes",
+]
 
 # A class keeps so many rows to train on, if it has twice as many: its Gaussian's least.
 SMALLEST_TRAINING = 3
@@ -119,6 +126,25 @@ def hold_out(
     for_evidence = stratified_sample(labels[rows], n_evidence, rng)
     for_threshold = ~for_evidence if n_held_out > 1 else np.ones(1, dtype=bool)
     return Split(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])
+
+
+def one_of_each_group(
+    groups: np.ndarray | None, rows: np.ndarray, rng: np.random.RandomState
+) -> np.ndarray:
+    """Draw one of the `rows` (k,) of each group, as sorted positions in `rows`.
+
+    Examples
+    --------
+    >>> groups, rows = np.array([0, 1, 1, 1, 2]), np.array([0, 1, 3, 4])
+    >>> kept = one_of_each_group(groups, rows, np.random.RandomState(0))
+    >>> len(kept), groups[rows[kept]]
+    (3, array([0, 1, 2]))
+    """
+    if groups is None:
+        return np.arange(len(rows))
+    shuffled = rng.permutation(len(rows))
+    first = np.unique(groups[rows[shuffled]], return_index=True)[1]
+    return np.sort(shuffled[first])
 
 
 def _hold_out_groups(

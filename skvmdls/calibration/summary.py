@@ -6,15 +6,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skvmdls.calibration.conformal import conformal_rank, rejection_range
+from skvmdls.calibration.conformal import (
+    conformal_rank,
+    held_out_needed,
+    rejection_range,
+)
 
 __all__ = [
     "Acceptance",
     "FalseAlarms",
     "RejectionSummary",
     "acceptance_by",
+    "acceptance_lines",
     "expected_false_alarms",
 ]
+
+# Of more classes or groups, those of the lowest acceptance are listed.
+MOST_LISTED = 10
 
 
 class Acceptance(NamedTuple):
@@ -89,6 +97,41 @@ def acceptance_by(
     return [
         Acceptance(v, int(n), float(k / n), float(a), float(b))
         for v, n, k, a, b in rows
+    ]
+
+
+def acceptance_lines(title: str, rows: Sequence[Acceptance]) -> list[str]:
+    """Write a line for each class or group, the lowest acceptance first.
+
+    Parameters
+    ----------
+    title : str
+        Of the first line.
+    rows : sequence of Acceptance
+
+    Returns
+    -------
+    lines : list of str
+
+    Examples
+    --------
+    >>> rows = acceptance_by(["ant", "bee"] * 2, np.array([True, False, True, True]))
+    >>> for line in acceptance_lines("Accepted by class", rows):
+    ...     print(line)
+    Accepted by class (in brackets the range, 19 times in 20):
+      bee: 50.0 % of 2 (1.3 to 98.7 %)
+      ant: 100.0 % of 2 (15.8 to 100.0 %)
+    """
+    worst = sorted(rows, key=lambda row: row.share)[:MOST_LISTED]
+    if len(worst) < len(rows):
+        title = f"{title}, the {len(worst)} lowest of {len(rows)}"
+    return [
+        f"{title} (in brackets the range, 19 times in 20):",
+        *(
+            f"  {row.name}: {100 * row.share:.1f} % of {row.n_points:,} "
+            f"({100 * row.low:.1f} to {100 * row.high:.1f} %)"
+            for row in worst
+        ),
     ]
 
 
@@ -197,16 +240,24 @@ class RejectionSummary:
         sentences : list of str
         """
         settings = (self.contamination, self.confidence)
+        if self.contamination == 0:
+            return ["No point will be rejected, known or unknown: contamination=0."]
         if conformal_rank(self.n_held_out, *settings) == 0:
             return [
                 "No point will be rejected, known or unknown: "
-                f"{self.n_held_out} held-out points are too few to set a threshold."
+                f"{self.n_held_out} held-out points are too few to set a threshold. "
+                f"At least {held_out_needed(*settings):,} are needed."
             ]
         low, high = self.range
         said = [
             f"Between {100 * low:.1f} and {100 * high:.1f} % of new known points will "
             "be rejected (19 times in 20)."
         ]
+        if self.confidence is not None:
+            said.append(
+                f"At most {100 * self.contamination:g} % will be "
+                f"({100 * self.confidence:g} % sure)."
+            )
         if n_points is not None:
             alarms = expected_false_alarms(n_points, self.n_held_out, *settings)
             said.append(

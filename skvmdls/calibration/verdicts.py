@@ -19,9 +19,11 @@ from skvmdls._support.values import plain
 from skvmdls.calibration.conformal import (
     class_thresholds,
     conformal_threshold,
+    rejection_range,
     warn_of_classes_never_excluded,
 )
 from skvmdls.calibration.probabilities import ClassProbabilities
+from skvmdls.calibration.summary import RejectionSummary, acceptance_by
 from skvmdls.inputs.labels import labels_with_unknown
 
 __all__ = [
@@ -201,6 +203,55 @@ class Calibration:
         return class_thresholds(
             self.class_scores, self.labels, len(classes), rate, confidence
         )
+
+    def rejection_range(
+        self, settings: ThresholdSettings, n_classes: int
+    ) -> tuple[float, float]:
+        """Shares of known points between which the threshold rejects, 19 times in 20.
+
+        With thresholds by class, from the lowest to the highest of any class. For a
+        threshold set by hand, as counted on these points, which did not choose it.
+        """
+        if settings.threshold is not None:
+            is_accepted = self.scores >= settings.threshold
+            (counted,) = acceptance_by(np.zeros(len(self.scores), int), is_accepted)
+            return 1 - counted.high, 1 - counted.low
+        rate, confidence = settings.contamination, settings.confidence
+        if not settings.by_class:
+            return rejection_range(len(self.scores), rate, confidence)
+        sizes = np.unique(np.bincount(self.labels, minlength=n_classes))
+        ranges = [rejection_range(int(n), rate, confidence) for n in sizes]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def accepted(self, settings: ThresholdSettings, classes: np.ndarray) -> np.ndarray:
+        """Tell which of these points (n,) the threshold that they set accepts."""
+        if settings.by_class:
+            thresholds = self.class_thresholds(settings, classes)
+            return np.asarray(self.class_scores >= thresholds[self.labels])
+        return np.asarray(self.scores >= self.threshold(settings))
+
+    def sentences(
+        self, settings: ThresholdSettings, classes: np.ndarray, n_points: int | None
+    ) -> list[str]:
+        """Write what the threshold guarantees, and for how many points a day."""
+        rate, confidence = settings.contamination, settings.confidence
+        if settings.threshold is not None:
+            low, high = self.rejection_range(settings, len(classes))
+            return [
+                "The threshold was set by hand, so it carries no guarantee. By the "
+                f"{len(self.scores):,} held-out points it rejects between "
+                f"{100 * low:.1f} and {100 * high:.1f} % of known points."
+            ]
+        if not settings.by_class:
+            summary = RejectionSummary(len(self.scores), rate, confidence)
+            return summary.sentences(n_points)
+        sizes = np.bincount(self.labels, minlength=len(classes))
+        fewest = int(sizes.argmin())
+        return [
+            "Each class has its own threshold. For the class of the fewest held-out "
+            f"points, {classes.tolist()[fewest]!r}:",
+            *RejectionSummary(int(sizes[fewest]), rate, confidence).sentences(n_points),
+        ]
 
     def warn_of_few_points(
         self, settings: ThresholdSettings, classes: np.ndarray

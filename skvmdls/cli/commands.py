@@ -278,7 +278,9 @@ def _fit(options: argparse.Namespace) -> int:
         np.array([labels[i] for i in headers]),
         detector,
         options.contamination,
-        is_table=options.backbone is not None,
+        size=None
+        if options.backbone is not None
+        else (pictures.channels, *(pictures.size or ())),
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)
@@ -393,7 +395,7 @@ def _print_fit(
     print(
         f"{len(detector.calibration_scores_)} {setting} set the threshold: of "
         f"new images of these classes at most {options.contamination:.3g} of all are "
-        "rejected on average."
+        f"rejected on average. {detector.summary().splitlines()[0]}"
     )
     written = str(options.out)
     if reader.net is not None:

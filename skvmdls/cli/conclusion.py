@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import bdtrc
 
+from skvmdls.calibration.false_discoveries import false_discovery_bound
 from skvmdls.cli.folders import Judged
 from skvmdls.detector.base import BaseDetector
 
@@ -14,6 +15,9 @@ __all__ = ["conclusion", "is_poor"]
 # so large less often than this.
 RARE = 0.01
 FEWEST_UNKNOWN_REJECTED = 0.5
+
+# How sure a statement about the rejected images is.
+SURE = 0.9
 
 
 def conclusion(
@@ -25,7 +29,7 @@ def conclusion(
     together.
     """
     if labels is None:
-        return [_of_unlabelled(detector, judged)]
+        return [_of_unlabelled(detector, judged), *_of_rejected(detector, judged)]
     known = np.isin(np.asarray(labels), detector.classes_.astype(str))
     sentences = []
     if known.any():
@@ -78,6 +82,20 @@ def _of_unlabelled(detector: BaseDetector, judged: Judged) -> str:
             "these, or they do not come as the training images came."
         )
     return f"{counted}. {share.capitalize()}, so they may all be known."
+
+
+def _of_rejected(detector: BaseDetector, judged: Judged) -> list[str]:
+    """Bound the unknown images among those that were rejected."""
+    n_rejected = int(judged.is_rejected.sum())
+    n_held_out = len(detector.calibration_scores_)
+    given = judged.p_values, judged.is_rejected, n_held_out, SURE
+    n_unknown = n_rejected - false_discovery_bound(*given)
+    if n_unknown == 0:
+        return []
+    return [
+        f"Of the {n_rejected} rejected at least {n_unknown} are unknown, or do not "
+        f"come as the training images came ({SURE:.0%} sure)."
+    ]
 
 
 def _is_too_many(is_rejected: np.ndarray, detector: BaseDetector) -> bool:

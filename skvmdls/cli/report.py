@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from skvmdls.calibration.summary import acceptance_by
 from skvmdls.cli.conclusion import conclusion, is_poor
 from skvmdls.cli.folders import ImageReader, Judged, shown_images
 from skvmdls.detector.base import BaseDetector
@@ -32,6 +33,9 @@ LEGEND = {
     "logit": "how clearly one class wins",
     "residual": "what cannot be rebuilt from known images",
 }
+
+# Images a day, whose false alarms are counted.
+A_DAY = 1000
 
 # Bars of the evidence end here.
 LONGEST_BAR = 10.0
@@ -105,6 +109,7 @@ def report_page(
         title=f"{folder.absolute().name}: {n_rejected} of {len(found.paths)} images "
         "rejected",
         detector=detector,
+        summary=detector.summary(n_points=A_DAY),
         conclusion=conclusion(detector, found, labels),
         pictures=reader.pictures.described(),
         net=reader.net and reader.net.name,
@@ -151,15 +156,20 @@ def _acceptance(
     for label in sorted(set(labels), key=lambda label: (label not in known, label)):
         answers = found.answers[truth == label]
         is_right = np.mean(answers == label)
+        (accepted,) = acceptance_by([label] * len(answers), answers != "-1")
         cells = (
             label if label in known else f"{label} (not a known class)",
             str(len(answers)),
-            f"{np.mean(answers != '-1'):.1%}",
+            f"{accepted.share:.1%}",
+            f"{accepted.low:.1%} to {accepted.high:.1%}",
             f"{is_right:.1%}" if label in known else "",
         )
         is_bad = is_poor(detector, answers == "-1", is_known=label in known)
         rows.append(Row(cells, is_bad))
-    heads = ("sub-folder", "images", "accepted", "accepted as this class")
+    heads = (
+        *("sub-folder", "images", "accepted", "range, 19 times in 20"),
+        "accepted as this class",
+    )
     return Table(heads, rows)
 
 

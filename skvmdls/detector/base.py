@@ -35,7 +35,7 @@ from skvmdls.calibration.probabilities import (
     with_unknown,
 )
 from skvmdls.calibration.recalibration import compare_with_calibration
-from skvmdls.calibration.summary import RejectionSummary
+from skvmdls.calibration.summary import acceptance_by, acceptance_lines
 from skvmdls.calibration.verdicts import (
     Calibration,
     ThresholdSettings,
@@ -710,11 +710,14 @@ class BaseDetector(
         """Call points of a batch unknown, with few false alarms among them.
 
         `predict` bounds how many of the known points are rejected. This bounds how
-        many of the rejected points are known: if the known points of the batch come as
-        the training data came (they and the held-out points are exchangeable), the
-        expected share of known points among those selected is at most `fdr`. The
-        threshold follows from the batch, by the rule of Benjamini and Hochberg on the
-        conformal p-values, which depend on each other in the way that it allows [1]_.
+        many of the rejected points are known. The null hypothesis of a point is "it is
+        known, and comes as the training data came" (it and the held-out points are
+        exchangeable). A selected point contradicts it, which a known point of a new
+        camera does as an unknown one. If all known points of the batch come as the
+        training data came, the expected share of known points among those selected is
+        at most `fdr`. The threshold follows from the batch, by the rule of Benjamini
+        and Hochberg on the conformal p-values, which depend on each other in the way
+        that it allows [1]_.
 
         Parameters
         ----------
@@ -855,15 +858,19 @@ class BaseDetector(
             self.classes_,
             by_class=settings.by_class,
         )
+        self.calibration_.warn_of_few_points(settings, self.classes_)
         return self
 
     @property
     def rejection_range_(self) -> tuple[float, float]:
         """Shares of known points between which the threshold rejects, 19 times in 20.
 
-        So few held-out points leave so much to chance; more points make it narrower.
+        The fewer held-out points, the more is left to chance. With
+        ``guarantee="class"`` from the lowest to the highest share of any class. With
+        `threshold` the shares are counted on the held-out points.
         """
-        return self._rejections().range
+        settings = self._threshold_settings()
+        return self.calibration_.rejection_range(settings, len(self.classes_))
 
     @property
     def exchangeability_p_value_(self) -> float:
@@ -875,26 +882,78 @@ class BaseDetector(
         held_out = self.calibration_
         return exchangeability_p_value(held_out.class_scores, held_out.labels)
 
-    def summary(self, n_points: int | None = None) -> str:
+    @under_ordinary_torch
+    def summary(
+        self,
+        n_points: int | None = None,
+        X: InputLike | None = None,
+        y: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> str:
         """Describe in sentences what the threshold guarantees.
+
+        It says how many known points will be rejected, how sure that is, how many
+        held-out points would make it surer, and how many points of each class are
+        accepted.
 
         Parameters
         ----------
         n_points : int, default=None
-            Points a day, for the expected number of false alarms.
+            Known points a day, for the expected number of false alarms.
+        X : array-like, default=None
+            As for :meth:`predict`: known points that no fit has seen. Their acceptance
+            is reported. None reports that of the points that set the threshold.
+        y : array-like of shape (n,), default=None
+            Labels of X.
+        groups : array-like of shape (n,), default=None
+            Sites, shifts or other groups of X, each with its own line.
 
         Returns
         -------
         summary : str
+            Lines.
+
+        Raises
+        ------
+        ValueError
+            If X is given without `y`, or labels or groups without X.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skvmdls import VMDLSbDetector
+        >>> X, y = load_iris(return_X_y=True)
+        >>> print(VMDLSbDetector(random_state=0).fit(X, y).summary(n_points=100))
+        Between 1.9 and 8.5 % of new known points will be rejected (19 times in 20).
+        Of 100 known points a day, about 5 are false alarms, between 0 and 11.
+        150 held-out points set the threshold. With 600 the range is 3.4 to 6.9 %.
+        Accepted by class (in brackets the range, 19 times in 20):
+          ...
         """
         check_is_fitted(self)
-        return " ".join(self._rejections().sentences(n_points))
-
-    def _rejections(self) -> RejectionSummary:
-        settings = self._threshold_settings()
-        return RejectionSummary(
-            len(self.calibration_.scores), settings.contamination, settings.confidence
-        )
+        if (X is None) != (y is None) or (X is None and groups is not None):
+            raise ValueError(
+                "summary needs X and y together, the known points whose acceptance is "
+                "to be reported, and groups only with both. Leave all three out for "
+                "the points that set the threshold."
+            )
+        settings, held_out = self._threshold_settings(), self.calibration_
+        by: dict[str, np.ndarray] = {"class": self.classes_[held_out.labels]}
+        if X is None or y is None:
+            accepted = held_out.accepted(settings, self.classes_)
+        else:
+            rows = self._check_new(X)
+            by["class"] = self.classes_[check_known_labels(self.classes_, y)]
+            if groups is not None:
+                by["group"] = np.asarray(groups)
+            check_consistent_length(rows, *by.values())
+            measured = self._measure_rows(rows, by_class=settings.by_class)
+            accepted = self._judge(measured).margins >= 0
+        lines = held_out.sentences(settings, self.classes_, n_points)
+        for kind, names in by.items():
+            shares = acceptance_by(names, accepted)
+            lines += acceptance_lines(f"Accepted by {kind}", shares)
+        return "\n".join(lines)
 
     # --------------------------------------------------------------- explanations
 

@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from skvmdls.calibration.hold_out import Split
 from skvmdls.direct.parts import (
     PRIOR_WEIGHTS,
     PRIOR_WEIGHTS_OF_TABLES,
@@ -34,7 +33,6 @@ __all__ = [
     "learn_weights",
     "most_cross_fitted",
     "offsets_of",
-    "split_of_cross_fitted",
 ]
 
 # Up to so many rows all are scored by parts that have not seen them, and none is held
@@ -176,8 +174,3 @@ def offsets_of(scores: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     """Compute offsets from cross-fitted scores of labels (k,); None if zero."""
     offsets = class_offsets(scores, labels)
     return offsets if offsets.any() else None
-
-
-def split_of_cross_fitted(n_rows: int, positions: np.ndarray) -> Split:
-    """Split where all rows train, and those that were cross-fitted set the rest."""
-    return Split(np.arange(n_rows), positions, positions)

@@ -11,9 +11,11 @@ from torch import nn
 from skvmdls._support.devices import place_to_score, resolve_precision
 from skvmdls._support.torch_state import seeded
 from skvmdls.calibration.hold_out import (
+    SMALLEST_TRAINING,
     Split,
     ThresholdNeeds,
     hold_out,
+    one_of_each_group,
     usual_fraction,
     warn_of_small_classes,
 )
@@ -30,7 +32,6 @@ from skvmdls.detector.direct_evidence import (
     learn_weights,
     most_cross_fitted,
     offsets_of,
-    split_of_cross_fitted,
 )
 from skvmdls.detector.parameters import Settings, asks_for_net
 from skvmdls.direct.parts import DirectParts
@@ -45,7 +46,7 @@ from skvmdls.nets.backbones import (
     resolve_factory,
 )
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
-from skvmdls.scoring.cross_fitting import CrossFitted
+from skvmdls.scoring.cross_fitting import N_FOLDS, CrossFitted, row_folds
 from skvmdls.scoring.evidence import (
     INPUT,
     Evidence,
@@ -73,6 +74,7 @@ from skvmdls.scoring.model import (
     FittedModel,
     Measured,
     decide_scores,
+    joined,
     measure,
     standardized_batches,
 )
@@ -82,7 +84,7 @@ from skvmdls.training.choices import Situation, TrainingChoices, choose_training
 from skvmdls.training.distributed import compute_sharded
 from skvmdls.training.loops import train_autoencoder, train_network
 from skvmdls.training.mirroring import (
-    MOST_IMAGES,
+    MOST_TRIED,
     MirrorTrial,
     reduced,
     try_mirroring,
@@ -92,11 +94,21 @@ from skvmdls.training.progress import History
 from skvmdls.training.session import TrainingSession
 from skvmdls.training.whitening import whiten_first_layer, whitened_layer
 
-__all__ = ["Learned", "calibrate", "images_in_grid", "learn"]
+__all__ = [
+    "Learned",
+    "calibrate",
+    "images_in_grid",
+    "learn",
+    "trains_in_folds",
+]
 
 # Share of the held-out rows that set the evidence's constants; the others set the
 # threshold.
 EVIDENCE_SHARE = 0.25
+
+# Up to so many images, of so many numbers in all, a net is trained six times, and none
+# is held out.
+MOST_IMAGES, MOST_NUMBERS = 1000, 200_000
 
 # Weight of the parts of a net, in all, next to those without. See docs/recipe.md.
 SHARE_OF_NET = 0.5
@@ -167,27 +179,15 @@ def learn(
         usual = default_weights(selection.names, is_table=len(X.input_shape) == 1)
         given_weights(selection.names, usual, settings.part_weights)
     warn_of_small_classes(classes, labels, groups)
-    if is_cross_calibrated(settings, selection, len(X)):
-        return _learn_from_all(settings, selection, X, labels, classes, groups, session)
+    if is_cross_calibrated(settings, selection, X, labels, groups):
+        cross = _learn_across_nets if selection.needs_net else _learn_from_all
+        return cross(settings, selection, X, labels, classes, groups, session)
     fraction = held_out_fraction(settings, len(X), len(classes))
     split = hold_out(labels, fraction, EVIDENCE_SHARE, session.random_state, groups)
     rows = _training_rows(settings, selection, X, labels, classes, groups, split)
-    with session.checkpoint.named_if_interrupted():
-        nets = _train_nets(settings, selection, rows, session)
-        gaussians = _fit_gaussians(settings, selection, rows, nets, session)
     helping = _helping_rows(split, labels)
-    direct = _fit_direct_parts(settings, selection, rows, session, helping)
-    model = FittedModel(
-        input_shape=X.input_shape,
-        standardizer=rows.standardizer,
-        network=nets.network,
-        autoencoder=nets.autoencoder,
-        selection=selection,
-        gaussians=gaussians,
-        evidence=Evidence.unfitted(selection.names),
-        fit_positions=np.arange(len(classes)),
-        direct=direct.parts,
-    )
+    fitted = _fit_parts(settings, selection, rows, session, helping)
+    model, nets, direct = fitted.model, fitted.nets, fitted.direct
     model = _with_evidence(model, X, split, helping, direct, settings)
     held_out = X.take(split.threshold), labels[split.threshold]
     calibration = calibrate(model, *held_out, settings)
@@ -195,6 +195,166 @@ def learn(
         model = replace(model, expected_images=_expected_images(model, rows, settings))
     histories = nets.history, nets.autoencoder_history
     return Learned(model, calibration, split, *histories, nets.choices)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedParts:
+    """The parts of a model, whose scores have no common unit yet."""
+
+    model: FittedModel
+    nets: TrainedNets
+    direct: TrainedDirect
+
+
+def _fit_parts(
+    settings: Settings,
+    selection: PartSelection,
+    rows: TrainingRows,
+    session: TrainingSession,
+    helping: np.ndarray | None = None,
+) -> FittedParts:
+    """Train the nets, and fit the Gaussians and the parts without a net."""
+    with session.checkpoint.named_if_interrupted():
+        nets = _train_nets(settings, selection, rows, session)
+        gaussians = _fit_gaussians(settings, selection, rows, nets, session)
+    direct = _fit_direct_parts(settings, selection, rows, session, helping)
+    evidence = Evidence.unfitted(selection.names)
+    offsets = _offsets_of_parts(direct, len(selection.names))
+    model = FittedModel(
+        input_shape=rows.X.input_shape,
+        standardizer=rows.standardizer,
+        network=nets.network,
+        autoencoder=nets.autoencoder,
+        selection=selection,
+        gaussians=gaussians,
+        evidence=replace(evidence, offsets=offsets),
+        fit_positions=np.arange(len(rows.classes)),
+        direct=direct.parts,
+    )
+    return FittedParts(model, nets, direct)
+
+
+def _offsets_of_parts(direct: TrainedDirect, n_parts: int) -> np.ndarray | None:
+    """Offsets (n_classes, n_parts) of all parts, zero for those of a net."""
+    if direct.offsets is None:
+        return None
+    offsets = np.zeros((len(direct.offsets), n_parts))
+    offsets[:, n_parts - direct.offsets.shape[1] :] = direct.offsets
+    return offsets
+
+
+def _learn_across_nets(
+    settings: Settings,
+    selection: PartSelection,
+    X: Rows,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray | None,
+    session: TrainingSession,
+) -> Learned:
+    """Train on all rows, and calibrate on scores by trainings without each fold.
+
+    All trainings start from one seed, so that their scores are alike. The scores of all
+    rows together set the units of the parts and the threshold of the final detector.
+    """
+    seed = session.random_state.randint(np.iinfo(np.int32).max)
+    everything = Split(*[np.arange(len(X))] * 3)
+    rows = _training_rows(settings, selection, X, labels, classes, groups, everything)
+    final = _fit_parts(settings, selection, rows, session.of_one_training(seed))
+    if choices := final.nets.choices:
+        # As the final training, whose trials are not repeated.
+        settings = replace(
+            settings,
+            max_epochs=choices.max_epochs,
+            augmentation=choices.augmentation,
+        )
+    without = _models_without_folds(
+        settings, selection, X, labels, classes, groups, session, seed
+    )
+    model, trials = final.model, final.direct.trials
+    raw = _measured_across(without, model, X, settings)
+    weights = _weights(selection.names, trials, settings, is_table=model.is_table)
+    evidence = Evidence.fit(selection.names, raw.raw, weights)
+    offsets = model.evidence.offsets
+    model = replace(
+        model,
+        evidence=replace(evidence, trials=trials, offsets=offsets),
+        weight_calibration=_product(raw, settings),
+    )
+    scored = np.sort(np.concatenate([positions for _, positions in without]))
+    kept = one_of_each_group(groups, scored, session.random_state)
+    split = Split(everything.training, scored, scored[kept])
+    measured = _measured_across(without, model, X, settings, by_class=True)
+    calibration = calibration_of(measured.take(kept), labels[split.threshold], model)
+    if not model.is_table:
+        model = replace(model, expected_images=_expected_images(model, rows, settings))
+    nets = final.nets
+    histories = nets.history, nets.autoencoder_history
+    return Learned(model, calibration, split, *histories, nets.choices)
+
+
+def _models_without_folds(
+    settings: Settings,
+    selection: PartSelection,
+    X: Rows,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray | None,
+    session: TrainingSession,
+    seed: int,
+) -> list[tuple[FittedModel, np.ndarray]]:
+    """Fit without each fold of rows; with each model, the positions of its fold."""
+    # The weights are those of the final detector: these need none.
+    settings = replace(settings, part_weights="fixed")
+    folds = row_folds(labels, groups=groups)
+    found = []
+    for fold in np.unique(folds[folds >= 0]).tolist():
+        training, left_out = (
+            np.flatnonzero(folds != fold),
+            np.flatnonzero(folds == fold),
+        )
+        split = Split(training, left_out, left_out)
+        rows = _training_rows(settings, selection, X, labels, classes, groups, split)
+        note = f", without fold {fold + 1} of {N_FOLDS}"
+        fitted = _fit_parts(
+            settings, selection, rows, session.of_one_training(seed, note)
+        )
+        found.append((fitted.model, left_out))
+    if not found:
+        raise ValueError(
+            f"calibration='cross' can score no row by a training without it. Each of "
+            f"{len(classes)} classes is a single group (equal rows are one, and rows "
+            "of the same `groups`). Give two groups or more of some class."
+        )
+    return found
+
+
+def _measured_across(
+    without: Sequence[tuple[FittedModel, np.ndarray]],
+    constants: FittedModel,
+    X: Rows,
+    settings: Settings,
+    *,
+    by_class: bool = False,
+) -> Measured:
+    """Score each row by the model without it, with the constants of the final one."""
+    found = []
+    for model, positions in without:
+        used = replace(
+            model,
+            evidence=constants.evidence,
+            weight_calibration=constants.weight_calibration,
+        )
+        found.append(_measured(used, X.take(positions), settings, by_class=by_class))
+    in_order = np.argsort(np.concatenate([positions for _, positions in without]))
+    return joined(found).take(in_order)
+
+
+def _product(raw: Measured, settings: Settings) -> WeightCalibration | None:
+    """Fit the paper's product of weight and likelihood, where it is the score."""
+    if settings.autoencoder is None or settings.weighting != "paper":
+        return None
+    return WeightCalibration.fit(raw.log_likelihood, raw.weight)
 
 
 def _learn_from_all(
@@ -234,27 +394,46 @@ def _learn_from_all(
         direct=direct.parts,
     )
     decided = decide_scores(model, found.scores)
-    split = split_of_cross_fitted(len(X), found.positions)
-    calibration = calibration_of(decided, labels[found.positions])
+    kept = one_of_each_group(groups, found.positions, session.random_state)
+    split = Split(np.arange(len(X)), found.positions, found.positions[kept])
+    calibration = calibration_of(decided.take(kept), labels[split.threshold])
     return Learned(model, calibration, split, {}, None, None)
 
 
 def is_cross_calibrated(
-    settings: Settings, selection: PartSelection, n_rows: int
+    settings: Settings,
+    selection: PartSelection,
+    X: Rows,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
 ) -> bool:
     """Whether every row sets the threshold, scored by parts that have not seen it."""
-    if settings.calibration == "cross" and selection.needs_net:
-        raise ValueError(
-            "calibration='cross' takes parts that need no net, but the evidence has "
-            f"parts of the net: {selection.names}. Use calibration='split', or name "
-            "other parts in `features`, and leave parameters of the net at their "
-            "defaults."
-        )
-    if settings.calibration == "auto":
-        is_given = settings.calibration_fraction != "auto"
-        most = most_cross_fitted(unit_rows=selection.unit_rows)
-        return not selection.needs_net and not is_given and n_rows <= most
-    return settings.calibration == "cross"
+    if settings.calibration != "auto":
+        return settings.calibration == "cross"
+    if settings.calibration_fraction != "auto":
+        return False
+    if not selection.needs_net:
+        return len(X) <= most_cross_fitted(unit_rows=selection.unit_rows)
+    n_numbers = math.prod(X.shape)
+    return len(X.input_shape) > 1 and trains_in_folds(
+        settings, labels, groups, n_numbers
+    )
+
+
+def trains_in_folds(
+    settings: Settings, labels: np.ndarray, groups: np.ndarray | None, n_numbers: int
+) -> bool:
+    """Whether images, of so many numbers in all, are few and cheap enough for it."""
+    is_paper = settings.fusion == "early" or settings.weighting == "paper"
+    is_own_net = not isinstance(settings.backbone, str)
+    if is_paper or is_own_net or len(labels) > MOST_IMAGES or n_numbers > MOST_NUMBERS:
+        return False
+    folds = row_folds(labels, groups=groups)
+    n_left = [
+        np.bincount(labels[folds != fold], minlength=labels.max() + 1).min()
+        for fold in range(N_FOLDS)
+    ]
+    return bool(min(n_left) >= SMALLEST_TRAINING)
 
 
 def held_out_fraction(settings: Settings, n_rows: int, n_classes: int) -> float:
@@ -338,7 +517,7 @@ def _try_mirroring(
 ) -> MirrorTrial:
     """Compare images with mirrored ones, on some of the rows that train."""
     seed = session.random_state.randint(np.iinfo(np.int32).max)
-    some = np.random.RandomState(seed).permutation(len(rows.X))[:MOST_IMAGES]
+    some = np.random.RandomState(seed).permutation(len(rows.X))[:MOST_TRIED]
     dtype = resolve_precision(settings.precision, session.device)
 
     def compare(_: Stage) -> MirrorTrial:
@@ -417,9 +596,7 @@ def _fit_gaussians(
         if stage.state is not None:
             stored = stage.state.items()
             return nn.ModuleDict(
-                {
-                    block: ClassGaussians.from_state(*kept) for block, kept in stored
-                }
+                {block: ClassGaussians.from_state(*kept) for block, kept in stored}
             )
         gaussians = fit_gaussians(
             cache_features(features),
@@ -540,12 +717,7 @@ def _with_evidence(
     settings: Settings,
 ) -> FittedModel:
     """Fit the constants of the evidence on held-out points that set no threshold."""
-    names = model.selection.names
-    offsets = None
-    if direct.offsets is not None:
-        offsets = np.zeros((len(direct.offsets), len(names)))
-        offsets[:, len(names) - direct.offsets.shape[1] :] = direct.offsets
-        model = replace(model, evidence=replace(model.evidence, offsets=offsets))
+    names, offsets = model.selection.names, model.evidence.offsets
     measured = _measured(model, X.take(split.evidence), settings)
     raw_of_training = None
     if helping is not None:
@@ -559,14 +731,11 @@ def _with_evidence(
                 scores = scores - direct.offsets
             raw_of_training[:, len(names) - scores.shape[2] :] = scores.max(axis=1)
     weights = _weights(names, direct.trials, settings, is_table=model.is_table)
-    product = None
-    if settings.autoencoder is not None and settings.weighting == "paper":
-        product = WeightCalibration.fit(measured.log_likelihood, measured.weight)
     evidence = Evidence.fit(names, measured.raw, weights, raw_of_training)
     return replace(
         model,
         evidence=replace(evidence, trials=direct.trials, offsets=offsets),
-        weight_calibration=product,
+        weight_calibration=_product(measured, settings),
     )
 
 

@@ -11,15 +11,21 @@ which colour-blind readers can tell apart.
 from skvmdls.plotting.curves import KnownUnknownRocDisplay, ThresholdCurveDisplay
 from skvmdls.plotting.ensemble import EnsembleDisplay
 from skvmdls.plotting.explanation import ExplanationDisplay
+from skvmdls.plotting.guarantees import (
+    AcceptanceDisplay,
+    RejectionCalibrationDisplay,
+)
 from skvmdls.plotting.reconstruction import ReconstructionDisplay
 from skvmdls.plotting.scores import ScoreHistogramDisplay
 from skvmdls.plotting.shift import ShiftDisplay
 
 __all__ = [
+    "AcceptanceDisplay",
     "EnsembleDisplay",
     "ExplanationDisplay",
     "KnownUnknownRocDisplay",
     "ReconstructionDisplay",
+    "RejectionCalibrationDisplay",
     "ScoreHistogramDisplay",
     "ShiftDisplay",
     "ThresholdCurveDisplay",

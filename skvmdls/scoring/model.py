@@ -1,8 +1,8 @@
 """What a fit learned, and how it scores points."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ __all__ = [
     "FittedModel",
     "Measured",
     "decide_scores",
+    "joined",
     "measure",
     "place_model",
     "standardized_batches",
@@ -192,6 +193,23 @@ class Measured:
     def log_likelihood(self) -> np.ndarray:
         """``l(x)``: the log-likelihood of the most likely class, shape (n,)."""
         return self.class_log_likelihood.max(axis=1)
+
+    def take(self, positions: np.ndarray) -> "Measured":
+        """Keep the points at some positions (k,)."""
+        kept: dict[str, Any] = {}
+        for name in (f.name for f in fields(self)):
+            array = getattr(self, name)
+            kept[name] = None if array is None else array[positions]
+        return Measured(**kept)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Append what was measured of other points, all with the same arrays."""
+    found: dict[str, Any] = {}
+    for name in (f.name for f in fields(Measured)):
+        arrays = [getattr(part, name) for part in parts]
+        found[name] = None if arrays[0] is None else np.concatenate(arrays)
+    return Measured(**found)
 
 
 @torch.inference_mode()

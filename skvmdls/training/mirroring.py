@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from skvmdls._support.devices import autocast
 from skvmdls.nets.backbones import SMALLEST_IMAGE, cnn
 
-__all__ = ["MirrorTrial", "reduced", "try_mirroring"]
+__all__ = ["MOST_TRIED", "MirrorTrial", "reduced", "try_mirroring"]
 
 # The trial sees images of at most so many pixels a side, and so many of them.
-SIDE, MOST_IMAGES = 16, 2000
+SIDE, MOST_TRIED = 16, 2000
 HELD_OUT_SHARE = 0.25
 N_STEPS, BATCH, LEARNING_RATE = 100, 64, 4e-3
 

@@ -1,7 +1,7 @@
 """One fit's trainings: computed, loaded from the cache, or resumed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -40,6 +40,8 @@ class TrainingSession:
     random_state : RandomState
     device : torch.device
     callbacks : FitCallbacks
+    note : str, default=""
+        Added to the names of the steps, where a fit trains several times.
     """
 
     memory: Any
@@ -47,6 +49,7 @@ class TrainingSession:
     random_state: np.random.RandomState
     device: torch.device
     callbacks: FitCallbacks
+    note: str = ""
 
     @classmethod
     def start(
@@ -76,6 +79,15 @@ class TrainingSession:
         shared = broadcast_object(lambda: check_random_state(seed))
         return cls(memory, opened, shared, device, callbacks)
 
+    def of_one_training(self, seed: int, note: str = "") -> "TrainingSession":
+        """Return the session for one of several trainings, each from the given seed.
+
+        Callbacks are called for the one without a note, which is the final one.
+        """
+        callbacks = FitCallbacks() if note else self.callbacks
+        rng = np.random.RandomState(seed)
+        return replace(self, random_state=rng, callbacks=callbacks, note=note)
+
     def train(
         self,
         step: str,
@@ -88,6 +100,7 @@ class TrainingSession:
         The result also depends on the initial weights and the code of the net.
         """
         seed = self.random_state.randint(np.iinfo(np.int32).max)
+        step += self.note
         stage, epochs = self.checkpoint.stage(step), self.callbacks.epochs(step)
         with seeded(seed, self.device):
             net = build()
@@ -108,5 +121,6 @@ class TrainingSession:
         depends_on: Mapping[str, Any],
     ) -> Result:
         """Compute something without random numbers, or load it from the cache."""
+        step += self.note
         stage = self.checkpoint.stage(step)
         return cached(self.memory, step, lambda: compute(stage), depends_on)

@@ -100,6 +100,9 @@ def test_the_report_shows_each_rejected_image_and_acceptance_by_class(
     for label in KNOWN:
         assert f"<td>{label}</td>" in page
     assert "<td>seven (not a known class)</td>" in page
+    assert "are false alarms, between" in page
+    assert "Accepted by class (in brackets the range" in page
+    assert "<th>range, 19 times in 20</th>" in page
     # Nothing is fetched when it is opened.
     assert not re.search(r"(?:https?:)?//\w", re.sub(r"base64,[\w+/=]*", "", page))
 
@@ -111,6 +114,7 @@ def test_the_report_of_a_flat_folder_counts_answers(folders, detector, tmp_path)
     assert main([*command, "--quiet"]) == 0
     page = out.read_text()
     assert "came without labels" in page
+    assert re.search(r"rejected at least \d+ are unknown, or do not come", page)
     assert page.count('<figure class="card">') == 2
     assert "Shown are 2 of" in page
 

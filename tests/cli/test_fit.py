@@ -245,12 +245,14 @@ class OfTwo:
     classes_ = np.array(["cat", "dog"])
     contamination = 0.05
     threshold = None
+    calibration_scores_ = np.arange(199.0)
 
 
 def judged(n_rejected, n):
     answers = np.array(["-1"] * n_rejected + ["cat"] * (n - n_rejected))
     none = np.zeros(n)
-    return Judged([], answers, none, none, np.empty((n, 3)), np.empty((n, 0)), ())
+    p_values = np.where(answers == "-1", 0.005, np.linspace(0.005, 1, n))
+    return Judged([], answers, p_values, none, np.empty((n, 3)), np.empty((n, 0)), ())
 
 
 @pytest.mark.parametrize(
@@ -277,13 +279,16 @@ def test_unknown_folders_are_concluded_on():
 def test_without_folders_all_images_are_concluded_on_together():
     [told] = conclusion(OfTwo, judged(1, 100), None)
     assert "may all be known" in told
-    [told] = conclusion(OfTwo, judged(50, 100), None)
+    told, of_rejected = conclusion(OfTwo, judged(50, 100), None)
     assert "there are unknown images among these" in told
+    n_unknown = int(re.search(r"Of the 50 rejected at least (\d+) are", of_rejected)[1])
+    assert 40 < n_unknown <= 50
+    assert "(90% sure)" in of_rejected
 
     class ByHand(OfTwo):
         threshold = 1.0
 
-    [told] = conclusion(ByHand, judged(50, 100), None)
+    told, _ = conclusion(ByHand, judged(50, 100), None)
     assert "set by hand" in told
 
 

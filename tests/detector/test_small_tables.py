@@ -95,12 +95,7 @@ def test_a_split_may_be_asked_for(table):
     assert not hasattr(detector, "network_")
 
 
-def test_cross_fitted_scores_need_parts_without_a_net(table):
-    for asking in ({"max_epochs": 2}, {"features": ("shared", "mu")}):
-        detector = VMDLSDetector(calibration="cross", **asking)
-        with pytest.raises(ValueError, match="calibration='cross' takes parts that"):
-            detector.fit(*table)
-        assert not hasattr(detector, "classes_")
+def test_an_unknown_way_of_calibrating_is_refused(table):
     with pytest.raises(ValueError, match="'calibration' parameter.*'cross'"):
         VMDLSDetector(calibration="none").fit(*table)
 
@@ -138,7 +133,10 @@ def test_groups_are_cross_fitted_together(table):
     together = VMDLSbDetector(random_state=0).fit(near, labels, groups)
     # A near copy among the training rows makes a row look too well known.
     place = OF_TABLES.index("neighbours")
-    assert len(together.calibration_scores_) <= len(near)
+    assert len(apart.calibration_scores_) == len(near)
+    # Together they count as one point: a copy makes nothing surer.
+    assert len(together.calibration_scores_) == len(X)
+    assert len(np.unique(groups[together.split_.threshold])) == len(X)
     spread = [d.evidence_.typical[place] for d in (apart, together)]
     assert spread[0] > spread[1]
 
