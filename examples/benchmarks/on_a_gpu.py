@@ -404,7 +404,7 @@ def _train_softmax(detector: Any, inputs: Tensor, labels: Tensor) -> None:
     backbone, shape = detector.backbone, detector.input_shape_
     with seeded(0, DEVICE):
         net = SoftmaxNet(BACKBONES[backbone], shape, len(detector.classes_)).to(DEVICE)
-        train_softmax(net, inputs, labels, plan_of(detector, len(inputs), DEVICE))
+        train_softmax(net, inputs, labels, plan_of(detector, DEVICE))
 
 
 def _busy(

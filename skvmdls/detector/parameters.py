@@ -476,8 +476,8 @@ class DetectorParameters:
         Interval(Integral, 1, None, closed="left"),
         default="auto",
         text="""Number of epochs of the net. An epoch visits about as many points as
-        there are. ``"auto"`` is 12 for 20,000 images, and for fewer up to 48, in
-        proportion to the square root of their number. It is 20 for nets that were
+        there are. ``"auto"`` is 12 for 20,000 images, and more for fewer, up to 24, or
+        48 if the net is ``"photo_cnn"``. It is 20 for nets that were
         trained before, and 20 to 60 for tables, enough for 2,000 steps.""",
     )
     optimizer: Literal["auto", "adamw", "muon"] = parameter(

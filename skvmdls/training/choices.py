@@ -24,8 +24,9 @@ STEPS = {"adamw": (1e-3, 1e-2), "muon": (4e-3, 0.3)}
 # Peak for nets with norms and a whitened first layer, by Muon. Others may diverge.
 FAST_RATE = 1.6e-2
 
-# Epochs of images: so many for 20,000 of them, and the more the fewer there are.
-EPOCHS_OF_20000, FEWEST_EPOCHS, MOST_EPOCHS = 12, 12, 48
+# Epochs of images: so many for 20,000 of them, and the more the fewer there are, up to
+# a limit, which is higher for photographs by `photo_cnn`.
+EPOCHS_OF_20000, FEWEST_EPOCHS, MOST_EPOCHS, MOST_FAST_EPOCHS = 12, 12, 24, 48
 TUNING_EPOCHS = 20
 
 # Tables with few rows need more epochs: so many steps, within bounds.
@@ -156,4 +157,5 @@ def usual_epochs(situation: Situation) -> int:
     if situation.is_trained:
         return TUNING_EPOCHS
     wanted = round(EPOCHS_OF_20000 * math.sqrt(20_000 / situation.n_rows))
-    return min(max(FEWEST_EPOCHS, wanted), MOST_EPOCHS)
+    most = MOST_FAST_EPOCHS if situation.is_fast else MOST_EPOCHS
+    return min(max(FEWEST_EPOCHS, wanted), most)
