@@ -225,9 +225,10 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--epochs", type=int, help="passes over the images")
     fit.add_argument(
         "--augmentation",
-        choices=("affine", "crop_flip"),
-        help="vary the images in training: affine for what may come turned or shifted "
-        "a little, crop_flip for photographs",
+        choices=("auto", "affine", "crop_flip", "none"),
+        help="vary the images in training: affine turns and shifts them a little, "
+        "crop_flip shifts and mirrors them, auto mirrors them if they keep their class "
+        "(auto)",
     )
     fit.add_argument(
         "--without-autoencoder",
@@ -336,13 +337,13 @@ def _check_fit_options(options: argparse.Namespace) -> None:
 def _new_detector(options: argparse.Namespace) -> BaseDetector:
     is_plain = options.without_autoencoder or options.backbone is not None
     kind = VMDLSbDetector if is_plain else VMDLSDetector
-    augmentation = {} if options.backbone else {"augmentation": options.augmentation}
+    given = options.augmentation or "auto"
     return kind(
         contamination=options.contamination,
         max_epochs=options.epochs or "auto",
+        augmentation=None if given == "none" else given,
         random_state=options.seed,
         verbose=0 if options.quiet else 1,
-        **augmentation,
     )
 
 
