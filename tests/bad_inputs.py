@@ -252,7 +252,11 @@ BAD_FITS = [
     ),
     BadFit("y of fractions", "Unknown label type", y=np.linspace(0, 1, 12)),
     BadFit(
-        "two points a class", "at least 3 training points", X=X_GOOD[:4], y=[0, 0, 1, 1]
+        "two points a class, `covariance_type='full'`",
+        "at least 3 training points",
+        {"covariance_type": "full"},
+        X=X_GOOD[:4],
+        y=[0, 0, 1, 1],
     ),
     BadFit("images of 4x8", r"at least 8x8.*\(1, 4, 8\).*reshape", X=FLAT_IMAGES),
     BadFit(

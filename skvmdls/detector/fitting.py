@@ -1,6 +1,5 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +39,6 @@ from skvmdls.nets.backbones import BACKBONES, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import CrossFitted
 from skvmdls.scoring.evidence import (
-    INPUT,
     Evidence,
     PartSelection,
     default_weights,
@@ -53,7 +51,7 @@ from skvmdls.scoring.expected_images import (
     grid_of,
     in_grid,
 )
-from skvmdls.scoring.features import block_features
+from skvmdls.scoring.features import block_features, block_lengths
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
     Features,
@@ -309,8 +307,7 @@ def _train_nets(
 
     def build() -> VariationalNetwork:
         network = build_network(backbone, shape, settings.latent_dim, n_logits)
-        sizes = {INPUT: math.prod(shape), **network.ensemble_sizes}
-        lengths = selection.lengths(sizes, network.first_places)
+        lengths = block_lengths(selection, network, shape)
         # Before the training, whose time would be wasted.
         check_memory(lengths, np.bincount(rows.labels), settings.covariance_type)
         return network
@@ -350,9 +347,7 @@ def _fit_gaussians(
         if stage.state is not None:
             stored = stage.state.items()
             return nn.ModuleDict(
-                {
-                    block: ClassGaussians.from_state(*kept) for block, kept in stored
-                }
+                {block: ClassGaussians.from_state(*kept) for block, kept in stored}
             )
         gaussians = fit_gaussians(
             cache_features(features),
