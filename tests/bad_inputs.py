@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import torch
@@ -173,7 +174,13 @@ BAD_FITS = [
     ),
     BadFit("X with values of 1e200", r"as large as \d.*e\+200", X=X_GOOD * 1e200),
     BadFit("X of complex numbers", "Complex data not supported", X=X_GOOD + 1j),
-    BadFit("X of words", "could not convert|dtype", X=[["a"] * 6] * 12),
+    BadFit("X of words", "holds text", X=[["a"] * 6] * 12),
+    BadFit("texts", "TfidfVectorizer.*TruncatedSVD", X=["where is my card"] * 12),
+    BadFit(
+        "bfloat16 of ml_dtypes",
+        r"dtype bfloat16.*X.astype\(np.float32\)",
+        X=X_GOOD.astype(ml_dtypes.bfloat16),
+    ),
     BadFit("X of dates", "holds times", X=np.full((12, 6), "2020", "M8[D]")),
     BadFit(
         "a frame with words",
@@ -297,7 +304,11 @@ BAD_FITS = [
     ),
     BadFit("y of fractions", "Unknown label type", y=np.linspace(0, 1, 12)),
     BadFit(
-        "two points a class", "at least 3 training points", X=X_GOOD[:4], y=[0, 0, 1, 1]
+        "two points a class, `covariance_type='full'`",
+        "at least 3 training points",
+        {"covariance_type": "full"},
+        X=X_GOOD[:4],
+        y=[0, 0, 1, 1],
     ),
     BadFit("images of 4x8", r"at least 8x8.*\(1, 4, 8\).*reshape", X=FLAT_IMAGES),
     BadFit(

@@ -1,6 +1,5 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -48,7 +47,6 @@ from skvmdls.nets.backbones import (
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import N_FOLDS, CrossFitted, row_folds
 from skvmdls.scoring.evidence import (
-    INPUT,
     Evidence,
     PartSelection,
     default_weights,
@@ -61,7 +59,7 @@ from skvmdls.scoring.expected_images import (
     grid_of,
     in_grid,
 )
-from skvmdls.scoring.features import block_features
+from skvmdls.scoring.features import block_features, block_lengths
 from skvmdls.scoring.gaussians import (
     ClassGaussians,
     Features,
@@ -551,8 +549,7 @@ def _train_nets(
 
     def build() -> VariationalNetwork:
         network = build_network(backbone, shape, settings.latent_dim, n_logits)
-        sizes = {INPUT: math.prod(shape), **network.ensemble_sizes}
-        lengths = selection.lengths(sizes, network.first_places)
+        lengths = block_lengths(selection, network, shape)
         # Before the training, whose time would be wasted.
         check_memory(lengths, np.bincount(rows.labels), settings.covariance_type)
         if layer := whitened_layer(network.backbone):

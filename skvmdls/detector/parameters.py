@@ -330,14 +330,15 @@ class DetectorParameters:
         text="""
         Parts of the evidence. Of the net: ``"t1"``, ``"t2"``, ``"t3"`` (outputs of
         three stages of the backbone), ``"g"`` (its output), ``"mu"`` (the latent mean)
-        and ``"logit"`` (the largest logit of the head). For tables also ``"x"``, the
-        standardised input, and parts that need no net (see :mod:`skvmdls.direct`):
-        ``"shared"``, ``"relative"``, ``"separate"``, ``"neighbours"``,
-        ``"prototype"``, ``"linear"`` and ``"trees"``. ``"auto"`` is all parts of the
-        net for images. For vectors, and for tables of up to 2,000 rows, it is parts
-        without a net, and no net is trained unless a parameter of the net is given.
-        For larger tables it is both. With ``fusion="early"`` it is the five parts of
-        the paper.
+        and ``"logit"`` (the largest logit of the head). For images also ``"texture"``
+        (colours, contrasts and flatness, with late fusion). For tables also ``"x"``,
+        the standardised input, and parts that need no net (see :mod:`skvmdls.direct`):
+        ``"shared"``, ``"relative"``, ``"separate"``, ``"neighbours"``, ``"prototype"``,
+        ``"linear"`` and ``"trees"``. ``"auto"`` is all parts of the net and
+        ``"texture"`` for images. For vectors, and for tables of up to 2,000 rows, it is
+        parts without a net, and no net is trained unless a parameter of the net is
+        given. For larger tables it is both. With ``fusion="early"`` it is the five
+        parts of the paper.
         """,
         decides="gaussians",
     )

@@ -202,7 +202,7 @@ def as_array(X: Any) -> Any:
     if any(hasattr(row, "shape") or hasattr(row, "size") for row in rows):
         return _stacked(rows)
     try:
-        return _checked_dtype(np.asarray(X))
+        array = np.asarray(X)
     except ValueError as error:
         lengths = sorted({len(row) for row in rows if hasattr(row, "__len__")})
         found = f" of {lengths[0]} to {lengths[-1]} entries" if len(lengths) > 1 else ""
@@ -210,6 +210,7 @@ def as_array(X: Any) -> Any:
             f"X is a list of rows{found} that do not make one array: {error}. Every "
             "row needs the same number of numbers."
         ) from error
+    return _checked_dtype(array)
 
 
 def _refuse_other_things(X: Any) -> None:
@@ -296,6 +297,13 @@ def _checked_dtype(X: np.ndarray) -> np.ndarray:
     if kind == "O" and X.ndim == 1 and len(X) and _is_vector(X[0]):
         return _stacked(list(X))
     text = next(filter(_is_text, X.flat), None) if kind in "OUST" else None
+    if text is not None and X.ndim == 1:
+        raise ValueError(
+            f"X is a sequence of texts, such as {str(text)[:50]!r}; expected a row of "
+            "numbers for each. Make embeddings, sentence_transformers."
+            "SentenceTransformer('all-MiniLM-L6-v2').encode(X), or put "
+            "TfidfVectorizer() and TruncatedSVD(300) before the detector in a Pipeline."
+        )
     if text is not None:
         raise ValueError(
             f"X holds text (dtype {X.dtype}), such as {text!r}, which could not be "
@@ -308,6 +316,11 @@ def _checked_dtype(X: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"X holds times (dtype {X.dtype}); expected numbers. Say in which unit: "
             "(X - X.min()) / np.timedelta64(1, 'D')."
+        )
+    if kind == "V" and X.dtype.names is None:
+        raise ValueError(
+            f"X has the dtype {X.dtype}, which numpy does not compute with. Pass "
+            "X.astype(np.float32)."
         )
     if kind == "V":
         raise ValueError(

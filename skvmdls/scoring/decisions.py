@@ -19,6 +19,8 @@ from skvmdls.scoring.evidence import (
     JOINT,
     LOGIT,
     RESIDUAL,
+    TEXTURE,
+    VETO,
     Evidence,
     standardized,
 )
@@ -90,6 +92,7 @@ class Decision(nn.Module):
     positions: Tensor
     is_of_fit: Tensor
     offsets: Tensor | None
+    usual_sum: Tensor | None
     shift: Tensor | None
     largest_weight: Tensor | None
 
@@ -129,6 +132,9 @@ class Decision(nn.Module):
         self.register_buffer("offsets", None)
         if evidence.offsets is not None:
             self.offsets = torch.from_numpy(evidence.offsets)
+        self.register_buffer("usual_sum", None)
+        if evidence.usual_sum is not None:
+            self.usual_sum = torch.from_numpy(evidence.usual_sum)
         self.added = None
         if (positions < 0).any():
             self.added = AddedClasses(names, positions, evidence, can_score)
@@ -186,12 +192,22 @@ class Decision(nn.Module):
         """Score raw evidence (n, ..., n_parts) with log-likelihoods (n, ...)."""
         if self.shift is None:
             # A product of matrices would round by the number of rows.
-            return (self.standardized(raw) * self.weights).sum(dim=-1)
+            total = (self.standardized(raw) * self.weights).sum(dim=-1)
+            return total if self.usual_sum is None else self._with_veto(raw, total)
         assert weight is not None
         assert self.largest_weight is not None
         if log_likelihood.ndim == 2:
             weight = weight[:, None]
         return weighted(log_likelihood, weight, self.shift, self.largest_weight)
+
+    def _with_veto(self, raw: Tensor, total: Tensor) -> Tensor:
+        """Lower sums (...) of points whose texture is far from that of known ones."""
+        assert self.usual_sum is not None
+        typical, spread = self.usual_sum[0], self.usual_sum[1]
+        part = self.names.index(TEXTURE)
+        in_spreads = (raw[..., part] - self.typical[part]) / self.spread[part]
+        lowered = torch.minimum(total, typical) + spread * (in_spreads - VETO)
+        return torch.where(in_spreads < VETO, lowered, total)
 
     def standardized(self, raw: Tensor) -> Tensor:
         """Bring raw evidence (..., n_parts) to the common unit."""
@@ -266,6 +282,9 @@ class AddedClasses(nn.Module):
         shares = np.array([PARTS_OF_ADDED_CLASSES.get(name, 0.0) for name in names])
         if not shares.any():
             shares = evidence.weights * ~is_logit
+        if not shares.any():
+            # The texture, which has no weight, is the only other part.
+            shares = 1.0 * ~is_logit
         is_pooled = (positions < 0)[:, None] & (shares == 0) & ~is_logit
         if can_score is not None:
             is_pooled |= ~can_score

@@ -34,6 +34,7 @@ __all__ = [
     "JOINT",
     "LOGIT",
     "RESIDUAL",
+    "TEXTURE",
     "Evidence",
     "PartSelection",
     "default_weights",
@@ -44,7 +45,7 @@ __all__ = [
     "unit_and_length",
 ]
 
-INPUT, LOGIT, RESIDUAL = "x", "logit", "residual"
+INPUT, LOGIT, RESIDUAL, TEXTURE = "x", "logit", "residual", "texture"
 
 # The single block of early fusion, the paper's ensemble.
 JOINT = "ensemble"
@@ -59,8 +60,13 @@ BEND = -4.0
 # The first stages and the residual hold little of what separates similar classes, and
 # mu repeats g. Each has weight 0.5, and counts only below the median. On images the
 # head separates best. See docs/recipe.md.
-ONLY_BELOW_MEDIAN = ("t1", "t2", "mu", RESIDUAL)
+ONLY_BELOW_MEDIAN = ("t1", "t2", "mu", RESIDUAL, TEXTURE)
 WEIGHT_ONLY_BELOW, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
+
+# The texture of an image has no weight in the sum, as other classes have the same one.
+# Below VETO no other part outvotes it: nothing above the usual sum counts then, and the
+# range of the sum is subtracted for each range below.
+VETO = -2.0
 
 # With fewer held-out points, training points help to tell the usual range, together
 # worth PRIOR_POINTS of them.
@@ -90,7 +96,8 @@ def resolve_features(
     >>> resolve_features("auto", fusion="early", is_table=True, has_head=True)
     ('t1', 't2', 't3', 'g', 'mu')
     """
-    there = {INPUT: is_table, **dict.fromkeys(ENSEMBLE_PARTS, True), LOGIT: has_head}
+    there = {INPUT: is_table, **dict.fromkeys(ENSEMBLE_PARTS, True)}
+    there |= {TEXTURE: not is_table and fusion == "late", LOGIT: has_head}
     if isinstance(features, str) and features == "auto":
         if fusion == "early":
             return ENSEMBLE_PARTS
@@ -114,6 +121,7 @@ def resolve_features(
             f"once: some of {tuple(there)}."
         )
     reasons = {
+        TEXTURE: "it is a part for images with fusion='late'",
         INPUT: "the input itself is a part for tables only, and X holds images",
         LOGIT: "with classification_weight=0 there is no head that gives logits",
         **dict.fromkeys(DIRECT_PARTS, "it is a part for tables, and X holds images"),
@@ -204,8 +212,8 @@ class PartSelection:
     @property
     def of_ensemble(self) -> tuple[str, ...]:
         """The parts that are features of a point; without a net, its input."""
-        of_net = tuple(name for name in self.features if name not in DIRECT_PARTS)
-        return of_net or (INPUT,)
+        others = (TEXTURE, *DIRECT_PARTS)
+        return tuple(name for name in self.features if name not in others) or (INPUT,)
 
     @property
     def needs_net(self) -> bool:
@@ -217,22 +225,29 @@ class PartSelection:
         """Parts that share one Gaussian for each class, by the block's name.
 
         Of early fusion one block of all parts; of late fusion a block a part, the
-        largest logit aside, which needs no Gaussian. The residual's is not among them.
+        largest logit aside, which needs no Gaussian. The residual's and the texture's
+        are not among them.
         """
         if self.fusion == "early":
             return {JOINT: self.features}
-        without = (LOGIT, *self.direct)
+        without = (TEXTURE, LOGIT, *self.direct)
         return {name: (name,) for name in self.features if name not in without}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the evidence: blocks, residual, logit, parts without a net."""
+        """Names of the evidence: blocks, residual, texture, logit, then without net."""
         has_logit = self.fusion == "late" and LOGIT in self.features
-        of_net = (*self.blocks, *[RESIDUAL] * self.residual, *[LOGIT] * has_logit)
-        return (*of_net, *self.direct)
+        of_net = (*self.blocks, *[RESIDUAL] * self.residual)
+        last = (*[TEXTURE] * self.has_texture, *[LOGIT] * has_logit)
+        return (*of_net, *last, *self.direct)
+
+    @property
+    def has_texture(self) -> bool:
+        """Whether the texture of images is a part."""
+        return TEXTURE in self.features and self.fusion == "late"
 
     def lengths(self, sizes: Mapping[str, int], first_places: int) -> dict[str, int]:
-        """Columns of each block that has Gaussians, the residual's included.
+        """Columns of each block that has Gaussians, residual and texture included.
 
         From the length of each part, and the places at which the first tap is taken.
         """
@@ -246,6 +261,8 @@ class PartSelection:
         }
         if self.residual:
             lengths[RESIDUAL] = sizes["t1"] * (1 if first_places == 1 else 2)
+        if self.has_texture:
+            lengths[TEXTURE] = sizes[TEXTURE]
         return lengths
 
     def state_dict(self) -> dict[str, Any]:
@@ -289,6 +306,8 @@ def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
     [0.5, 1.0, 2.0]
     """
     weights = dict.fromkeys(ONLY_BELOW_MEDIAN, WEIGHT_ONLY_BELOW)
+    if len(names) > 1:
+        weights[TEXTURE] = 0.0
     if not is_table:
         weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
     return np.array([weights.get(name, 1.0) for name in names])
@@ -410,6 +429,9 @@ class Evidence:
     offsets : ndarray of shape (n_classes, n_parts), float64, default=None
         Subtracted from raw scores under each class, if some classes are small beside
         others.
+    usual_sum : ndarray of shape (2,), float64, default=None
+        Median of the sum of known points, and from there down to the end of its usual
+        range. There if the texture of images is a part, to which it gives a veto.
 
     Examples
     --------
@@ -428,6 +450,7 @@ class Evidence:
     bend: float = BEND
     trials: PartTrials | None = None
     offsets: np.ndarray | None = None
+    usual_sum: np.ndarray | None = None
 
     @classmethod
     def unfitted(cls, names: Sequence[str]) -> "Evidence":
@@ -461,13 +484,23 @@ class Evidence:
         only_against = np.isin(names, ONLY_BELOW_MEDIAN)
         # Somebody has to speak for a point.
         only_against &= not only_against.all()
-        return cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
+        evidence = cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
+        if TEXTURE not in names:
+            return evidence
+        totals = evidence.total(raw)[:, None]
+        spread = _range_below(totals)
+        if raw_of_training is not None:
+            of_training = _range_below(evidence.total(raw_of_training)[:, None])
+            spread = spread**share * of_training ** (1 - share)
+        return replace(evidence, usual_sum=np.append(np.median(totals), spread))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the constants, (n_parts,) but for the bend, for `from_state`."""
         arrays = {name: getattr(self, name) for name in CONSTANTS}
         if self.offsets is not None:
             arrays["offsets"] = self.offsets
+        if self.usual_sum is not None:
+            arrays["usual_sum"] = self.usual_sum
         if self.trials is not None:
             arrays |= with_prefix("trials", self.trials.state_dict())
         if not self.is_bent:
@@ -486,7 +519,12 @@ class Evidence:
     ) -> "Evidence":
         """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
         evidence = cls._constants_from(state, names)
-        offsets, trials = None, None
+        offsets, trials, usual_sum = None, None, None
+        if "usual_sum" in state:
+            usual_sum = stored_array(state, "usual_sum", 1, of="evidence")
+            check_shape("evidence.usual_sum", usual_sum.shape, (2,))
+        if (usual_sum is not None) != (len(names) > 1 and TEXTURE in names):
+            raise ValueError("evidence.usual_sum must be there with texture alone")
         if "offsets" in state:
             offsets = stored_array(state, "offsets", 2, of="evidence")
             shape = (n_classes, len(names))
@@ -494,7 +532,7 @@ class Evidence:
         if stored := without_prefix("trials", state):
             direct = [name for name in names if name in DIRECT_PARTS]
             trials = PartTrials.from_state(stored, direct)
-        return replace(evidence, offsets=offsets, trials=trials)
+        return replace(evidence, offsets=offsets, trials=trials, usual_sum=usual_sum)
 
     @classmethod
     def _constants_from(
@@ -539,7 +577,10 @@ class Evidence:
         return (raw - self.typical) / self.spread
 
     def total(self, raw: np.ndarray) -> np.ndarray:
-        """Weighted sum (...) of the standardised scores, higher for known points."""
+        """Weighted sum (...) of the standardised scores, higher for known points.
+
+        Before the veto of the texture.
+        """
         return self.standardize(raw) @ self.weights
 
     def of_classes(self, order: np.ndarray) -> "Evidence":

@@ -1,5 +1,6 @@
 """From batches of inputs to features and raw evidence: forward passes only."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -12,14 +13,17 @@ from skvmdls.nets.network import FIRST_MAP, VariationalNetwork
 from skvmdls.scoring.evidence import (
     INPUT,
     RESIDUAL,
+    TEXTURE,
     PartSelection,
     residual_features,
     unit_and_length,
 )
+from skvmdls.scoring.texture import texture_features, texture_length
 
 __all__ = [
     "PointFeatures",
     "block_features",
+    "block_lengths",
     "blocks_of",
     "ensembles",
     "map_batches",
@@ -34,10 +38,10 @@ class PointFeatures(NamedTuple):
     """Features of a batch of points, as the detector selects them.
 
     `parts` by name (n, length of the part): the input itself as ``x``, the taps, ``g``,
-    ``mu`` and, with a head, ``logit``. `first_map` (n, channels, places), the first tap
-    of the points themselves, never averaged over flips; `first` (n, channels), its mean
-    over the places. `reconstructed` (n, channels, places), the first tap of the
-    reconstructions; None without an autoencoder.
+    ``mu`` and, if they are there, ``logit`` and ``texture``. `first_map` (n, channels,
+    places), the first tap of the points themselves, never averaged over flips; `first`
+    (n, channels), its mean over the places. `reconstructed` (n, channels, places), the
+    first tap of the reconstructions; None without an autoencoder.
     """
 
     parts: dict[str, Tensor]
@@ -102,6 +106,8 @@ def point_features(
         mirrored = network.ensemble(x.flip(dims=[-1]))
         found = {name: (part + mirrored[name]) / 2 for name, part in found.items()}
     parts = {INPUT: x.flatten(start_dim=1), **found}
+    if selection.has_texture:
+        parts[TEXTURE] = texture_features(x)
     return PointFeatures(parts, first_map, first, reconstructed)
 
 
@@ -121,7 +127,19 @@ def blocks_of(found: PointFeatures, selection: PartSelection) -> dict[str, Tenso
     if selection.residual:
         assert found.reconstructed is not None
         blocks[RESIDUAL] = residual_features(found.first_map, found.reconstructed)
+    if selection.has_texture:
+        blocks[TEXTURE] = found.parts[TEXTURE]
     return blocks
+
+
+def block_lengths(
+    selection: PartSelection, network: VariationalNetwork, input_shape: tuple[int, ...]
+) -> dict[str, int]:
+    """Count the columns of each block that has Gaussians."""
+    sizes = {INPUT: math.prod(input_shape), **network.ensemble_sizes}
+    if selection.has_texture:
+        sizes[TEXTURE] = texture_length(input_shape)
+    return selection.lengths(sizes, network.first_places)
 
 
 def _numpy(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ from skvmdls.nets.backbones import BACKBONES, BackboneFactory, resolve_factory
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.evidence import Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
+from skvmdls.scoring.features import block_lengths
 from skvmdls.scoring.gaussians import ClassGaussians
 from skvmdls.scoring.model import FittedModel
 
@@ -117,8 +118,7 @@ def model_from(
     lengths: dict[str, int] = {}
     if selection.needs_net:
         network = _network(choices, input_shape, fit_positions, arrays)
-        sizes = {"x": math.prod(input_shape), **network.ensemble_sizes}
-        lengths = selection.lengths(sizes, network.first_places)
+        lengths = block_lengths(selection, network, input_shape)
         if choices.autoencoder is not None:
             autoencoder = _autoencoder(choices.autoencoder, input_shape, arrays)
     direct = None

@@ -149,6 +149,21 @@ def test_known_points_are_rejected_at_about_the_asked_for_rate(
     assert too_many > contamination
 
 
+@pytest.mark.parametrize("fixture", ["vmdls", "vmdls_b"])
+def test_noise_and_plain_images_are_rejected(fixture, request):
+    """Regression: of photographs the net had the largest logits for uniform noise."""
+    detector = request.getfixturevalue(fixture)
+    shape = (100, *detector.model_.input_shape)
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0, 16, size=shape)
+    plain = np.broadcast_to(rng.uniform(0, 16, size=(100, 1, 1, 1)), shape)
+    assert np.mean(detector.predict(noise) == -1) >= 0.95
+    assert np.mean(detector.predict(plain) == -1) >= 0.95
+    texture = detector.evidence_names_.index("texture")
+    assert np.median(detector.evidence(noise)[:, texture]) < -2
+    assert np.median(detector.evidence(plain)[:, texture]) < -2
+
+
 def test_answers_threshold_and_p_values_agree(vmdls, digits):
     X = digits.X_test
     scores = vmdls.score_samples(X)

@@ -31,6 +31,7 @@ ALL_ADDED = np.full(N_CLASSES, -1)
 # Names of the parts, the blocks among them, and whether rows are vectors.
 KINDS = {
     "net": (("x", "t1", "t3", "g", "residual", "logit"), 4, False),
+    "net and texture": (("t1", "t3", "texture", "logit"), 2, False),
     "net without a head": (("x", "t1", "g"), 3, False),
     "logit alone": (("logit",), 0, False),
     "net and tables": (("x", "g", "logit", "shared", "trees"), 2, False),
@@ -65,6 +66,7 @@ class Case:
             # The first part counts only against a point.
             highest=np.array([0.0] + [4.0] * (n_parts - 1)),
             offsets=offsets,
+            usual_sum=np.array([0.3, 2.0]) if "texture" in self.names else None,
         )
         self.can_score = None
         if not set(self.names).isdisjoint(DIRECT):
@@ -109,6 +111,12 @@ class Case:
             if unit < -4:
                 unit = -4 - 4 * math.log(1 + (-4 - unit) / 4)
             total += self.evidence.weights[part] * unit
+        if "texture" in self.names:
+            part = self.names.index("texture")
+            texture = self.in_spreads(part, raw[part])
+            if texture < -2:
+                typical, spread = self.evidence.usual_sum
+                total = min(total, typical) + spread * (texture + 2)
         return total
 
     def shares(self):

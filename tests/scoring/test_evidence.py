@@ -10,6 +10,7 @@ import torch
 from skvmdls.scoring.evidence import (
     JOINT,
     RESIDUAL,
+    TEXTURE,
     Evidence,
     PartSelection,
     default_weights,
@@ -31,9 +32,10 @@ EVERYTHING = {"fusion": "late", "is_table": True, "has_head": True}
     ("there", "expected"),
     [
         ({}, ALL),
-        ({"is_table": False}, ALL[1:]),
+        ({"is_table": False}, (*PAPERS, TEXTURE, "logit")),
         ({"has_head": False}, ALL[:-1]),
-        ({"is_table": False, "has_head": False}, PAPERS),
+        ({"is_table": False, "has_head": False}, (*PAPERS, TEXTURE)),
+        ({"is_table": False, "fusion": "early"}, PAPERS),
         ({"fusion": "early"}, PAPERS),
     ],
     ids=str,
@@ -66,6 +68,12 @@ def test_named_parts_are_taken_in_their_order(make, fusion):
             {"is_table": False},
             "names 'x', but the input itself is a part for tables only, and X holds im",
         ),
+        (("g", "texture"), {}, "names 'texture', but it is a part for images with fus"),
+        (
+            ("g", "texture"),
+            {"is_table": False, "fusion": "early"},
+            "names 'texture', but it is a part for images with fusion='late'",
+        ),
         (
             ("logit",),
             {"has_head": False},
@@ -96,6 +104,15 @@ def test_late_fusion_has_a_block_a_part_and_early_one_of_all():
     # There the logits are columns of the joint Gaussian.
     assert early.names == (JOINT, RESIDUAL)
     assert view(("mu",), "early", residual=False).names == (JOINT,)
+
+
+def test_the_texture_has_gaussians_but_is_no_part_of_the_likelihood():
+    images = view(("g", TEXTURE, "logit"))
+    assert list(images.blocks) == ["g"]
+    assert images.names == ("g", RESIDUAL, TEXTURE, "logit")
+    assert images.of_ensemble == ("g", "logit")
+    lengths = images.lengths(SIZES | {TEXTURE: 26}, 1)
+    assert lengths == {"g": 41, RESIDUAL: 10, TEXTURE: 26}
 
 
 SIZES = {"x": 6, "t1": 10, "t2": 20, "t3": 30, "g": 40, "mu": 5, "logit": 3}
@@ -311,6 +328,28 @@ def test_the_total_is_the_weighted_sum():
 
 
 @pytest.mark.parametrize("n_training", [None, 300])
+def test_the_usual_sum_is_there_with_texture_alone_and_is_stored(n_training):
+    assert fitted().usual_sum is None
+    names = ("t1", TEXTURE, "logit")
+    raw = raw_scores(401)
+    training = None if n_training is None else raw_scores(n_training, 1) * 0.9
+    evidence = Evidence.fit(names, raw, WEIGHTS, training)
+    totals = evidence.total(raw)
+    assert evidence.usual_sum[0] == np.median(totals)
+    below = np.median(totals) - np.quantile(totals, 0.05)
+    tolerance = 1e-12 if n_training is None else 0.2
+    assert evidence.usual_sum[1] == pytest.approx(below, rel=tolerance)
+    state = evidence.state_dict()
+    again = Evidence.from_state(state, names, 2)
+    np.testing.assert_array_equal(again.usual_sum, evidence.usual_sum)
+    with pytest.raises(ValueError, match="usual_sum"):
+        Evidence.from_state(state, NAMES, 2)
+    del state["usual_sum"]
+    with pytest.raises(ValueError, match="usual_sum"):
+        Evidence.from_state(state, names, 2)
+
+
+@pytest.mark.parametrize("n_training", [None, 300])
 @pytest.mark.parametrize("level", [0.0, -5.0, 1e6, 1e30])
 def test_parts_that_are_always_the_same_stay_finite(level, n_training):
     evidence = fitted(40, n_training, lambda raw: np.full_like(raw, level))
@@ -325,6 +364,9 @@ def test_each_part_counts_and_early_ones_by_half(is_table, logit):
     weights = dict(zip(ALL, default_weights(ALL, is_table=is_table), strict=True))
     half = dict.fromkeys(("t1", "t2", "mu"), 0.5)
     assert weights == dict.fromkeys(ALL, 1.0) | half | {"logit": logit}
+    alone, beside = [TEXTURE], [TEXTURE, "g"]
+    assert default_weights(alone, is_table=is_table).tolist() == [0.5]
+    assert default_weights(beside, is_table=is_table).tolist() == [0.0, 1.0]
     rest = default_weights([RESIDUAL, JOINT], is_table=is_table)
     assert rest.tolist() == [0.5, 1.0]
 
