@@ -282,6 +282,22 @@ def test_the_folder_of_the_benchmarks_is_a_command():
 
 
 @pytest.mark.slow
+def test_what_is_measured_on_a_gpu_runs_without_one_and_goes_on(tmp_path):
+    script, size = BENCHMARKS / "on_a_gpu.py", ("--size", "tiny", "--output", tmp_path)
+    printed = run(script, *size)
+    assert torch.cuda.is_available() or "since there is no GPU" in printed
+    stored = {f.stem: json.loads(f.read_text())["parts"] for f in tmp_path.iterdir()}
+    assert list(stored["scores"]) == ["images, cnn", "table, mlp"]
+    assert stored["scores"]["table, mlp"]["largest difference"] < 1e-6
+    assert list(stored["speed"]) == ["fit, cnn", "busy, cnn", "scores, cnn"]
+    assert list(stored["photographs"]) == ["epochs", "ours", "softmax net"]
+    assert {"MSP", "GEN"} < set(stored["photographs"]["softmax net"]["methods"])
+    assert all(test["outcome"] != "failed" for test in stored["tests"].values())
+    again = run(script, *size, "--only", "scores")
+    assert again.count("stored already") == 2
+
+
+@pytest.mark.slow
 def test_a_killed_fit_ends_where_another_does(tmp_path):
     output = tmp_path / "trials.json"
     script = BENCHMARKS / "kill_and_resume.py"
