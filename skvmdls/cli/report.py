@@ -31,6 +31,7 @@ LEGEND = {
     "g": "what the net makes of the whole image",
     "mu": "where the image lies between the classes",
     "logit": "how clearly one class wins",
+    "boundary": "how far the image is from the boundaries between classes",
     "residual": "what cannot be rebuilt from known images",
 }
 

@@ -1,5 +1,6 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,8 @@ from skvmdls.nets.backbones import (
 from skvmdls.nets.network import VariationalNetwork, build_autoencoder, build_network
 from skvmdls.scoring.cross_fitting import N_FOLDS, CrossFitted, row_folds
 from skvmdls.scoring.evidence import (
+    BELOW_MEDIAN,
+    BELOW_RANGE,
     Evidence,
     PartSelection,
     default_weights,
@@ -272,7 +275,8 @@ def _learn_across_nets(
     model, trials = final.model, final.direct.trials
     raw = _measured_across(without, model, X, settings)
     weights = _weights(selection.names, trials, settings, is_table=model.is_table)
-    evidence = Evidence.fit(selection.names, raw.raw, weights)
+    only_below = BELOW_MEDIAN if model.is_table else BELOW_RANGE
+    evidence = Evidence.fit(selection.names, raw.raw, weights, only_below=only_below)
     offsets = model.evidence.offsets
     model = replace(
         model,
@@ -728,7 +732,10 @@ def _with_evidence(
                 scores = scores - direct.offsets
             raw_of_training[:, len(names) - scores.shape[2] :] = scores.max(axis=1)
     weights = _weights(names, direct.trials, settings, is_table=model.is_table)
-    evidence = Evidence.fit(names, measured.raw, weights, raw_of_training)
+    only_below = BELOW_MEDIAN if model.is_table else BELOW_RANGE
+    evidence = Evidence.fit(
+        names, measured.raw, weights, raw_of_training, only_below=only_below
+    )
     return replace(
         model,
         evidence=replace(evidence, trials=direct.trials, offsets=offsets),

@@ -330,8 +330,9 @@ class DetectorParameters:
         text="""
         Parts of the evidence. Of the net: ``"t1"``, ``"t2"``, ``"t3"`` (outputs of
         three stages of the backbone), ``"g"`` (its output), ``"mu"`` (the latent mean)
-        and ``"logit"`` (the largest logit of the head). For images also ``"texture"``
-        (colours, contrasts and flatness, with late fusion). For tables also ``"x"``,
+        and ``"logit"`` (the largest logit of the head). For images with late fusion
+        also ``"texture"`` (colours, contrasts and flatness) and ``"boundary"`` (the
+        mean distance to the boundaries between classes). For tables also ``"x"``,
         the standardised input, and parts that need no net (see :mod:`skvmdls.direct`):
         ``"shared"``, ``"relative"``, ``"separate"``, ``"neighbours"``, ``"prototype"``,
         ``"linear"`` and ``"trees"``. ``"auto"`` is all parts of the net and

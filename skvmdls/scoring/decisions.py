@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from skvmdls.calibration.paper_product import WeightCalibration, weighted
 from skvmdls.direct.parts import DIRECT_PARTS, LINEAR
 from skvmdls.scoring.evidence import (
+    BOUNDARY,
     INPUT,
     JOINT,
     LOGIT,
+    OF_HEAD,
     RESIDUAL,
     TEXTURE,
     VETO,
@@ -25,7 +27,11 @@ from skvmdls.scoring.evidence import (
     standardized,
 )
 
-__all__ = ["Decided", "Decision"]
+__all__ = ["Decided", "Decision", "boundary_matrix"]
+
+# Distances by differences, not by products of matrices, which round more.
+EXACT = "donot_use_mm_for_euclid_dist"
+SMALLEST_DIFFERENCE = 1e-12
 
 # Weight of the parts next to the head in choosing the class; see docs/recipe.md.
 PARTS_IN_LABEL = 0.5
@@ -80,6 +86,8 @@ class Decision(nn.Module):
         With it, the score is the paper's product.
     can_score : ndarray of shape (n_classes, n_parts), bool, or None
         False where a part without a net cannot score an added class.
+    head : Tensor of shape (classes of `fit`, features), or None
+        Weights of the head, if the distance to its boundaries is a part.
     """
 
     typical: Tensor
@@ -89,6 +97,8 @@ class Decision(nn.Module):
     highest: Tensor
     bend: Tensor | None
     typical_logit: Tensor
+    typical_boundary: Tensor
+    to_boundaries: Tensor | None
     positions: Tensor
     is_of_fit: Tensor
     offsets: Tensor | None
@@ -105,6 +115,7 @@ class Decision(nn.Module):
         evidence: Evidence,
         product: WeightCalibration | None,
         can_score: np.ndarray | None = None,
+        head: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.names, self.n_blocks, self.unit_rows = tuple(names), n_blocks, unit_rows
@@ -120,8 +131,12 @@ class Decision(nn.Module):
         self.register_buffer("highest", torch.from_numpy(evidence.highest))
         bend = torch.tensor(evidence.bend, dtype=torch.float64)
         self.register_buffer("bend", bend if evidence.is_bent else None)
-        typical_logit = torch.tensor(evidence.typical_logit, dtype=torch.float64)
-        self.register_buffer("typical_logit", typical_logit)
+        for name in OF_HEAD:
+            typical = torch.tensor(evidence.typical_of(name), dtype=torch.float64)
+            self.register_buffer(f"typical_{name}", typical)
+        self.register_buffer("to_boundaries", None)
+        if head is not None:
+            self.to_boundaries = boundary_matrix(head)
         self.register_buffer("positions", torch.from_numpy(positions.clip(0)))
         self.register_buffer("is_of_fit", torch.from_numpy(positions >= 0))
         self.register_buffer("shift", None)
@@ -155,6 +170,10 @@ class Decision(nn.Module):
         if logits is not None:
             of_class = logits[:, self.positions]
             scores[LOGIT] = torch.where(self.is_of_fit, of_class, self.typical_logit)
+        if logits is not None and self.to_boundaries is not None:
+            of_class = (logits @ self.to_boundaries)[:, self.positions]
+            typical = self.typical_boundary
+            scores[BOUNDARY] = torch.where(self.is_of_fit, of_class, typical)
         raw = torch.stack([scores[name] for name in self.names], dim=2)
         if self.offsets is not None:
             raw = raw - self.offsets
@@ -244,6 +263,32 @@ class Decision(nn.Module):
         return (in_spreads * self.label_weights[:n]).sum(dim=-1)
 
 
+def boundary_matrix(head: Tensor) -> Tensor:
+    """Turn logits into mean distances to the boundaries of each class [1]_.
+
+    From the weights (n_classes, features) of the head to a matrix (n_classes,
+    n_classes), float64, that logits (n, n_classes) are multiplied by. Between two
+    classes, the distance of the features to the boundary is the difference of the
+    logits divided by that of the weights. It is negative on the other side.
+
+    References
+    ----------
+    .. [1] L. Liu and Y. Qin, "Fast Decision Boundary based Out-of-Distribution
+       Detector", ICML 2024; here the distance is not divided by that of the features
+       from their mean.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[6.0, 0.0]]).double()
+    >>> logits @ boundary_matrix(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    tensor([[ 1.2000, -1.2000]], dtype=torch.float64)
+    """
+    weights = head.double()
+    differences = torch.cdist(weights, weights, compute_mode=EXACT)
+    inverse = 1 / differences.clamp_min(SMALLEST_DIFFERENCE).fill_diagonal_(torch.inf)
+    return (inverse.sum(dim=0).diag() - inverse) / (len(weights) - 1)
+
+
 class Candidates(NamedTuple):
     """The classes of `fit` together, then each added class: (n, n_candidates, ...)."""
 
@@ -257,14 +302,15 @@ class AddedClasses(nn.Module):
     """How classes that the net was not trained on compete with those of `fit`.
 
     For such a class only the parts in :data:`PARTS_OF_ADDED_CLASSES` count. The other
-    parts take their mean, and the logit counts as typical. A point scores as with the
-    class that explains it best. It is given to an added class if the parts that count
-    are higher by :data:`MARGIN`.
+    parts take their mean, and those of the head count as typical. A point scores as
+    with the class that explains it best. It is given to an added class if the parts
+    that count are higher by :data:`MARGIN`.
     """
 
     fitted: Tensor
     added: Tensor
     is_pooled: Tensor
+    is_texture: Tensor
     typical: Tensor
     spread: Tensor
     shares: Tensor
@@ -278,14 +324,14 @@ class AddedClasses(nn.Module):
         can_score: np.ndarray | None,
     ) -> None:
         super().__init__()
-        is_logit = np.array(names) == LOGIT
+        is_of_head = np.isin(names, OF_HEAD)
         shares = np.array([PARTS_OF_ADDED_CLASSES.get(name, 0.0) for name in names])
         if not shares.any():
-            shares = evidence.weights * ~is_logit
+            shares = evidence.weights * ~is_of_head
         if not shares.any():
             # The texture, which has no weight, is the only other part.
-            shares = 1.0 * ~is_logit
-        is_pooled = (positions < 0)[:, None] & (shares == 0) & ~is_logit
+            shares = 1.0 * ~is_of_head
+        is_pooled = (positions < 0)[:, None] & (shares == 0) & ~is_of_head
         if can_score is not None:
             is_pooled |= ~can_score
             shares = shares * can_score.all(axis=0)
@@ -294,15 +340,24 @@ class AddedClasses(nn.Module):
         self.register_buffer("fitted", torch.from_numpy(fitted))
         self.register_buffer("added", torch.from_numpy(added))
         self.register_buffer("is_pooled", torch.from_numpy(is_pooled))
+        self.register_buffer("is_texture", torch.from_numpy(np.isin(names, TEXTURE)))
         self.register_buffer("typical", torch.from_numpy(evidence.typical))
         self.register_buffer("spread", torch.from_numpy(evidence.spread))
         self.register_buffer("shares", torch.from_numpy(shares / shares.sum()))
         self.register_buffer("margin", torch.tensor(MARGIN, dtype=torch.float64))
 
     def with_pooled_parts(self, raw: Tensor) -> Tensor:
-        """Replace parts of raw evidence (n, n_classes, n_parts) that do not count."""
+        """Replace parts of raw evidence (n, n_classes, n_parts) that do not count.
+
+        The texture is that of the class with the most alike one: a few images of a new
+        class do not tell how its texture varies.
+        """
         mean = self._mean_in_spreads(raw)[:, :, None]
-        return torch.where(self.is_pooled, self.typical + mean * self.spread, raw)
+        pooled = torch.where(self.is_pooled, self.typical + mean * self.spread, raw)
+        if not self.is_texture.any():
+            return pooled
+        is_taken = self.is_texture & self.is_pooled
+        return torch.where(is_taken, raw.amax(dim=1, keepdim=True), pooled)
 
     def candidates(
         self, raw: Tensor, likelihood: Tensor, label_scores: Tensor

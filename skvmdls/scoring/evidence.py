@@ -30,9 +30,13 @@ from skvmdls.nets.network import ENSEMBLE_PARTS
 from skvmdls.scoring.trials import PartTrials
 
 __all__ = [
+    "BELOW_MEDIAN",
+    "BELOW_RANGE",
+    "BOUNDARY",
     "INPUT",
     "JOINT",
     "LOGIT",
+    "OF_HEAD",
     "RESIDUAL",
     "TEXTURE",
     "Evidence",
@@ -46,6 +50,10 @@ __all__ = [
 ]
 
 INPUT, LOGIT, RESIDUAL, TEXTURE = "x", "logit", "residual", "texture"
+BOUNDARY = "boundary"
+
+# Parts of the head, which need no Gaussians.
+OF_HEAD = (LOGIT, BOUNDARY)
 
 # The single block of early fusion, the paper's ensemble.
 JOINT = "ensemble"
@@ -58,10 +66,11 @@ TAIL = 0.05
 BEND = -4.0
 
 # The first stages and the residual hold little of what separates similar classes, and
-# mu repeats g. Each has weight 0.5, and counts only below the median. On images the
-# head separates best. See docs/recipe.md.
-ONLY_BELOW_MEDIAN = ("t1", "t2", "mu", RESIDUAL, TEXTURE)
-WEIGHT_ONLY_BELOW, WEIGHT_OF_LOGIT_OF_IMAGES = 0.5, 2.0
+# mu repeats g. Each has weight 0.5, and counts only below the median; of images, only
+# below the usual range. On images the head separates best. See docs/recipe.md.
+ONLY_BELOW = ("t1", "t2", "mu", RESIDUAL, TEXTURE)
+WEIGHT_ONLY_BELOW, WEIGHT_OF_HEAD_OF_IMAGES = 0.5, 2.0
+BELOW_MEDIAN, BELOW_RANGE = 0.0, -1.0
 
 # The texture of an image has no weight in the sum, as other classes have the same one.
 # Below VETO no other part outvotes it: nothing above the usual sum counts then, and the
@@ -97,7 +106,9 @@ def resolve_features(
     ('t1', 't2', 't3', 'g', 'mu')
     """
     there = {INPUT: is_table, **dict.fromkeys(ENSEMBLE_PARTS, True)}
-    there |= {TEXTURE: not is_table and fusion == "late", LOGIT: has_head}
+    is_late_image = not is_table and fusion == "late"
+    there |= {TEXTURE: is_late_image, LOGIT: has_head}
+    there |= {BOUNDARY: is_late_image and has_head}
     if isinstance(features, str) and features == "auto":
         if fusion == "early":
             return ENSEMBLE_PARTS
@@ -124,6 +135,7 @@ def resolve_features(
         TEXTURE: "it is a part for images with fusion='late'",
         INPUT: "the input itself is a part for tables only, and X holds images",
         LOGIT: "with classification_weight=0 there is no head that gives logits",
+        BOUNDARY: "it is a part for images, with fusion='late' and a head",
         **dict.fromkeys(DIRECT_PARTS, "it is a part for tables, and X holds images"),
     }
     if missing := [name for name in chosen if not there[name]]:
@@ -212,7 +224,7 @@ class PartSelection:
     @property
     def of_ensemble(self) -> tuple[str, ...]:
         """The parts that are features of a point; without a net, its input."""
-        others = (TEXTURE, *DIRECT_PARTS)
+        others = (TEXTURE, BOUNDARY, *DIRECT_PARTS)
         return tuple(name for name in self.features if name not in others) or (INPUT,)
 
     @property
@@ -224,22 +236,22 @@ class PartSelection:
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Parts that share one Gaussian for each class, by the block's name.
 
-        Of early fusion one block of all parts; of late fusion a block a part, the
-        largest logit aside, which needs no Gaussian. The residual's and the texture's
-        are not among them.
+        Of early fusion one block of all parts; of late fusion a block a part, those of
+        the head aside, which need no Gaussian. The residual's and the texture's are not
+        among them.
         """
         if self.fusion == "early":
             return {JOINT: self.features}
-        without = (TEXTURE, LOGIT, *self.direct)
+        without = (TEXTURE, *OF_HEAD, *self.direct)
         return {name: (name,) for name in self.features if name not in without}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the evidence: blocks, residual, texture, logit, then without net."""
-        has_logit = self.fusion == "late" and LOGIT in self.features
+        """Names of the evidence: blocks, residual, texture, head, then without net."""
+        is_late = self.fusion == "late"
+        of_head = [name for name in OF_HEAD if is_late and name in self.features]
         of_net = (*self.blocks, *[RESIDUAL] * self.residual)
-        last = (*[TEXTURE] * self.has_texture, *[LOGIT] * has_logit)
-        return (*of_net, *last, *self.direct)
+        return (*of_net, *[TEXTURE] * self.has_texture, *of_head, *self.direct)
 
     @property
     def has_texture(self) -> bool:
@@ -305,11 +317,11 @@ def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
     >>> default_weights(("t1", "g", "logit"), is_table=False).tolist()
     [0.5, 1.0, 2.0]
     """
-    weights = dict.fromkeys(ONLY_BELOW_MEDIAN, WEIGHT_ONLY_BELOW)
+    weights = dict.fromkeys(ONLY_BELOW, WEIGHT_ONLY_BELOW)
     if len(names) > 1:
         weights[TEXTURE] = 0.0
     if not is_table:
-        weights[LOGIT] = WEIGHT_OF_LOGIT_OF_IMAGES
+        weights |= dict.fromkeys(OF_HEAD, WEIGHT_OF_HEAD_OF_IMAGES)
     return np.array([weights.get(name, 1.0) for name in names])
 
 
@@ -401,7 +413,9 @@ def standardized(
     in_spreads = (raw - typical) / spread
     if bend is None:
         return in_spreads
-    return log_tail(torch.minimum(in_spreads, highest), bend)
+    scores = log_tail(torch.minimum(in_spreads, highest), bend)
+    # Parts that count only below some score are 0 above it.
+    return scores - highest.clamp_max(0)
 
 
 @dataclass(frozen=True)
@@ -419,7 +433,8 @@ class Evidence:
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
     highest : ndarray of shape (n_parts,), float64
-        Largest standardised score: 0 for parts that count only below the median, else
+        In spreads from the median, where a part no longer grows: 0 for parts that count
+        only below the median, -1 for those that count only below the usual range, else
         4; infinity where the scale is linear.
     bend : float, default=-4.0
         Standardised score below which the scale is logarithmic. Minus infinity for a
@@ -467,12 +482,14 @@ class Evidence:
         raw: np.ndarray,
         weights: np.ndarray,
         raw_of_training: np.ndarray | None = None,
+        only_below: float = BELOW_MEDIAN,
     ) -> "Evidence":
         """Take the constants from raw scores (n, n_parts) of held-out known points.
 
         The range of a few points says little of that of all. That of the training
         points is narrower, by about as much in each part, and stands in as a prior that
-        is worth :data:`PRIOR_POINTS` points.
+        is worth :data:`PRIOR_POINTS` points. The parts in :data:`ONLY_BELOW` count
+        below `only_below` alone, in spreads from the median.
         """
         spread = _range_below(raw)
         if raw_of_training is not None:
@@ -481,10 +498,11 @@ class Evidence:
         constants = (np.median(raw, axis=0), spread, weights)
         if len(names) == 1:
             return cls(tuple(names), *constants, np.array([np.inf]), -np.inf)
-        only_against = np.isin(names, ONLY_BELOW_MEDIAN)
-        # Somebody has to speak for a point.
-        only_against &= not only_against.all()
-        evidence = cls(tuple(names), *constants, np.where(only_against, 0.0, -BEND))
+        is_only_below = np.isin(names, ONLY_BELOW)
+        # One part at least has to count for a point.
+        is_only_below &= not is_only_below.all()
+        highest = np.where(is_only_below, only_below, -BEND)
+        evidence = cls(tuple(names), *constants, highest)
         if TEXTURE not in names:
             return evidence
         totals = evidence.total(raw)[:, None]
@@ -505,8 +523,7 @@ class Evidence:
             arrays |= with_prefix("trials", self.trials.state_dict())
         if not self.is_bent:
             return arrays
-        only_against = (self.highest == 0).astype(np.float64)
-        return arrays | {"only_against": only_against, "bend": np.array([self.bend])}
+        return arrays | {"highest": self.highest, "bend": np.array([self.bend])}
 
     @property
     def is_bent(self) -> bool:
@@ -539,7 +556,9 @@ class Evidence:
         cls, state: Mapping[str, np.ndarray], names: Sequence[str]
     ) -> "Evidence":
         is_bent = "bend" in state
-        stored = (*CONSTANTS, "only_against") if is_bent else CONSTANTS
+        # Files of format 3 have a flag instead.
+        limit = "highest" if "highest" in state else "only_against"
+        stored = (*CONSTANTS, limit) if is_bent else CONSTANTS
         arrays = {name: stored_array(state, name, 1, of="evidence") for name in stored}
         for name, array in arrays.items():
             check_shape(f"evidence.{name}", array.shape, (len(names),))
@@ -553,15 +572,17 @@ class Evidence:
         check_shape("evidence.bend", bend.shape, (1,))
         if bend[0] >= 0:
             raise ValueError("evidence.bend must be negative")
-        highest = np.where(arrays["only_against"] > 0, 0.0, -bend)
+        highest = arrays[limit]
+        if limit == "only_against":
+            highest = np.where(highest > 0, BELOW_MEDIAN, -bend)
         constants = (arrays["typical"], arrays["spread"], arrays["weights"])
         return cls(tuple(names), *constants, highest, float(bend[0]))
 
     def standardize(self, raw: np.ndarray) -> np.ndarray:
         """Bring raw scores (..., n_parts) to the common unit.
 
-        0 is at the median of known points, which is the largest value for parts that
-        count only below it. -1 is at the end of their usual range.
+        0 is at the median of known points, and -1 at the end of their usual range.
+        Parts that count only below the median or the range are 0 above it.
         """
         scores = standardized(
             torch.from_numpy(raw),
@@ -603,12 +624,11 @@ class Evidence:
             offsets=None if self.offsets is None else self.offsets[:, places],
         )
 
-    @property
-    def typical_logit(self) -> float:
-        """Median of the largest logit of known points; 0 where it is no part."""
-        if LOGIT not in self.names:
+    def typical_of(self, name: str) -> float:
+        """Median raw score of a part for known points; 0 where it is no part."""
+        if name not in self.names:
             return 0.0
-        return float(self.typical[self.names.index(LOGIT)])
+        return float(self.typical[self.names.index(name)])
 
 
 def prior_rows(split: Split, n_rows: int) -> np.ndarray | None:

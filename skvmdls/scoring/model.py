@@ -24,7 +24,7 @@ from skvmdls.inputs.rows import Rows
 from skvmdls.inputs.standardizer import Standardizer
 from skvmdls.nets.network import VariationalNetwork
 from skvmdls.scoring.decisions import Decided, Decision
-from skvmdls.scoring.evidence import LOGIT, Evidence, PartSelection
+from skvmdls.scoring.evidence import BOUNDARY, LOGIT, Evidence, PartSelection
 from skvmdls.scoring.expected_images import ExpectedImages
 from skvmdls.scoring.features import blocks_of, map_batches, point_features
 from skvmdls.scoring.gaussians import ClassGaussians
@@ -121,6 +121,10 @@ class FittedModel:
         if self.direct is not None:
             can_score = np.ones((len(self.fit_positions), len(names)), dtype=bool)
             can_score[:, -len(self.direct.names) :] = self.direct.speaks
+        head = None
+        if self.network is not None and BOUNDARY in names:
+            assert self.network.head is not None
+            head = self.network.head.weight.detach().cpu()
         return Decision(
             names,
             len(self.selection.blocks),
@@ -129,6 +133,7 @@ class FittedModel:
             self.evidence,
             self.weight_calibration,
             can_score,
+            head,
         )
 
     def direct_scores(self, raw: Tensor, x: Tensor) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ def test_a_model_without_a_net_comes_back_from_its_state(case):
     detector, X = case
     model = detector.model_
     choices = NetChoices("auto", detector.latent_dim, True, None)
-    head, arrays = model_head(model, "full"), model_arrays(model)
+    head, arrays = model_head(model), model_arrays(model)
     again = model_from(head, arrays, choices, len(detector.classes_))
     assert isinstance(again, FittedModel)
     assert again.network is None
@@ -120,7 +120,7 @@ def test_a_model_without_a_net_comes_back_from_its_state(case):
 def test_a_state_of_other_classes_is_refused(of_rows):
     choices = NetChoices("auto", of_rows.latent_dim, True, None)
     arrays = model_arrays(of_rows.model_)
-    head = model_head(of_rows.model_, "full") | {"fit_positions": [0, 1]}
+    head = model_head(of_rows.model_) | {"fit_positions": [0, 1]}
     with pytest.raises(ValueError, match=r"direct parts has shape \(3,\), exp.* \(2,"):
         model_from(head, arrays, choices, 2)
 

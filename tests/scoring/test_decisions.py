@@ -32,6 +32,7 @@ ALL_ADDED = np.full(N_CLASSES, -1)
 KINDS = {
     "net": (("x", "t1", "t3", "g", "residual", "logit"), 4, False),
     "net and texture": (("t1", "t3", "texture", "logit"), 2, False),
+    "net and boundary": (("t1", "t3", "texture", "logit", "boundary"), 2, False),
     "net without a head": (("x", "t1", "g"), 3, False),
     "logit alone": (("logit",), 0, False),
     "net and tables": (("x", "g", "logit", "shared", "trees"), 2, False),
@@ -50,21 +51,25 @@ class Case:
         self.scores = {
             name: rng.normal(0, 3, size=(N_POINTS, N_CLASSES))
             for name in self.names
-            if name != "logit"
+            if name not in ("logit", "boundary")
         }
         self.logits = None
         if "logit" in self.names:
             self.logits = rng.normal(0, 3, size=(N_POINTS, 5))
+        self.head = None
+        if "boundary" in self.names:
+            self.head = rng.normal(size=(5, 7))
         self.weight = rng.exponential(size=N_POINTS) if product else None
         self.product = WeightCalibration(1.0, 2.0) if product else None
         offsets = rng.normal(size=(N_CLASSES, n_parts)) if has_offsets else None
+        first = 0.0 if self.head is None else -1.0
         self.evidence = Evidence(
             self.names,
             typical=rng.normal(size=n_parts),
             spread=rng.uniform(0.2, 2, size=n_parts),
             weights=rng.uniform(0.5, 2, size=n_parts),
-            # The first part counts only against a point.
-            highest=np.array([0.0] + [4.0] * (n_parts - 1)),
+            # The first part counts only below the usual range of images, or the median.
+            highest=np.array([first] + [4.0] * (n_parts - 1)),
             offsets=offsets,
             usual_sum=np.array([0.3, 2.0]) if "texture" in self.names else None,
         )
@@ -83,6 +88,7 @@ class Case:
             self.evidence,
             self.product,
             self.can_score,
+            None if self.head is None else torch.from_numpy(self.head),
         )
         return decision(
             {name: torch.from_numpy(array) for name, array in self.scores.items()},
@@ -110,6 +116,7 @@ class Case:
             unit = min(self.in_spreads(part, score), self.evidence.highest[part])
             if unit < -4:
                 unit = -4 - 4 * math.log(1 + (-4 - unit) / 4)
+            unit -= min(0, self.evidence.highest[part])
             total += self.evidence.weights[part] * unit
         if "texture" in self.names:
             part = self.names.index("texture")
@@ -124,7 +131,7 @@ class Case:
         shares = [COUNTED.get(name, 0.0) for name in self.names]
         if not any(shares):
             shares = [
-                0.0 if name == "logit" else weight
+                0.0 if name in ("logit", "boundary") else weight
                 for name, weight in zip(self.names, self.evidence.weights, strict=True)
             ]
         if self.can_score is not None:
@@ -141,6 +148,25 @@ class Case:
             for part, (share, score) in enumerate(pairs)
         )
 
+    def to_boundaries(self, point, own):
+        """Mean distance to the boundaries between a class of `fit` and the others."""
+        distances = [
+            (self.logits[point, own] - self.logits[point, other])
+            / np.linalg.norm(self.head[own] - self.head[other])
+            for other in range(5)
+            if other != own
+        ]
+        return np.mean(distances)
+
+    def most_alike_texture(self, point):
+        """Score of the texture under the class that explains it best."""
+        part = self.names.index("texture")
+        offsets = self.evidence.offsets
+        return max(
+            score - (0 if offsets is None else offsets[label, part])
+            for label, score in enumerate(self.scores["texture"][point])
+        )
+
     def under(self, point, label):
         """Raw scores, log-likelihood and score for the label under one class."""
         evidence, is_added = self.evidence, self.positions[label] < 0
@@ -149,6 +175,12 @@ class Case:
             scores["logit"] = self.logits[point, self.positions[label]]
             if is_added:
                 scores["logit"] = evidence.typical[self.names.index("logit")]
+        if self.head is not None:
+            scores["boundary"] = (
+                evidence.typical[self.names.index("boundary")]
+                if is_added
+                else self.to_boundaries(point, self.positions[label])
+            )
         raw = [scores[name] for name in self.names]
         if evidence.offsets is not None:
             raw = [
@@ -161,7 +193,11 @@ class Case:
                 is_silent = (
                     self.can_score is not None and not self.can_score[label, part]
                 )
-                if name != "logit" and (counted[part] == 0 or is_silent):
+                if name == "texture":
+                    raw[part] = self.most_alike_texture(point)
+                elif name not in ("logit", "boundary") and (
+                    counted[part] == 0 or is_silent
+                ):
                     raw[part] = evidence.typical[part] + mean * evidence.spread[part]
         weighted = [
             evidence.weights[part] * self.in_spreads(part, score)

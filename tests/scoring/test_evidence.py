@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from skvmdls.scoring.evidence import (
+    BELOW_RANGE,
+    BOUNDARY,
     JOINT,
     RESIDUAL,
     TEXTURE,
@@ -32,7 +34,7 @@ EVERYTHING = {"fusion": "late", "is_table": True, "has_head": True}
     ("there", "expected"),
     [
         ({}, ALL),
-        ({"is_table": False}, (*PAPERS, TEXTURE, "logit")),
+        ({"is_table": False}, (*PAPERS, TEXTURE, "logit", BOUNDARY)),
         ({"has_head": False}, ALL[:-1]),
         ({"is_table": False, "has_head": False}, (*PAPERS, TEXTURE)),
         ({"is_table": False, "fusion": "early"}, PAPERS),
@@ -379,6 +381,29 @@ def test_early_parts_speak_only_against_a_point():
     assert np.all(np.mean(standard[:, 1:] > 0, axis=0) == 0.5)
 
 
+def test_early_parts_of_images_count_beyond_their_usual_range_alone():
+    training = Evidence.fit(NAMES, raw_scores(400), WEIGHTS, only_below=BELOW_RANGE)
+    points = raw_scores(400, 3)
+    standard, in_spreads = training.standardize(points), training.in_spreads(points)
+    is_usual = in_spreads[:, 0] >= -1
+    assert 0.8 < is_usual.mean() < 1
+    assert np.all(standard[is_usual, 0] == 0)
+    moderate = ~is_usual & (in_spreads[:, 0] > -4)
+    np.testing.assert_allclose(standard[moderate, 0], in_spreads[moderate, 0] + 1)
+    again = Evidence.from_state(training.state_dict(), NAMES, 2)
+    np.testing.assert_array_equal(again.standardize(points), standard)
+
+
+def test_evidence_of_earlier_files_has_a_flag_for_parts_below_the_median():
+    evidence, points = fitted(), raw_scores(50, 3)
+    state = evidence.state_dict()
+    state["only_against"] = (state.pop("highest") == 0).astype(float)
+    again = Evidence.from_state(state, NAMES, 2)
+    np.testing.assert_array_equal(
+        again.standardize(points), evidence.standardize(points)
+    )
+
+
 def test_no_part_speaks_for_a_point_without_bounds():
     """Inputs without bounds give logits without bounds: they were accepted."""
     evidence = fitted()
@@ -448,7 +473,7 @@ def test_evidence_comes_back_from_its_state():
 
 def test_evidence_of_files_without_a_bend_has_an_even_scale():
     state = fitted().state_dict()
-    del state["bend"], state["only_against"]
+    del state["bend"], state["highest"]
     old, far = Evidence.from_state(state, NAMES, 2), np.full((1, 3), -1e6)
     np.testing.assert_array_equal(old.standardize(far), fitted().in_spreads(far))
     assert old.state_dict().keys() == state.keys()
@@ -463,7 +488,7 @@ def test_evidence_of_files_without_a_bend_has_an_even_scale():
         ({"weights": np.ones(3, np.float32)}, "an array of float32"),
         ({"typical": np.full(3, np.nan)}, "typical holds numbers that are not finite"),
         ({"bend": np.array([0.0])}, "evidence.bend must be negative"),
-        ({"only_against": np.ones(2)}, r"only_against has shape \(2,\), expected \(3,"),
+        ({"highest": np.ones(2)}, r"evidence.highest has shape \(2,\), expected \(3,"),
         ({"bend": np.full(3, -4.0)}, r"evidence.bend has shape \(3,\), expected \(1,"),
     ],
     ids=str,
