@@ -272,7 +272,8 @@ def _stacked_column(X: Any) -> Any:
     if len(X.shape) != 1 or not len(X) or not hasattr(X, "__array__"):
         return X
     rows = np.asarray(X)
-    return _checked_dtype(rows) if rows.dtype == object else X
+    # Columns of polars that hold arrays of one length have two axes as such.
+    return _checked_dtype(rows) if rows.dtype == object or rows.ndim > 1 else X
 
 
 def _stacked(rows: list[Any]) -> np.ndarray:

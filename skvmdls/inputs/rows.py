@@ -6,6 +6,7 @@ Nothing is converted on the way: bytes stay bytes until they are standardised.
 import hashlib
 import multiprocessing
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,11 @@ __all__ = [
 
 # Large enough for numpy to be quick, and small enough for rows in float64.
 CHUNK, CHUNK_NUMBERS = 1024, 2**23
+
+# A text may end in a full stop, the name of a file in an ending.
+HAS_ENDING = re.compile(r"\.\w{2,5}$").search
+# Names without an ending that are looked for.
+N_TRIED = 10
 
 
 class Rows(ABC):
@@ -534,4 +540,8 @@ def _are_file_names(X: Any) -> bool:
     is_column = getattr(X, "ndim", 0) == 1 and hasattr(X, "__len__")
     if not (is_list or is_column) or not len(X):
         return False
-    return all(isinstance(name, str | os.PathLike) for name in X)
+    if not all(isinstance(name, str | os.PathLike) for name in X):
+        return False
+    # Texts are not names of files; those without an ending may be.
+    names = [os.fspath(name) for name in X]
+    return any(map(HAS_ENDING, names)) or any(map(os.path.exists, names[:N_TRIED]))
