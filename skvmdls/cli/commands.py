@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from skvmdls import VMDLSbDetector, VMDLSDetector, __version__, load, save
+from skvmdls._support.patience import say_nothing
 from skvmdls.cli.conclusion import conclusion
 from skvmdls.cli.folders import (
     UNREADABLE,
@@ -127,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    say_nothing()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skvmdls._support.devices import resolve_device
+from skvmdls._support.patience import line_after_a_while
 from skvmdls._support.sklearn import (
     BaseEstimator,
     CallbackSupportMixin,
@@ -231,7 +232,7 @@ class BaseDetector(
         checked = type(self)()
         rows, classes, labels = check_training_data(checked, X, y, settings.num_workers)
         together = group_ids(rows, groups)
-        with loss_explained():
+        with loss_explained(), line_after_a_while(is_quiet=not settings.verbose):
             session = TrainingSession.start(
                 memory=settings.memory,
                 checkpoint=settings.checkpoint,

@@ -259,7 +259,7 @@ def _refuse_encoded_pictures(X: Sequence[Any]) -> None:
         )
 
 
-def _is_image(content: bytes) -> bool:
+def _is_image(content: bytes | bytearray) -> bool:
     try:
         Image.open(io.BytesIO(content)).close()
     except Exception:

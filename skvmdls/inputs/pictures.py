@@ -456,7 +456,7 @@ def _orientation(picture: Image.Image) -> int:
 
 def _is_white_zero(picture: Image.Image) -> bool:
     """Whether 0 means white in a TIFF. PIL inverts such files if they have 8 bits."""
-    return getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    return bool(getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0)
 
 
 def _are_whole(values: Any, n: int, smallest: int, largest: int) -> bool:
