@@ -35,7 +35,7 @@ def through_new_camera(X):
     return (2 / 3 * X + rng.normal(scale=0.7, size=X.shape)).clip(0, 16)
 
 
-old_stream, new_stream = np.split(rng.permutation(X_new[is_known]), 2)
+old_stream, new_stream = np.array_split(rng.permutation(X_new[is_known]), 2)
 new_stream = through_new_camera(new_stream)
 monitor = ShiftMonitor(detector, random_state=0).update(old_stream)
 print(
