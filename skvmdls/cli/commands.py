@@ -275,9 +275,7 @@ def _fit(options: argparse.Namespace) -> int:
         np.array([labels[i] for i in headers]),
         detector,
         options.contamination,
-        size=None
-        if options.backbone is not None
-        else (pictures.channels, *(pictures.size or ())),
+        is_table=options.backbone is not None,
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)
@@ -305,13 +303,15 @@ def _fit(options: argparse.Namespace) -> int:
 def _new_detector(options: argparse.Namespace) -> BaseDetector:
     is_plain = options.without_autoencoder or options.backbone is not None
     kind = VMDLSbDetector if is_plain else VMDLSDetector
-    augmentation = {} if options.backbone else {"augmentation": options.augmentation}
+    of_images = {"augmentation": options.augmentation, "calibration": "split"}
+    # Held-out images show how many labels are right, which is printed.
+    given = {} if options.backbone else of_images
     return kind(
         contamination=options.contamination,
         max_epochs=options.epochs or "auto",
         random_state=options.seed,
         verbose=0 if options.quiet else 1,
-        **augmentation,
+        **given,
     )
 
 
