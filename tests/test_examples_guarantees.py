@@ -7,6 +7,7 @@ import pytest
 from test_examples import BENCHMARKS, EXAMPLES, ROOT, run_here, run_on_copy
 
 SCRIPT = BENCHMARKS / "guarantees.py"
+CROSS = BENCHMARKS / "cross_calibration.py"
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,26 @@ def test_after_a_new_camera_the_threshold_holds_again(tmp_path, monkeypatch):
     assert ran.known_rejected < 0.12
     assert ran.unknown_rejected > 0.5
     assert not ran.monitor.alarm_
+
+
+def test_the_tables_of_few_rows_are_those_of_the_stored_run():
+    stored = ROOT / "docs" / "results" / "cross_calibration.json"
+    found = run_here(CROSS, "--show", stored)
+    text = (ROOT / "docs" / "choosing_the_threshold.md").read_text()
+    assert all(table.strip() in text for table in found.split("\n\n"))
+    for group in json.loads(stored.read_text()).values():
+        for row in group["rows"]:
+            assert row["known rejected"] <= 0.05 + 2 * row["standard error"]
+
+
+@pytest.mark.slow
+def test_few_rows_are_calibrated_in_both_ways(tmp_path):
+    output, runs = tmp_path / "found.json", tmp_path / "runs.jsonl"
+    options = ("--only", "digits", "--seeds", 1, "--output", output, "--runs", runs)
+    printed = run_here(CROSS, *options)
+    rows = json.loads(output.read_text())["digits"]["rows"]
+    assert {row["scores"] for row in rows if row["calibration"] == "cross"} == {758}
+    # Nothing is run again.
+    before = runs.read_text()
+    assert run_here(CROSS, *options) == printed
+    assert runs.read_text() == before

@@ -13,7 +13,6 @@ The output holds means over the runs, and the range that they have.
 
 import argparse
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -91,12 +90,10 @@ def finished(path: Path | None) -> dict[str, dict[str, float]]:
 def measured(data: Data, method: Any, seed: int) -> dict[str, float]:
     """Fit with nothing set but the way of calibrating, and count."""
     detector = VMDLSbDetector(calibration=method, random_state=seed)
-    start = time.perf_counter()
     with warnings.catch_warnings():
         # Of small classes, and of too few held-out rows: the table shows both.
         warnings.simplefilter("ignore", UserWarning)
         detector.fit(data.X, data.y)
-        seconds = time.perf_counter() - start
         known, unknown = (
             detector.score_samples(X) for X in (data.X_known, data.X_unknown)
         )
@@ -110,7 +107,6 @@ def measured(data: Data, method: Any, seed: int) -> dict[str, float]:
         "unknown rejected": float(np.mean(unknown < threshold)),
         "AUROC": auroc(is_known, np.concatenate([known, unknown])),
         "accuracy": float(np.mean(right)),
-        "seconds": round(seconds, 2),
     }
 
 
@@ -211,7 +207,6 @@ def summarized(runs: dict[str, dict[str, float]], group: str) -> list[dict[str, 
         row["lowest unknown"] = float(unknown.min())
         row["highest unknown"] = float(unknown.max())
         row |= {column: float(of[column].mean()) for column in ("AUROC", "accuracy")}
-        row["seconds"] = float(np.median(of["seconds"]))
         rows.append(row)
     return rows
 
@@ -219,13 +214,7 @@ def summarized(runs: dict[str, dict[str, float]], group: str) -> list[dict[str, 
 def table(rows: list[dict[str, Any]]) -> str:
     whole = dict.fromkeys(("fits", "rows", "scores"), ".0f")
     words = dict.fromkeys(("data", "calibration"), "")
-    return laid_out(
-        rows,
-        {
-            name: (words | whole | {"seconds": ".1f"}).get(name, ".3f")
-            for name in rows[0]
-        },
-    )
+    return laid_out(rows, {n: (words | whole).get(n, ".3f") for n in rows[0]})
 
 
 if __name__ == "__main__":

@@ -281,9 +281,7 @@ def _fit(options: argparse.Namespace) -> int:
         np.array([labels[i] for i in headers]),
         detector,
         options.contamination,
-        size=None
-        if options.backbone is not None
-        else (pictures.channels, *(pictures.size or ())),
+        is_table=options.backbone is not None,
     )
     reader = _reader(pictures, options.backbone, options.weights)
     readable = sorted(headers)
@@ -339,11 +337,13 @@ def _check_fit_options(options: argparse.Namespace) -> None:
 def _new_detector(options: argparse.Namespace) -> BaseDetector:
     is_plain = options.without_autoencoder or options.backbone is not None
     kind = VMDLSbDetector if is_plain else VMDLSDetector
-    given = options.augmentation or "auto"
+    augmentation = options.augmentation or "auto"
     return kind(
         contamination=options.contamination,
         max_epochs=options.epochs or "auto",
-        augmentation=None if given == "none" else given,
+        augmentation=None if augmentation == "none" else augmentation,
+        # Held-out images show how many labels are right, which is printed.
+        calibration="split" if options.backbone is None else "auto",
         random_state=options.seed,
         verbose=0 if options.quiet else 1,
     )

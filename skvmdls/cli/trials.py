@@ -10,11 +10,7 @@ from sklearn.base import clone
 from skvmdls.calibration.hold_out import hold_out
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.direct_evidence import most_cross_fitted
-from skvmdls.detector.fitting import (
-    EVIDENCE_SHARE,
-    held_out_fraction,
-    trains_in_folds,
-)
+from skvmdls.detector.fitting import EVIDENCE_SHARE, held_out_fraction
 from skvmdls.detector.parameters import asks_for_net
 
 __all__ = [
@@ -54,12 +50,11 @@ def check_enough_held_out(
     detector: BaseDetector,
     contamination: float,
     *,
-    size: tuple[int, ...] | None = None,
+    is_table: bool = False,
 ) -> None:
     """Refuse a threshold that no image could fall below, before the training.
 
-    The images have one size (channels, height, width), or are a table of features of a
-    frozen net. Of a small table, and of few small images, all set the threshold.
+    A table holds features of a frozen net. Of a small one, all rows set the threshold.
 
     Raises
     ------
@@ -71,14 +66,9 @@ def check_enough_held_out(
     asked_for = clone(detector).set_params(contamination=contamination)
     settings = asked_for.resolved()
     classes, codes = np.unique(labels, return_inverse=True)
-    if size is None:
-        is_small = len(labels) <= most_cross_fitted(unit_rows=False)
-        is_crossed = is_small and not asks_for_net(settings)
-    else:
-        n_numbers = len(labels) * math.prod(size)
-        is_crossed = trains_in_folds(settings, codes, None, n_numbers)
+    is_small = len(labels) <= most_cross_fitted(unit_rows=False)
     share, n_held_out = 1.0, len(labels)
-    if not is_crossed:
+    if not (is_table and is_small and not asks_for_net(settings)):
         fraction = held_out_fraction(settings, len(labels), len(classes))
         rng = np.random.RandomState(0)
         n_held_out = len(hold_out(codes, fraction, EVIDENCE_SHARE, rng).threshold)

@@ -7,7 +7,6 @@ from sklearn.base import clone
 import skvmdls
 from shared import TABLE_SETTINGS, blobs
 from skvmdls import VMDLSbDetector, VMDLSDetector
-from skvmdls.cli.trials import check_enough_held_out
 from skvmdls.detector.fitting import trains_in_folds
 
 
@@ -117,13 +116,6 @@ def test_a_given_fraction_or_split_is_kept(images):
     for given in ({"calibration": "split"}, {"calibration_fraction": 0.3}):
         detector = quick(**given, contamination=0.3).fit(*images)
         assert len(detector.calibration_scores_) < 30
-
-
-def test_a_command_counts_all_of_few_small_images():
-    labels = np.repeat(["ant", "bee"], 15)
-    check_enough_held_out(labels, quick(), 0.05, size=(1, 8, 8))
-    with pytest.raises(ValueError, match="needs 19 held-out images"):
-        check_enough_held_out(labels, quick(), 0.05, size=(3, 64, 64))
 
 
 @pytest.mark.slow

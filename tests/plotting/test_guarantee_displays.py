@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from skvmdls.calibration import conformal_p_value
+from skvmdls.calibration import conformal_p_value, expected_false_alarms
 from skvmdls.plotting import AcceptanceDisplay, RejectionCalibrationDisplay
 
 mpl.use("Agg")
@@ -50,15 +50,13 @@ def test_points_of_another_kind_leave_the_band():
     assert outside[1] > 0.9
 
 
-def test_the_band_holds_known_points_as_often_as_it_says():
-    inside = []
-    for seed in range(60):
-        curve, band = curve_and_band(0, seed)
-        at = np.isclose(band[:, 0], 0.1)
-        share = curve.get_ydata()[np.isclose(curve.get_xdata(), 0.1)][0]
-        inside.append(band[at, 1].min() <= share <= band[at, 1].max())
-        plt.close("all")
-    assert np.mean(inside) > 0.85
+def test_the_band_is_the_range_of_false_alarms():
+    _, band = curve_and_band(0)
+    for level in (0.05, 0.1, 0.5):
+        of_level = band[np.isclose(band[:, 0], level), 1]
+        alarms = expected_false_alarms(400, n_held_out=199, contamination=level)
+        assert of_level.min() == pytest.approx(alarms.low / 400)
+        assert of_level.max() == pytest.approx(alarms.high / 400)
 
 
 def test_the_lowest_acceptance_comes_first_and_ten_are_drawn():
