@@ -518,8 +518,9 @@ def resolve_factory(
     parameter: str,
 ) -> BackboneFactory:
     """Turn the value of a parameter, a name or a factory, into a factory."""
-    if isinstance(choice, type) and issubclass(choice, nn.Module):
-        return _class_as_factory(choice, parameter)
+    given: Any = choice
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return _class_as_factory(given, parameter)
     if isinstance(choice, nn.Module):
         if parameter != "backbone":
             raise ValueError(
