@@ -190,9 +190,9 @@ def _read_state(path: Path, given: str) -> dict[str, Any]:
     )
     if not is_state:
         entries = list(map(str, state))[:5] if isinstance(state, Mapping) else []
-        found = f"with {', '.join(entries)}" * bool(entries)
+        found = f" with {', '.join(entries)}" * bool(entries)
         raise ValueError(
-            f"{given} holds a {type(state).__name__} {found}; expected a state_dict, "
+            f"{given} holds a {type(state).__name__}{found}; expected a state_dict, "
             "in which each entry is a tensor. If one of its entries is that: "
             "torch.save(torch.load(FILE)['state_dict'], FILE)."
         )
