@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from skvmdls._support.values import listed
 from skvmdls.nets.backbones import ModuleFactory, from_module
 
 __all__ = ["pretrained"]
@@ -190,9 +189,10 @@ def _read_state(path: Path, given: str) -> dict[str, Any]:
         isinstance(value, torch.Tensor) for value in state.values()
     )
     if not is_state:
-        found = f"with {listed(map(str, state))}" * isinstance(state, Mapping)
+        entries = list(map(str, state))[:5] if isinstance(state, Mapping) else []
+        found = f" with {', '.join(entries)}" * bool(entries)
         raise ValueError(
-            f"{given} holds a {type(state).__name__} {found}; expected a state_dict, "
+            f"{given} holds a {type(state).__name__}{found}; expected a state_dict, "
             "in which each entry is a tensor. If one of its entries is that: "
             "torch.save(torch.load(FILE)['state_dict'], FILE)."
         )
