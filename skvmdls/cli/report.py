@@ -32,6 +32,7 @@ LEGEND = {
     "mu": "where the image lies between the classes",
     "logit": "how clearly one class wins",
     "boundary": "how far the image is from the boundaries between classes",
+    "texture": "colours, contrasts and flat areas",
     "residual": "what cannot be rebuilt from known images",
 }
 

@@ -42,7 +42,9 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def detector(folders):
     path = folders / "digits.safetensors"
-    assert main(["fit", str(folders / "known"), "--out", str(path), "--quiet"]) == 0
+    command = ["fit", str(folders / "known"), "--out", str(path), "--quiet"]
+    # By 31 held-out images, a share of 0.05 is a lottery: the lowest score alone.
+    assert main([*command, "--contamination", "0.1"]) == 0
     return path
 
 
