@@ -56,7 +56,7 @@ area = auroc(of_known, np.concatenate(scores))
 print(f"AUROC against unknown digits, by the new camera: {area:.3f}")
 
 # %%
-# They are, but three times as many known ones are rejected as are allowed. So the
+# They are, but twice as many known ones are rejected as are allowed. So the
 # threshold alone is wrong. Somebody looks at a hundred pictures of the new camera and
 # finds that all are known digits. They set the threshold. The report compares them with
 # the old threshold, and would name those that lie far below the others.
@@ -71,8 +71,8 @@ print(
 )
 
 # %%
-# Of the points that nobody looked at, the share that is rejected lies in the band at
-# every level, so that the threshold may be moved too.
+# The plot shows which share of the points that nobody looked at each level rejects,
+# and the band in which chance leaves it.
 RejectionCalibrationDisplay.from_predictions(
     detector.p_value(rest),
     n_held_out=len(detector.calibration_scores_),
