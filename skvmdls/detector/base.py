@@ -925,9 +925,9 @@ class BaseDetector(
         >>> from skvmdls import VMDLSbDetector
         >>> X, y = load_iris(return_X_y=True)
         >>> print(VMDLSbDetector(random_state=0).fit(X, y).summary(n_points=100))
-        Between 1.9 and 8.5 % of new known points will be rejected (19 times in 20).
+        Between 1.9 and 8.6 % of new known points will be rejected (19 times in 20).
         Of 100 known points a day, about 5 are false alarms, between 0 and 11.
-        150 held-out points set the threshold. With 600 the range is 3.4 to 6.9 %.
+        149 held-out points set the threshold. With 596 the range is 3.3 to 6.7 %.
         Accepted by class (in brackets the range, 19 times in 20):
           ...
         """
