@@ -343,12 +343,33 @@ def test_tables_peers_do_without_the_rows_that_set_the_threshold(task, monkeypat
         assert not (X[:, None] == held_out).all(axis=2).any()
 
 
+def test_tables_peers_are_cross_fitted_where_the_detector_is(task, monkeypatch):
+    fits = []
+
+    def fitted(name, X, y, seed):
+        fits.append((name, X, scored := []))
+        return lambda rows: scored.append(rows) or rows[:, 0], lambda rows: rows[:, 0]
+
+    monkeypatch.setattr("tables._fit_peer", fitted)
+    detector = VMDLSbDetector(random_state=0).fit(task.X_train, task.y_train)
+    held_out = table_peers(task, detector)["KNN"]().scores[HELD_OUT]
+    of_peer = [(X, scored) for name, X, scored in fits if name == "KNN"]
+    assert [len(X) for X, _ in of_peer[:1]] == [len(task.X_train)]
+    folds = of_peer[1:]
+    assert len(folds) == 5
+    for X, (scored,) in folds:
+        assert len(X) + len(scored) == len(task.X_train)
+        assert not (X[:, None] == scored).all(axis=2).any()
+    np.testing.assert_array_equal(np.sort(held_out), np.sort(task.X_train[:, 0]))
+
+
 def test_every_peer_of_tables_tells_far_points_apart(task):
     figures = run(task, table_peers)
     assert set(figures) == {"VMDLS", "VMDLS_b", *TABLE_PEERS}
     for name in ("Gaussian per class", "KNN", "LocalOutlierFactor", "IsolationForest"):
         assert figures[name]["sets"]["far"]["AUROC"] > 0.8, name
-    classifiers = {"RandomForest", "MLP", "Gaussian per class"}
+    classifiers = {"RandomForest", "ExtraTrees", "MLP"}
+    classifiers |= {"Gaussian per class", "QuadraticDiscriminant"}
     for name in TABLE_PEERS:
         accuracy = figures[name]["closed-set accuracy"]
         assert accuracy > 0.9 if name in classifiers else accuracy is None
