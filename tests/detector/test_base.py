@@ -120,8 +120,9 @@ def test_scikit_learns_checks(estimator, check):
 def test_it_tells_known_digits_from_unknown_ones(vmdls, digits, is_known):
     X, y = digits.X_test, digits.y_test
     assert np.mean(vmdls.predict_known(X[is_known]) == y[is_known]) > 0.97
-    assert auroc(is_known, vmdls.score_samples(X)) > 0.95
-    assert vmdls.score(X, y) > 0.88
+    assert auroc(is_known, vmdls.score_samples(X)) > 0.98
+    # The threshold is that of 57 held-out images.
+    assert vmdls.score(X, y) > 0.8
     noise = np.random.default_rng(0).uniform(0, 16, size=(300, 8, 8))
     assert np.mean(vmdls.predict(noise) == -1) > 0.99
 
@@ -747,7 +748,7 @@ def test_small_classes_unequal_classes_and_many_classes():
     y = np.repeat(np.arange(len(counts)), counts)
     X = rng.normal(size=(len(y), 30)) + 5 * np.eye(30)[y]
     with pytest.warns(UserWarning, match="take the one pooled"):
-        detector = quick(max_epochs=150).fit(X, y)
+        detector = quick(max_epochs=150, covariance_type="full").fit(X, y)
     assert np.isfinite(detector.class_log_likelihood(X)).all()
     assert np.mean(detector.predict_known(X) == y) > 0.8
 
