@@ -223,17 +223,25 @@ def numpydoc(text: str) -> str:
     return re.sub(r"^ *\*{0,2}\w[\w, *]* : .*$", "", text, flags=re.MULTILINE)
 
 
-def docstring(node: ast.AST) -> ast.Constant | None:
-    """Return the docstring of a module, class or function."""
-    first, *_ = [*getattr(node, "body", []), None]
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    return first.value if is_text and isinstance(first.value.value, str) else None
+def text_of(node: ast.AST | None) -> tuple[str, int] | None:
+    """Return a string that stands in the code, and its line."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value, node.lineno
+    return None
+
+
+def docstring(node: ast.AST) -> tuple[str, int] | None:
+    """Return the docstring of a module, class or function, and its line."""
+    body: list[ast.AST] = getattr(node, "body", [])
+    if body and isinstance(body[0], ast.Expr):
+        return text_of(body[0].value)
+    return None
 
 
 def docstring_blocks(node: ast.AST) -> Iterator[Block]:
     """Yield the blocks of a docstring, and of a class's public members."""
-    if doc := docstring(node):
-        yield from text_blocks(numpydoc(doc.value), doc.lineno)
+    if found := docstring(node):
+        yield from text_blocks(numpydoc(found[0]), found[1])
     for member in node.body if isinstance(node, ast.ClassDef) else ():
         if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
             yield from docstring_blocks(member)
@@ -241,16 +249,15 @@ def docstring_blocks(node: ast.AST) -> Iterator[Block]:
         # The texts of which a detector's docstring is made.
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "parameter":
             for keyword in call.keywords:
-                if keyword.arg == "text" and isinstance(keyword.value, ast.Constant):
-                    text = keyword.value
-                    yield from text_blocks(text.value, text.lineno)
+                if keyword.arg == "text" and (text := text_of(keyword.value)):
+                    yield from text_blocks(*text)
 
 
 def example_blocks(path: Path) -> Iterator[Block]:
     """Yield the blocks of a page of the gallery: docstring, comments after "# %%"."""
     text = path.read_text(encoding="utf-8")
-    if doc := docstring(ast.parse(text)):
-        yield from text_blocks(doc.value, doc.lineno)
+    if found := docstring(ast.parse(text)):
+        yield from text_blocks(*found)
     for cell in re.finditer(r"^# %%.*\n((?:#.*\n)+)", text, re.MULTILINE):
         comment = re.sub("^# ?", "", cell[1], flags=re.MULTILINE)
         yield from text_blocks(comment, text.count("\n", 0, cell.start(1)) + 1)
@@ -329,8 +336,8 @@ def of_any(path: Path) -> Prose:
         return Prose(text_blocks(text))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef
     nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
-    docs = [doc for node in nodes if (doc := docstring(node))]
-    return Prose(b for doc in docs for b in text_blocks(numpydoc(doc.value)))
+    docs = [found[0] for node in nodes if (found := docstring(node))]
+    return Prose(b for doc in docs for b in text_blocks(numpydoc(doc)))
 
 
 def measure(paths: list[Path]) -> None:
@@ -341,8 +348,8 @@ def measure(paths: list[Path]) -> None:
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         read = [of_any(file) for file in files if "tests" not in file.parts]
         n_words = sum(prose.n_words for prose in read)
-        length = sum(prose.words_in_sentences for prose in read)
-        length /= sum(prose.n_sentences for prose in read)
+        n_sentences = sum(prose.n_sentences for prose in read)
+        length = sum(prose.words_in_sentences for prose in read) / n_sentences
         rates = (
             f"{1000 * sum(len(prose.of(rule)) for prose in read) / n_words:.2f}"
             for rule in LIMITS
