@@ -305,14 +305,14 @@ def decision_cost(
 def oscr(
     y_true: ArrayLike, y_known: ArrayLike, scores: ArrayLike, classes: ArrayLike
 ) -> float:
-    """Area under the open-set classification rate curve [1]_.
+    """Area under the open-set classification rate curve.
 
-    The curve sets the share of known points that are accepted with their own label
-    against the share of unknown points that are accepted, over all thresholds: it joins
-    closed-set accuracy and the telling apart of known and unknown, and is at most
-    either. With one score for both tasks, as here, the area is the OpenAUC [2]_ too:
-    the chance that a known point is rightly labelled and scores above an unknown one,
-    ties counting half.
+    The curve [1]_ plots the share of known points that are accepted with their own
+    label against the share of unknown points that are accepted, over all thresholds. It
+    measures the closed-set accuracy and the separation of known from unknown together,
+    and is at most either. With one score for both tasks, as here, the area is also the
+    OpenAUC [2]_. This is the probability that a known point gets its own label and a
+    higher score than an unknown one, where ties count half.
 
     Parameters
     ----------

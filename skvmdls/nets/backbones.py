@@ -131,7 +131,7 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
 def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
     """For photographs, from 16x16 up: ``g`` of 256, taps of 64, 192 and 256.
 
-    In the manner of [1]_: a 2x2 convolution of 24 channels, then three stages: a 3x3
+    It resembles the net of [1]_: a 2x2 convolution of 24 channels, then three stages: a 3x3
     convolution, max-pooling, batch norm, GELU, and a second 3x3 convolution at the
     smaller size. ``g`` is the maximum over space of the last stage.
 
@@ -164,10 +164,10 @@ def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Plain net of Yoshihashi et al. [1]_, batch-normed: ``g`` of 500, taps of 100.
+    """Plain net of Yoshihashi et al., batch-normed: ``g`` of 500, taps of 100.
 
-    Five 3x3 convolutions, max-pooling after the second, fourth and fifth, where the
-    taps are, and a fully connected layer.
+    Five 3x3 convolutions and a fully connected layer [1]_. Max-pooling follows the
+    second, fourth and fifth convolution, where the taps are.
 
     References
     ----------
@@ -188,8 +188,9 @@ def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
     """VGG net of the same paper, batch-normed: ``g`` of 1024, taps of 128, 256, 256.
 
-    3x3 convolutions of 64, 128 | 256, 256 | 256, 256, 256, 256 channels, max-pooling
-    after each group, where the taps are, and two fully connected layers.
+    Three groups of 3x3 convolutions, of ``64, 128``, ``256, 256`` and
+    ``256, 256, 256, 256`` channels, and two fully connected layers. Max-pooling follows
+    each group, where the taps are.
 
     Examples
     --------
@@ -203,10 +204,10 @@ def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet18 [1]_ for small images: ``g`` of 512, taps of 64, 128 and 256.
+    """ResNet18 for small images: ``g`` of 512, taps of 64, 128 and 256.
 
-    The stem is 3x3 with stride 1, without max-pooling; the taps are after the first
-    three of the four stages.
+    The net of [1]_ with a stem of 3x3 and stride 1, without max-pooling. The taps are
+    after the first three of the four stages.
 
     References
     ----------
@@ -223,7 +224,7 @@ def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet34 in the manner of :func:`resnet18`, with its stem and its sizes.
+    """ResNet34 for small images, with the stem and the sizes of :func:`resnet18`.
 
     Examples
     --------
@@ -235,9 +236,10 @@ def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
-    """DenseNet-BC [1]_, 100 layers, growth 12: ``g`` of 342, taps of 108, 150, 342.
+    """DenseNet-BC for small images: ``g`` of 342, taps of 108, 150 and 342.
 
-    For small images: three blocks of 16 bottleneck layers, behind a 3x3 convolution.
+    The net of [1]_ with 100 layers and a growth of 12: three blocks of 16 bottleneck
+    layers, behind a 3x3 convolution.
     The taps are after the transitions and the last block.
 
     References
@@ -265,7 +267,9 @@ def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
-    """WideResNet-28-10 [1]_ for small images: ``g`` of 640, taps of 160, 320 and 640.
+    """WideResNet-28-10 for small images: ``g`` of 640, taps of 160, 320 and 640.
+
+    The net of [1]_, with its taps after the three stages.
 
     References
     ----------
