@@ -89,7 +89,9 @@ def test_no_two_pages_of_the_reference_have_one_title():
     assert len(set(titles)) == len(titles)
 
 
-@pytest.mark.parametrize("name", [f"{module}.{name}" for module, name, _ in reference()])
+@pytest.mark.parametrize(
+    "name", [f"{module}.{name}" for module, name, _ in reference()]
+)
 def test_no_summary_cites_a_source(name):
     """In the tables of the reference a citation is shown as [R9f32596405e8-1]."""
     summary, *_ = inspect.cleandoc(found(name).__doc__).partition("\n\n")
