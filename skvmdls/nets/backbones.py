@@ -18,12 +18,13 @@ A factory is any callable that takes the input shape, (channels, height, width) 
 3
 
 The factories here take images (channels, height, width), `mlp` tables (features,), and
-raise a ValueError for the other kind and for images that are too small. Each says how
-long ``g`` and the three taps are; all but :func:`photo_cnn` are for images from 8x8 up.
+raise a ValueError for the other kind and for images that are too small. The page of
+each has the lengths of ``g`` and of the three taps. Images must have at least 8x8
+pixels, and 16x16 for :func:`photo_cnn`.
 
 :func:`from_module` makes a factory of a module that is there already, pretrained or
-not. An optional attribute ``channel_axis`` says where the taps' channels are, if not at
-axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels).
+not. An optional attribute ``channel_axis`` is the axis of the taps' channels, if it is
+not axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels).
 """
 
 from collections.abc import Callable, Sequence
@@ -299,7 +300,7 @@ def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 class ModuleFactory:
-    """Backbone factory that hands out one module; made by :func:`from_module`.
+    """Backbone factory made by :func:`from_module`, which hands out one module.
 
     Every network is built on a copy of the module, which itself never changes. Copies
     and clones of the factory share it.
@@ -312,7 +313,7 @@ class ModuleFactory:
     Attributes
     ----------
     transform : callable or None
-        Of :func:`skvmdls.nets.pretrained`: from a picture to the module's input.
+        Of :func:`skvmdls.nets.pretrained`: from an image to the module's input.
     name : str or None
         Of :func:`skvmdls.nets.pretrained`: the name of the net, from which it can be
         built again.
@@ -367,7 +368,7 @@ def from_module(
     Returns
     -------
     factory : ModuleFactory
-        Goes in as ``backbone=...``; pickles if the module does.
+        To be given as ``backbone=...``. It can be pickled if the module can.
 
     Raises
     ------
