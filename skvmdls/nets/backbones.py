@@ -132,9 +132,9 @@ def cnn(input_shape: tuple[int, ...]) -> nn.Module:
 def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
     """For photographs, from 16x16 up: ``g`` of 256, taps of 64, 192 and 256.
 
-    It resembles the net of [1]_: a 2x2 convolution of 24 channels, then three stages. A
-    stage is a 3x3 convolution, max-pooling, batch norm, GELU, and a second 3x3
-    convolution at the smaller size. ``g`` is the maximum over space of the last stage.
+    In the manner of [1]_: a 2x2 convolution of 24 channels, then three stages: a 3x3
+    convolution, max-pooling, batch norm, GELU, and a second 3x3 convolution at the
+    smaller size. ``g`` is the maximum over space of the last stage.
 
     References
     ----------
