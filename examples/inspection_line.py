@@ -94,9 +94,9 @@ print(f"rejected: {detector.is_unknown(morning).mean():.1%}, alarm: {monitor.ala
 # %%
 # Noon: a new kind of part
 # ------------------------
-# One part in five is now a spring.
+# One part in seven is now a spring.
 
-noon, kinds = belt(300, [*KNOWN, *KNOWN[:1], "spring"])
+noon, kinds = belt(300, [*KNOWN * 2, "spring"])
 monitor.update(noon)
 is_spring, is_rejected = kinds == "spring", detector.is_unknown(noon)
 print(f"springs rejected: {is_rejected[is_spring].mean():.1%}")
