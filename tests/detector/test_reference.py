@@ -1,5 +1,6 @@
 """The API reference: what it lists, and whether its pages say what the code does."""
 
+import ast
 import configparser
 import importlib
 import inspect
@@ -155,3 +156,12 @@ def test_the_box_says_whether_it_is_fitted(of_table):
 def test_the_version_to_cite_is_this_one():
     citation = (DOCS / "CITATION.cff").read_text()
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == skvmdls.__version__
+
+
+def test_groups_of_parameters_begin_with_parameters_in_their_order():
+    conf = (DOCS / "conf.py").read_text()
+    groups = ast.literal_eval(re.search(r"PARAMETER_GROUPS = (\{.*?\})", conf, re.S)[1])
+    names = list(inspect.signature(VMDLSDetector).parameters)
+    positions = [names.index(name) for name in groups]
+    assert positions == sorted(positions)
+    assert names.index("contamination") < 3
