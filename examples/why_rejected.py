@@ -13,6 +13,7 @@ You can run this page as a script. It takes half a minute on one processor core:
 
 import numpy as np
 from sklearn.datasets import load_wine
+from sklearn.utils import shuffle
 
 from skvmdls import VMDLSDetector
 from skvmdls.datasets import load_digits
@@ -22,11 +23,12 @@ from skvmdls.plotting import ExplanationDisplay
 # A column of a table
 # -------------------
 # The table has thirteen measurements of 178 wines. In one row the magnesium has a digit
-# too many.
+# too many. The order of the rows has no meaning, so they are shuffled.
 
 wine = load_wine(as_frame=True)
+X, y = shuffle(wine.data, wine.target, random_state=0)
 of_wines = VMDLSDetector(contamination=0.1, random_state=0)
-of_wines.fit(wine.data, wine.target)
+of_wines.fit(X, y)
 
 broken = wine.data.iloc[[0, 0]].copy()
 broken.iloc[1, broken.columns.get_loc("magnesium")] *= 10
