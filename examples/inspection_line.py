@@ -146,9 +146,9 @@ for kind in detector.classes_:
 # %%
 # Evening: a darker lamp
 # ----------------------
-# The lamp has lost a quarter of its light, and known parts are rejected. ``recalibrate``
-# sets the threshold again from 200 known parts under the new lamp. The net does not
-# change.
+# The lamp has lost a quarter of its light, and known parts are rejected.
+# ``recalibrate`` sets the threshold again from 200 known parts under the new lamp. The
+# net does not change.
 
 evening, _ = belt(400, detector.classes_, light=0.75)
 print(f"rejected with the old threshold: {detector.is_unknown(evening).mean():.1%}")
