@@ -70,10 +70,13 @@ detector = VMDLSDetector(
     random_state=0,
 )
 detector.fit(X_train, y_train, groups=groups)
+print(detector.summary())
 
 # %%
 # Predict
 # -------
+# The guarantee is for all known crops together and on average. So few tiles leave a wide
+# range, and the classes differ in how many of their crops are rejected.
 
 labels, scores = detector.predict(X_test), detector.score_samples(X_test)
 is_known = y_test != UNKNOWN
