@@ -75,8 +75,8 @@ print(detector.summary())
 # %%
 # Predict
 # -------
-# The guarantee is for all known crops together and on average. So few tiles leave a wide
-# range, and the classes differ in how many of their crops are rejected.
+# The guarantee is for all known crops together and on average. So few tiles leave a
+# wide range, and the classes differ in how many of their crops are rejected.
 
 labels, scores = detector.predict(X_test), detector.score_samples(X_test)
 is_known = y_test != UNKNOWN
