@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import matplotlib as mpl
+from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -17,6 +18,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 mpl.use("Agg")
 
 import skvmdls
+from skvmdls.detector.base import BaseDetector
 
 project = "skvmdls"
 copyright = "the developers of skvmdls"
@@ -28,6 +30,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -47,14 +50,39 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 
+# The order of the gallery. The last ones need other packages or data: they are shown,
+# and not run.
+RUN = (
+    "quickstart",
+    "embeddings",
+    "table",
+    "photographs",
+    "inspection_line",
+    "known_and_unknown",
+    "why_rejected",
+    "new_camera",
+    "tune_without_ood",
+    "fine_tune",
+)
+NOT_RUN = (
+    "mnist_open_set",
+    "onnx_without_torch",
+    "score_with_dask",
+    "score_with_ray",
+    "score_with_spark",
+)
+
+
+def place_in_gallery(name: str) -> int:
+    """Return the place of an example; one that is not listed is an error."""
+    return (*RUN, *NOT_RUN).index(Path(name).stem)
+
+
 sphinx_gallery_conf = {
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
-    # The others take longer than a page may: they are shown, and not run.
-    "filename_pattern": (
-        r"/(embeddings|known_and_unknown|new_camera|open_world|quickstart"
-        r"|why_rejected)\.py$"
-    ),
+    "filename_pattern": rf"/({'|'.join(RUN)})\.py$",
+    "within_subsection_order": place_in_gallery,
     "ignore_pattern": r"/benchmarks/",
     "reference_url": {"skvmdls": None},
     "download_all_examples": False,
@@ -69,10 +97,12 @@ sphinx_gallery_conf = {
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
-html_title = "skvmdls"
+html_title = f"skvmdls {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Commands keep their two hyphens.
+smartquotes = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
@@ -116,13 +146,40 @@ intersphinx_mapping = {
 }
 
 
-def link_to_the_gallery(app: object, docname: str, source: list[str]) -> None:
+def link_to_the_gallery(app: Sphinx, docname: str, source: list[str]) -> None:
     """Lead from a page's ``../examples/name.py``, as on GitHub, to its gallery page."""
     text = source[0].replace("](../examples)", "](gallery/index.rst)")
     link = r"\]\(\.\./examples/(\w+)\.py\)"
     source[0] = re.sub(link, r"](gallery/\1.rst)", text)
 
 
-def setup(app: object) -> None:
-    """Let the pages' links work here as well."""
-    app.connect("source-read", link_to_the_gallery)  # type: ignore[attr-defined]
+# Groups of a detector's parameters, each by its first one.
+PARAMETER_GROUPS = {
+    "backbone": "Net",
+    "contamination": "Threshold",
+    "latent_dim": "Latent space and losses",
+    "features": "Score",
+    "classes_per_batch": "Training",
+    "batch_size": "Computation",
+    "autoencoder": "Autoencoder",
+}
+
+
+def group_parameters(
+    app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Put a heading before each group of a detector's parameters."""
+    if kind != "class" or not issubclass(thing, BaseDetector):
+        return
+    end = next(i for i, line in enumerate(lines) if line.startswith(":Attributes:"))
+    for number in reversed(range(end)):
+        entry = re.match(r"    \*\*(\w+)\*\* : ", lines[number])
+        if entry and (title := PARAMETER_GROUPS.get(entry[1])):
+            lines[number:number] = [f"    .. rubric:: {title}", ""]
+
+
+def setup(app: Sphinx) -> None:
+    """Let the pages' links work here as well, and group parameters."""
+    app.connect("source-read", link_to_the_gallery)
+    # After numpydoc, which has written the lists.
+    app.connect("autodoc-process-docstring", group_parameters, priority=900)

@@ -1,14 +1,17 @@
 """
-Embeddings: the best parts of the evidence
-==========================================
+Embeddings of text or images
+============================
 
-You have vectors of a pretrained net, and twenty rows of each class. No net is trained.
-``fit`` learns the weight of each part of the evidence by leaving out known classes.
-
-    python examples/embeddings.py
+You have vectors from a pretrained net, and twenty rows of each class. No net is
+trained. The score is a sum of several parts, such as distances to class means and to
+neighbours. ``fit`` learns the weight of each part by leaving out known classes.
 
 So that nothing is downloaded, one layer with random weights stands in for the
 pretrained net. It turns scikit-learn's 8x8 digits into vectors of 384 numbers.
+
+You can run this page as a script. It takes a few seconds::
+
+    python examples/embeddings.py
 """
 
 from pathlib import Path

@@ -1,15 +1,14 @@
 """
-Known, unknown, and the threshold
-=================================
+Scores and the threshold
+========================
 
-A detector learns six digits. Ten come. Each image gets a score, and the threshold says
-which of them are answered by a digit, and which by ``-1``: "never seen anything like
-it".
+Each image gets a score. The threshold decides which images get a digit, and which get
+``-1`` for unknown. ``fit`` sets it from known images that it holds out. It needs no
+unknown images.
+
+You can run this page as a script. It takes half a minute on one processor core::
 
     python examples/known_and_unknown.py
-
-The threshold is set at `fit`, from images that were held out for it: no unknown image
-is needed, and none was seen.
 """
 
 from pathlib import Path
@@ -22,31 +21,31 @@ from skvmdls import VMDLSDetector
 from skvmdls.datasets import load_digits
 
 # %%
-# Six digits to learn
+# Train on six digits
 # -------------------
-# Of scikit-learn's 8x8 digits, 0 to 5 are in the training set. The test set holds 6 to
-# 9 as well. ``contamination`` is what we can afford: 5 % of the *known* ones rejected.
+# The training set has the digits 0 to 5, and the test set has all ten. With
+# ``contamination=0.05`` at most 5 % of the *known* images may be rejected.
 
 digits = load_digits(known=(0, 1, 2, 3, 4, 5), random_state=0)
 detector = VMDLSDetector(contamination=0.05, random_state=0)
 detector.fit(digits.X_train, digits.y_train)
 
-answers = detector.predict(digits.X_test)
+labels = detector.predict(digits.X_test)
 is_known = np.isin(digits.y_test, digits.known)
 for name, part in (("known", is_known), ("unknown", ~is_known)):
-    rejected = np.mean(answers[part] == -1)
+    rejected = np.mean(labels[part] == -1)
     print(f"{part.sum()} {name} digits: {rejected:.1%} rejected")
-accepted = is_known & (answers != -1)
-right = np.mean(answers[accepted] == digits.y_test[accepted])
-print(f"of the known ones that are accepted, {right:.1%} get the right digit")
+accepted = is_known & (labels != -1)
+right = np.mean(labels[accepted] == digits.y_test[accepted])
+print(f"accepted known digits with the right label: {right:.1%}")
 
 # %%
-# Where they lie
-# --------------
-# ``decision_function`` is the score less the threshold. The axis is linear near it and
-# logarithmic far from it, since what is unlike the known digits can be unlike them by
-# far. Below are images of both kinds, from the strangest to the most ordinary of each,
-# with their answers: one of each kind is on the wrong side.
+# Plot the scores
+# ---------------
+# ``decision_function`` is the score less the threshold. The axis is linear near the
+# threshold and logarithmic far from it. The images below the plot are of both kinds,
+# from the lowest score to the highest, with their predictions. One image of each kind
+# is on the wrong side.
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # told apart by colour-blind readers too
 MINUS = "\N{MINUS SIGN}"
@@ -88,7 +87,7 @@ def spread(part: np.ndarray) -> np.ndarray:
 
 
 def draw_images(axes: Axes, histogram: Axes) -> None:
-    """Draw images of both kinds in the order of their scores, each with its answer."""
+    """Draw images of both kinds by their scores, each with its prediction."""
     chosen = np.concatenate([spread(is_known), spread(~is_known)])
     chosen = chosen[margins[chosen].argsort()]
     places = (np.arange(len(chosen)) + 0.5) / len(chosen)
@@ -96,7 +95,7 @@ def draw_images(axes: Axes, histogram: Axes) -> None:
     at = to_axes(histogram.transData.transform([(m, 0) for m in margins[chosen]]))[:, 0]
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
-    axes.text(-0.01, 0.02, "answer", ha="right")
+    axes.text(-0.01, 0.02, "prediction", ha="right")
     for row, place, score in zip(chosen, places, at, strict=True):
         colour = BLUE if is_known[row] else ORANGE
         axes.plot([score, place], [1, 0.78], color=colour, lw=0.8, clip_on=False)
@@ -104,7 +103,7 @@ def draw_images(axes: Axes, histogram: Axes) -> None:
         inset.imshow(digits.X_test[row], cmap="gray_r")
         inset.set(xticks=[], yticks=[])
         inset.spines[:].set(color=colour, lw=1.5)
-        axes.text(place, 0.02, f"{answers[row]}".replace("-", MINUS), ha="center")
+        axes.text(place, 0.02, f"{labels[row]}".replace("-", MINUS), ha="center")
 
 
 ABOUT = {"textcoords": "offset points"}
@@ -116,8 +115,7 @@ figure.canvas.draw()
 draw_images(below, above)
 
 # %%
-# Known images lie right of the threshold, but for the share that was allowed; unknown
-# ones left of it, as far as the net can tell them.
+# A lower threshold would accept more images of both kinds.
 # :class:`~skvmdls.plotting.ThresholdCurveDisplay` counts both for every threshold.
 
 if "__file__" in globals():  # not in a notebook

@@ -1,13 +1,14 @@
-"""Answers without torch
-=====================
+"""
+Predictions without torch: one ONNX file
+========================================
 
-Answers without torch: one ONNX file.
+Write a detector to one ONNX file. Another process, which imports neither torch nor
+skvmdls, predicts with onnxruntime alone::
 
-A detector of six digits is written to one file; another process, which imports neither
-torch nor skvmdls, answers with onnxruntime alone.
-
-    pip install "skvmdls[onnx]"
+    pip install -e ".[onnx]"
     python examples/onnx_without_torch.py
+
+``examples/onnx_in_node.mjs`` reads the same file in Node.
 """
 
 import argparse

@@ -1,15 +1,18 @@
-"""Scoring on Spark
+"""
+Scoring on Spark
 ================
 
-Score on Spark: every Python worker loads the detector once.
+Each Python worker of Spark loads the detector once and scores batches of rows.
 
-Rows come as a Parquet table with a column `x`, an array of a row's numbers (images:
-flattened), and whatever else names a row; the table that is written has the column
-`score` beside them. Here Spark runs in processes on this machine; `--master ADDRESS`
-takes a cluster, whose workers see the same files. Needs Java 17.
+The rows come as a Parquet table. Its column ``x`` has an array of numbers in each row,
+and images are flattened. Other columns are copied. The table that is written has a
+column ``score`` instead of ``x``. You need Java 17::
 
-    pip install "skvmdls[engines]" pyspark
+    pip install -e ".[engines]" pyspark
     python examples/score_with_spark.py detector.safetensors rows.parquet scores.parquet
+
+Spark runs in processes on this machine. ``--master ADDRESS`` uses a cluster, whose
+workers must see the same files.
 """
 
 import argparse
@@ -41,10 +44,10 @@ def main() -> None:
     n_features = skvmdls.load(path).n_features_in_
 
     def scorer() -> Callable[[np.ndarray], np.ndarray]:
-        """Spark calls it once in a worker, and what it gives batch by batch."""
+        """Make the function for batches, once in each worker."""
         detector = skvmdls.load(path)
         shape = (-1, *detector.input_shape_)
-        # Spark has no unsigned bytes: those of images come as wider numbers.
+        # Spark has no unsigned bytes, so those of images come as wider numbers.
         were_bytes = detector.standardizer_.were_bytes_
         return lambda x: detector.score_samples(
             (x.astype(np.uint8) if were_bytes else x).reshape(shape)

@@ -1,9 +1,9 @@
-"""How good an open-set classifier is: AUROC, ``TNR@TPR``, open-set F1 and the like.
+"""Metrics of open-set classifiers: AUROC, ``TNR@TPR``, open-set F1 and the like.
 
-In all of these, `classes` are the known ones, as ``detector.classes_``, and labels that
-are not among them are unknown; `y_pred` are answers of ``predict``, `y_known` of
-``predict_known``, `scores` of ``score_samples``, higher for the known. Where a figure
-needs points of a kind that is missing, a ValueError says so.
+They take what a detector returns: `y_pred` from ``predict``, `y_known` from
+``predict_known``, `scores` from ``score_samples`` (higher for known points) and
+`classes` from ``classes_``. Labels that are not among `classes` are unknown. A metric
+raises a ValueError if it needs points of a kind that is missing.
 """
 
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ def open_set_labels(y: ArrayLike, classes: ArrayLike) -> np.ndarray:
     Returns
     -------
     labels : ndarray of shape (n,)
-        Of the dtype that `predict` has: ``-1``, or ``"-1"`` beside strings.
+        As from `predict`: unknown is ``-1``, or ``"-1"`` if labels are strings.
 
     Examples
     --------
@@ -305,14 +305,14 @@ def decision_cost(
 def oscr(
     y_true: ArrayLike, y_known: ArrayLike, scores: ArrayLike, classes: ArrayLike
 ) -> float:
-    """Area under the open-set classification rate curve [1]_.
+    """Area under the open-set classification rate curve.
 
-    The curve sets the share of known points that are accepted with their own label
-    against the share of unknown points that are accepted, over all thresholds: it joins
-    closed-set accuracy and the telling apart of known and unknown, and is at most
-    either. With one score for both tasks, as here, the area is the OpenAUC [2]_ too:
-    the chance that a known point is rightly labelled and scores above an unknown one,
-    ties counting half.
+    The curve [1]_ plots the share of known points that are accepted with their own
+    label against the share of unknown points that are accepted, over all thresholds. It
+    measures the closed-set accuracy and the separation of known from unknown together,
+    and is at most either. With one score for both tasks, as here, the area is also the
+    OpenAUC [2]_. This is the probability that a known point gets its own label and a
+    higher score than an unknown one, where ties count half.
 
     Parameters
     ----------
@@ -365,7 +365,7 @@ class ThresholdCurve:
     unknown_acceptance : ndarray of shape (m,) or None
         Share of the unknown points that is accepted. None if there are none.
     accepted_accuracy : ndarray of shape (m,)
-        Accuracy on the accepted points of known classes; nan where there are none.
+        Accuracy on the accepted points of known classes, nan where there are none.
     macro_f1 : ndarray of shape (m,)
         :func:`open_set_f1` of the answers at this threshold.
 
@@ -413,13 +413,13 @@ class ThresholdCurve:
         Returns
         -------
         cost : ndarray of shape (m,)
-            For each of ``thresholds``; for each known point if `false_acceptance` is
-            0, and for each point of either kind otherwise.
+            At each of ``thresholds``. It is the cost of a known point if
+            `false_acceptance` is 0, and of a point of either kind otherwise.
 
         Raises
         ------
         ValueError
-            If unknown points have a cost, but the curve was made without any; or if
+            If unknown points have a cost, but the curve was made without any, or if
             `unknown_share` is out of range.
         """
         wrong = self.known_acceptance * np.nan_to_num(1 - self.accepted_accuracy)

@@ -1,6 +1,7 @@
 """The examples run, on the least that they can run on."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -81,8 +82,8 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
 
 def test_what_the_gallery_asks_about_was_rejected():
     printed = run_here(EXAMPLES / "why_rejected.py")
-    answers = [line for line in printed.splitlines() if line.startswith("answers:")]
-    assert answers == ["answers: [ 0 -1]", "answers: [ 1 -1]"]
+    labels = [line for line in printed.splitlines() if line.startswith("predicted:")]
+    assert labels == ["predicted: [ 0 -1]", "predicted: [ 1 -1]"]
     assert printed.splitlines()[1].startswith("magnesium")
 
 
@@ -363,9 +364,43 @@ def test_figures_of_the_open_world_are_measured_group_by_group(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_open_world_plays_the_day(tmp_path):
-    picture = tmp_path / "day.png"
-    told = run_here(EXAMPLES / "open_world.py", "--epochs", 8, "--picture", picture)
-    assert "alarm: False" in told
-    assert "Afternoon: learned 6" in told
-    assert picture.stat().st_size > 10_000
+def test_the_inspection_line_notices_both_changes(tmp_path, monkeypatch):
+    ran = run_on_copy(EXAMPLES / "inspection_line.py", tmp_path, monkeypatch)
+    assert ran.monitor.alarm_at_ > len(ran.morning)
+    assert np.mean(ran.is_rejected[ran.is_spring]) > 0.9
+    assert np.mean(ran.labels[ran.kinds == "spring"] == "spring") > 0.8
+    report = ran.detector.recalibration_report_
+    assert report.n_rejected > 2 * report.n_points * 0.05
+    assert np.mean(ran.detector.is_unknown(ran.evening)) < 0.12
+
+
+@pytest.mark.slow
+def test_the_table_rejects_the_third_wine_and_names_the_broken_column(
+    tmp_path, monkeypatch, capsys
+):
+    ran = run_on_copy(EXAMPLES / "table.py", tmp_path, monkeypatch)
+    is_unknown = ran.labels == "-1"
+    assert np.mean(is_unknown[ran.y_test == "class_2"]) > 0.7
+    assert np.mean(is_unknown[ran.y_test != "class_2"]) < 0.2
+    printed = capsys.readouterr().out
+    assert "broken: ['-1']" in printed
+    assert printed.splitlines()[-3].startswith("simpleimputer__magnesium")
+
+
+@pytest.mark.slow
+def test_photographs_of_a_fifth_thing_score_lower(tmp_path, monkeypatch):
+    ran = run_on_copy(EXAMPLES / "photographs.py", tmp_path, monkeypatch)
+    assert ran.accuracy > 0.85
+    rejected = {
+        name: np.mean(ran.labels[ran.y_test == name] == "-1") for name in ran.REGIONS
+    }
+    assert rejected[ran.UNKNOWN] > np.mean(
+        [rejected[name] for name in set(ran.y_train)]
+    )
+
+
+def test_the_gallery_lists_every_example():
+    conf = (ROOT / "docs" / "conf.py").read_text()
+    listed = conf[conf.index("RUN = (") : conf.index("def place_in_gallery")]
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert set(re.findall(r'^    "(\w+)",$', listed, re.MULTILINE)) == names

@@ -107,3 +107,175 @@ def test_what_archives_lack_or_have_too_much_is_named(release):
             "too much in skvmdls-0.whl: benchmarks/speed.py",
         ],
     )
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What the check of the prose reads: pages, a script and a package."""
+    for name, text in {
+        "README.md": "# A package\n\nIt classifies rows.\n",
+        "docs/page.md": "# A page\n\nYou can read it.\n",
+        "docs/api/index.rst": "API\n===\n\nEach name has a page.\n",
+        "examples/README.rst": "Gallery\n=======\n\nEach script runs.\n",
+        "examples/script.py": '"""\nTitle\n=====\n\nIt runs.\n"""\n',
+        "skvmdls/__init__.py": '"""A package."""\n\n'
+        "from skvmdls.room.thing import Thing\n\n"
+        '__all__ = ["Thing"]\n',
+        "skvmdls/room/thing.py": '"""A module."""\n\n\n'
+        'class Thing:\n    """Classify rows."""\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def read_prose(checkout, *options):
+    script = ROOT / ".ci" / "check_prose.py"
+    done = subprocess.run(
+        [sys.executable, script, checkout, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout.strip().splitlines()
+
+
+def test_plain_prose_passes(checkout):
+    assert read_prose(checkout) == (0, ["0 of 7 files are over a limit."])
+
+
+# One such sentence may stand in a page of up to 300 words, except for the last.
+@pytest.mark.parametrize(
+    ("sentence", "rule"),
+    [
+        ("It is short; it has two halves.", "semicolon"),
+        ("What it returns is a label.", "clause as subject"),
+        ("Where it stops is the threshold.", "clause as subject"),
+        (" ".join(["It", *["reads"] * 30]) + ".", "long sentence: 31 words"),
+        ("It scored 1, 2, 3, 4 and 5.", "many numbers: 5"),
+    ],
+)
+def test_a_page_with_too_many_hard_sentences_is_named(checkout, sentence, rule):
+    page = checkout / "docs" / "page.md"
+    page.write_text(f"# A page\n\nIt has lines.\n{sentence}\n")
+    assert read_prose(checkout)[0] == 0
+    page.write_text(f"# A page\n\nIt has lines.\n\n{sentence}\n\n- {sentence}\n")
+    code, lines = read_prose(checkout)
+    assert code == 1
+    assert lines == [
+        f"docs/page.md:5: {rule}",
+        f"    {sentence}",
+        f"docs/page.md:7: {rule}",
+        f"    {sentence}",
+        "1 of 7 files are over a limit.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "word"),
+    [
+        ("Its promise holds.", "promise"),
+        ("It stands beside the net.", "beside"),
+        ("`predict` answers with a label.", "CODE answers"),
+        ("Here nothing is trained but the head.", "nothing is trained but"),
+    ],
+)
+def test_a_private_word_is_named_with_what_to_write(checkout, sentence, word):
+    page = checkout / "docs" / "page.md"
+    for place in (sentence, f"| a row | {sentence} |"):
+        page.write_text(f"# A page\n\n{place}\n")
+        code, lines = read_prose(checkout)
+        assert code == 1
+        assert lines[0].startswith(f"docs/page.md:3: private word '{word}', write: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nx = 1; y = 2; promise = 3\n```",
+        "`promise; promise`",
+        "[a link](promise.md)",
+        "<!-- promise; promise -->",
+        "$$ a; b; \\text{promise} $$",
+        "| y of pictures | `ValueError`: one; two; promise |",
+        "What does it return? Which label? Where?",
+        "Where rows are few, nothing is held out. Where a net is given, it is used.",
+        "A joint distribution has 2 significant figures.",
+    ],
+)
+def test_code_questions_and_ordinary_words_pass(checkout, text):
+    (checkout / "docs" / "page.md").write_text(f"# A page\n\n{text}\n")
+    assert read_prose(checkout) == (0, ["0 of 7 files are over a limit."])
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "text"),
+    [
+        ("README.md", 2, "# A package\nIts promise.\n"),
+        ("docs/api/index.rst", 4, "API\n===\n\nIts promise.\n"),
+        ("examples/script.py", 5, '"""\nTitle\n=====\n\nIts promise.\n"""\n'),
+        (
+            "examples/script.py",
+            4,
+            '"""Title."""\nx = 1\n# %%\n# Its promise.\n\n# A promise in a comment.\n',
+        ),
+        (
+            "skvmdls/room/thing.py",
+            5,
+            'class Thing:\n    """A thing."""\n\n'
+            '    def read(self):\n        """Its promise."""\n',
+        ),
+        (
+            "skvmdls/room/thing.py",
+            9,
+            'class Base:\n    """A base.\n\n    Parameters\n    ----------\n'
+            "    promise : int\n        How many.\n    y : int\n        Its promise.\n"
+            '    """\n\n\nclass Thing(Base):\n    """A thing."""\n',
+        ),
+        (
+            "skvmdls/room/thing.py",
+            4,
+            'class Thing:\n    """A thing."""\n\n    x: int = parameter(text="""Its '
+            'promise.""")\n',
+        ),
+    ],
+)
+def test_all_kinds_of_files_are_read(checkout, name, line, text):
+    (checkout / name).write_text(text)
+    code, lines = read_prose(checkout)
+    assert code == 1
+    assert [row.partition(" private")[0] for row in lines[:-1:2]] == [f"{name}:{line}:"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'def _helper():\n    """Its promise."""\n',
+        'class Other:\n    """Its promise."""\n',
+        'class Thing:\n    """A thing.\n\n'
+        '    >>> print("promise")\n    promise\n    """\n',
+        'class Thing:\n    """A thing."""\n\n'
+        '    def _read(self):\n        """Its promise."""\n',
+    ],
+)
+def test_code_that_is_not_public_is_not_read(checkout, code):
+    (checkout / "skvmdls" / "room" / "thing.py").write_text(code)
+    assert read_prose(checkout)[0] == 0
+
+
+def test_single_files_can_be_checked(checkout):
+    (checkout / "README.md").write_text("Its promise.\n")
+    only = read_prose(checkout, "--files", "docs/page.md")
+    assert only == (0, ["0 of 1 files are over a limit."])
+
+
+def test_a_package_can_be_measured(checkout):
+    (checkout / "skvmdls" / "room" / "thing.py").write_text(
+        '"""One word; two words, and three words more than that."""\n'
+    )
+    code, lines = read_prose(checkout, "--measure", checkout / "skvmdls" / "room")
+    assert code == 0
+    assert lines[2] == (
+        "| skvmdls/room | 10 | 10.0 | 100.00 | 0.00 | 0.00 | 0.00 | 0.00 |"
+    )

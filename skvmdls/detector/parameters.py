@@ -271,6 +271,70 @@ class DetectorParameters:
         more, and ``"cnn"`` for other images.""",
     )
     _: KW_ONLY
+    contamination: float = parameter(
+        # scikit-learn's checks of outlier detectors ask for an interval without 0.
+        Interval(Real, 0, 0.5, closed="right"),
+        Options(Real, {0}),
+        default=0.05,
+        text="""Share of new known points that may be rejected. It sets the threshold.
+        You can change it on a fitted detector with `set_params`.""",
+        decides="neither",
+    )
+    confidence: float | None = parameter(
+        Interval(Real, 0, 1, closed="neither"),
+        default=None,
+        text="""With a number, for example 0.9, the threshold holds for this detector:
+        with that probability over the held-out points, it rejects at most
+        `contamination` of new known points. With None it holds on average over
+        trainings. You can change it on a fitted detector.""",
+        decides="neither",
+    )
+    unknown_prior: float | None = parameter(
+        Interval(Real, 0, 1, closed="neither"),
+        default=None,
+        text="""Share of unknown points that you expect where you use the detector.
+        With it, `predict_proba` has a last column for "unknown". You can change it on a
+        fitted detector.""",
+        decides="neither",
+    )
+    threshold: float | None = parameter(
+        Interval(Real, None, None, closed="neither"),
+        default=None,
+        text="""Threshold on ``score_samples``, used instead of `contamination`. You can
+        change it on a fitted detector.""",
+        decides="neither",
+    )
+    guarantee: Literal["marginal", "class"] = parameter(
+        default="marginal",
+        text="""Points for which `contamination` is guaranteed. ``"marginal"``: all
+        known points together. ``"class"``: each class, from its own held-out points, of
+        which at least ``1 / contamination - 1`` are needed (label-conditional conformal
+        prediction). `predict` then returns the class with the largest of `p_values`
+        among those that are not rejected. You can change it on a fitted detector. A
+        `threshold` overrides it.""",
+        decides="neither",
+    )
+    calibration: Literal["auto", "split", "cross"] = parameter(
+        default="auto",
+        text="""
+        Which points set the threshold. ``"split"``: a part of the rows is held out.
+        ``"cross"``: every row is scored by a fit without it (cross-conformal
+        prediction), and the final detector is fitted to all rows. With a net it takes
+        six trainings instead of one. ``"auto"`` is ``"cross"`` up to 2,000 rows of a
+        table or 5,000 vectors, if no part of the net is used, and for up to 1,000
+        images of 200,000 numbers in all. A `calibration_fraction` makes it
+        ``"split"``.
+        """,
+    )
+    calibration_fraction: float | Literal["auto"] = parameter(
+        Interval(Real, 0, 0.5, closed="right"),
+        default="auto",
+        text="""
+        Share of the training data that is held out, stratified by class, to set the
+        threshold. ``"auto"`` is a tenth, and of more than 12,500 rows 1,250 of them,
+        or more where a class has its own guarantee or `contamination` is small.
+        """,
+    )
     latent_dim: int = parameter(
         Interval(Integral, 1, None, closed="left"),
         default=32,
@@ -397,70 +461,6 @@ class DetectorParameters:
         its own covariance, as in the paper. With ``covariance_type="tied"`` it has no
         effect.""",
         decides="gaussians",
-    )
-    contamination: float = parameter(
-        # scikit-learn's checks of outlier detectors ask for an interval without 0.
-        Interval(Real, 0, 0.5, closed="right"),
-        Options(Real, {0}),
-        default=0.05,
-        text="""Share of new known points that may be rejected. It sets the threshold.
-        You can change it on a fitted detector with `set_params`.""",
-        decides="neither",
-    )
-    confidence: float | None = parameter(
-        Interval(Real, 0, 1, closed="neither"),
-        default=None,
-        text="""With a number, for example 0.9, the threshold holds for this detector:
-        with that probability over the held-out points, it rejects at most
-        `contamination` of new known points. With None it holds on average over
-        trainings. You can change it on a fitted detector.""",
-        decides="neither",
-    )
-    unknown_prior: float | None = parameter(
-        Interval(Real, 0, 1, closed="neither"),
-        default=None,
-        text="""Share of unknown points that you expect where you use the detector.
-        With it, `predict_proba` has a last column for "unknown". You can change it on a
-        fitted detector.""",
-        decides="neither",
-    )
-    threshold: float | None = parameter(
-        Interval(Real, None, None, closed="neither"),
-        default=None,
-        text="""Threshold on ``score_samples``, used instead of `contamination`. You can
-        change it on a fitted detector.""",
-        decides="neither",
-    )
-    guarantee: Literal["marginal", "class"] = parameter(
-        default="marginal",
-        text="""Points for which `contamination` is guaranteed. ``"marginal"``: all
-        known points together. ``"class"``: each class, from its own held-out points, of
-        which at least ``1 / contamination - 1`` are needed (label-conditional conformal
-        prediction). `predict` then returns the class with the largest of `p_values`
-        among those that are not rejected. You can change it on a fitted detector. A
-        `threshold` overrides it.""",
-        decides="neither",
-    )
-    calibration: Literal["auto", "split", "cross"] = parameter(
-        default="auto",
-        text="""
-        Which points set the threshold. ``"split"``: a part of the rows is held out.
-        ``"cross"``: every row is scored by a fit without it (cross-conformal
-        prediction), and the final detector is fitted to all rows. With a net it takes
-        six trainings instead of one. ``"auto"`` is ``"cross"`` up to 2,000 rows of a
-        table or 5,000 vectors, if no part of the net is used, and for up to 1,000
-        images of 200,000 numbers in all. A `calibration_fraction` makes it
-        ``"split"``.
-        """,
-    )
-    calibration_fraction: float | Literal["auto"] = parameter(
-        Interval(Real, 0, 0.5, closed="right"),
-        default="auto",
-        text="""
-        Share of the training data that is held out, stratified by class, to set the
-        threshold. ``"auto"`` is a tenth, and of more than 12,500 rows 1,250 of them,
-        or more where a class has its own guarantee or `contamination` is small.
-        """,
     )
     classes_per_batch: int | None = parameter(
         Interval(Integral, 2, None, closed="left"),

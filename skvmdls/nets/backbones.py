@@ -18,12 +18,13 @@ A factory is any callable that takes the input shape, (channels, height, width) 
 3
 
 The factories here take images (channels, height, width), `mlp` tables (features,), and
-raise a ValueError for the other kind and for images that are too small. Each says how
-long ``g`` and the three taps are; all but :func:`photo_cnn` are for images from 8x8 up.
+raise a ValueError for the other kind and for images that are too small. The page of
+each has the lengths of ``g`` and of the three taps. Images must have at least 8x8
+pixels, and 16x16 for :func:`photo_cnn`.
 
 :func:`from_module` makes a factory of a module that is there already, pretrained or
-not. An optional attribute ``channel_axis`` says where the taps' channels are, if not at
-axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels). An
+not. An optional attribute ``channel_axis`` is the axis of the taps' channels, if it is
+not axis 1: -1 for vision transformers, whose stages give (batch, tokens, channels). An
 optional attribute ``whitened`` names a first convolution, whose filters `fit` sets from
 patches of the training images and leaves as they are.
 """
@@ -170,10 +171,10 @@ def photo_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
-    """Plain net of Yoshihashi et al. [1]_, batch-normed: ``g`` of 500, taps of 100.
+    """Plain net of Yoshihashi et al., batch-normed: ``g`` of 500, taps of 100.
 
-    Five 3x3 convolutions, max-pooling after the second, fourth and fifth, where the
-    taps are, and a fully connected layer.
+    Five 3x3 convolutions and a fully connected layer [1]_. Max-pooling follows the
+    second, fourth and fifth convolution, where the taps are.
 
     References
     ----------
@@ -194,8 +195,9 @@ def plain_cnn(input_shape: tuple[int, ...]) -> nn.Module:
 def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
     """VGG net of the same paper, batch-normed: ``g`` of 1024, taps of 128, 256, 256.
 
-    3x3 convolutions of 64, 128 | 256, 256 | 256, 256, 256, 256 channels, max-pooling
-    after each group, where the taps are, and two fully connected layers.
+    Three groups of 3x3 convolutions, of ``64, 128``, ``256, 256`` and
+    ``256, 256, 256, 256`` channels, and two fully connected layers. Max-pooling follows
+    each group, where the taps are.
 
     Examples
     --------
@@ -209,10 +211,10 @@ def vgg_crosr(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet18 [1]_ for small images: ``g`` of 512, taps of 64, 128 and 256.
+    """ResNet18 for small images: ``g`` of 512, taps of 64, 128 and 256.
 
-    The stem is 3x3 with stride 1, without max-pooling; the taps are after the first
-    three of the four stages.
+    The net of [1]_ with a stem of 3x3 and stride 1, without max-pooling. The taps are
+    after the first three of the four stages.
 
     References
     ----------
@@ -229,7 +231,7 @@ def resnet18(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
-    """ResNet34 in the manner of :func:`resnet18`, with its stem and its sizes.
+    """ResNet34 for small images, with the stem and the sizes of :func:`resnet18`.
 
     Examples
     --------
@@ -241,9 +243,10 @@ def resnet34(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
-    """DenseNet-BC [1]_, 100 layers, growth 12: ``g`` of 342, taps of 108, 150, 342.
+    """DenseNet-BC for small images: ``g`` of 342, taps of 108, 150 and 342.
 
-    For small images: three blocks of 16 bottleneck layers, behind a 3x3 convolution.
+    The net of [1]_ with 100 layers and a growth of 12: three blocks of 16 bottleneck
+    layers, behind a 3x3 convolution.
     The taps are after the transitions and the last block.
 
     References
@@ -271,7 +274,9 @@ def densenet_bc100(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
-    """WideResNet-28-10 [1]_ for small images: ``g`` of 640, taps of 160, 320 and 640.
+    """WideResNet-28-10 for small images: ``g`` of 640, taps of 160, 320 and 640.
+
+    The net of [1]_, with its taps after the three stages.
 
     References
     ----------
@@ -301,7 +306,7 @@ def wide_resnet28_10(input_shape: tuple[int, ...]) -> nn.Module:
 
 
 class ModuleFactory:
-    """Backbone factory that hands out one module; made by :func:`from_module`.
+    """Backbone factory made by :func:`from_module`, which hands out one module.
 
     Every network is built on a copy of the module, which itself never changes. Copies
     and clones of the factory share it.
@@ -314,7 +319,7 @@ class ModuleFactory:
     Attributes
     ----------
     transform : callable or None
-        Of :func:`skvmdls.nets.pretrained`: from a picture to the module's input.
+        Of :func:`skvmdls.nets.pretrained`: from an image to the module's input.
     name : str or None
         Of :func:`skvmdls.nets.pretrained`: the name of the net, from which it can be
         built again.
@@ -372,7 +377,7 @@ def from_module(
     Returns
     -------
     factory : ModuleFactory
-        Goes in as ``backbone=...``; pickles if the module does.
+        To be given as ``backbone=...``. It can be pickled if the module can.
 
     Raises
     ------

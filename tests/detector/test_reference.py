@@ -1,5 +1,6 @@
 """The API reference: what it lists, and whether its pages say what the code does."""
 
+import ast
 import configparser
 import importlib
 import inspect
@@ -34,21 +35,21 @@ BLOCK = re.compile(
 
 
 def reference():
-    """Module, name, and whether its methods are shown, of all that has a page."""
-    text = (DOCS / "api" / "index.rst").read_text()
+    """Module, name and options of all that has a page."""
+    text = "".join(page.read_text() for page in sorted((DOCS / "api").glob("*.rst")))
     for part in re.split(r"^\.\. currentmodule:: ", text, flags=re.MULTILINE)[1:]:
         module = part.splitlines()[0]
         for options, names in BLOCK.findall(part):
             for name in names.split():
-                yield module, name, "state.rst" not in options
+                yield module, name, options
 
 
 def documented():
     """Full names of all that a page of the reference shows."""
-    for module, name, has_methods in reference():
+    for module, name, options in reference():
         yield f"{module}.{name}"
         thing = getattr(importlib.import_module(module), name)
-        if inspect.isclass(thing) and has_methods:
+        if inspect.isclass(thing) and "state.rst" not in options:
             for method, value in inspect.getmembers(thing):
                 is_ours = getattr(value, "__module__", None) or ""
                 if not method.startswith("_") and is_ours.startswith("skvmdls"):
@@ -79,6 +80,23 @@ def test_the_reference_lists_what_is_public_once():
     }
     shown = {found(name) for name in listed}
     assert {found(name) for name in public | of_package} == shown
+
+
+def test_no_two_pages_of_the_reference_have_one_title():
+    titles = [
+        (module.rpartition(".")[2], name) if "in_module.rst" in options else name
+        for module, name, options in reference()
+    ]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{module}.{name}" for module, name, _ in reference()]
+)
+def test_no_summary_cites_a_source(name):
+    """In the tables of the reference a citation is shown as [R9f32596405e8-1]."""
+    summary, *_ = inspect.cleandoc(found(name).__doc__).partition("\n\n")
+    assert "]_" not in summary
 
 
 @pytest.mark.parametrize("name", list(documented()))
@@ -138,3 +156,12 @@ def test_the_box_says_whether_it_is_fitted(of_table):
 def test_the_version_to_cite_is_this_one():
     citation = (DOCS / "CITATION.cff").read_text()
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == skvmdls.__version__
+
+
+def test_groups_of_parameters_begin_with_parameters_in_their_order():
+    conf = (DOCS / "conf.py").read_text()
+    groups = ast.literal_eval(re.search(r"PARAMETER_GROUPS = (\{.*?\})", conf, re.S)[1])
+    names = list(inspect.signature(VMDLSDetector).parameters)
+    positions = [names.index(name) for name in groups]
+    assert positions == sorted(positions)
+    assert names.index("contamination") < 3
