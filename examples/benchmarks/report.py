@@ -399,7 +399,7 @@ def vectors_section(path: Path, stored: dict[str, Any]) -> str:
     lines = [f"## {path.stem}", "", f"{_title(path, stored)}.", ""]
     lines += [_command_block(stored["command"]), ""]
     lines += [
-        f"{_machine(around)}, commit {around['commit']} "
+        f"Run on {around['gpu'] or around['processor']} in commit {around['commit']} "
         f"([stored run](results/{path.name})).",
     ]
     for task, methods in stored["tasks"].items():
@@ -426,8 +426,17 @@ def _command_block(command: str) -> str:
     return f"```sh\n{command}\n```"
 
 
-def _machine(around: dict[str, Any]) -> str:
-    return f"{around['gpu'] or around['processor']}, {around['threads']} threads"
+def _facts(runs: list[dict[str, Any]], n_train: str, minutes: str) -> list[str]:
+    around = runs[0]["surroundings"]
+    facts = {
+        "repetitions": str(len(runs)),
+        "training points": n_train,
+        "machine": around["gpu"] or around["processor"],
+        "threads": str(around["threads"]),
+        "minutes": minutes,
+        "commit": _commits(runs).removeprefix("commit "),
+    }
+    return [*_head(list(facts), n_texts=len(facts)), _row(list(facts.values()))]
 
 
 def performance_page(folder: Path) -> str:
@@ -624,10 +633,10 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
     lines += [
         _command_block(runs[0]["command"]),
         "",
-        f"{len(runs)} repetitions, {settings['n_train']:,} training points, "
-        f"{f'`{chosen}`' if chosen else 'nothing set'}, "
-        f"{_machine(runs[0]['surroundings'])}, {minutes:.0f} minutes in all, "
-        f"{_commits(runs)} ([stored run](results/{path.name})).",
+        f"Settings: {f'`{chosen}`' if chosen else 'none'} "
+        f"([stored run](results/{path.name})).",
+        "",
+        *_facts(runs, f"{settings['n_train']:,}", f"{minutes:.0f}"),
         "",
     ]
     for note in dict.fromkeys(part["note"] for part in runs if "note" in part):
