@@ -452,35 +452,34 @@ def main() -> None:
         skvmdls.load(path)
 
     PAGE.write_text(
-        "# Bad inputs, and what is said of them\n\n"
-        "Made by `python tests/bad_inputs.py` from the cases that the tests try. A "
-        "detector that was\nfitted before stays as it was. Long messages are cut after "
-        "their first line.\n"
-        + section("Given to `fit`", BAD_FITS, fit)
+        "# Input errors\n\n"
+        "The message for each kind of bad input. An earlier fit of the detector stays as "
+        "it was. Long\nmessages are cut after their first line. `python "
+        "tests/bad_inputs.py` makes this page from the\ncases of the tests.\n"
+        + section("`fit`", BAD_FITS, fit)
         + section(
-            "Given to `predict` and its like, after 6 features",
+            "`predict` and other methods, after a fit to 6 columns",
             BAD_ROWS,
             lambda case: of_rows.predict(case.X),
         )
         + section(
-            "Given to `predict` and its like, after images of 8x8",
+            "`predict` and other methods, after a fit to images of 8x8",
             BAD_IMAGES,
             lambda case: of_images.predict(case.X),
         )
         + section(
-            "Given to `score` and the metrics as true labels, where the classes are "
-            "0, 1 and 2",
+            "True labels of `score` and the metrics, for classes 0, 1 and 2",
             BAD_TRUTHS,
             lambda case: of_rows.score(X_GOOD, case.X),
         )
-        + section("Given to `skvmdls.load`", BAD_FILES, load)
+        + section("`skvmdls.load`", BAD_FILES, load)
     )
     print(PAGE)
 
 
 def section(title: str, cases: list[Any], attempt: Callable[[Any], None]) -> str:
     rows = [f"| {shown(case.given)} | {said(attempt, case)} |" for case in cases]
-    head = ["", f"## {title}", "", "| given | answer |", "|---|---|"]
+    head = ["", f"## {title}", "", "| given | error |", "|---|---|"]
     return "\n".join([*head, *rows, ""])
 
 

@@ -77,6 +77,7 @@ def test_links_within_the_repository_lead_somewhere(page):
                 assert anchor in anchors(page.parent / name if name else page), target
 
 
+@pytest.mark.slow
 def test_the_readme_shows_the_result_of_its_code(capsys):
     """Of another processor, a percent more or less."""
     code, shown = re.search(
