@@ -178,18 +178,18 @@ BAD_FITS = [
         X=[np.zeros((16 + i % 2, 16)) for i in range(12)],
     ),
     BadFit(
-        "pictures of two sizes",
-        r"Picture 1 of X has 16x17 pixels.*16x16.*picture.resize",
+        "PIL images of two sizes",
+        r"Image 1 of X has 16x17 pixels.*16x16.*image.resize",
         X=[Image.new("L", (16 + i % 2, 16)) for i in range(12)],
     ),
     BadFit(
-        "pictures of two depths",
-        "Picture 1 of X holds 16-bit pixels, but 8-bit",
+        "PIL images of two depths",
+        "Image 1 of X holds 16-bit pixels, but 8-bit",
         X=[Image.new(("L", "I;16")[i % 2], (16, 16)) for i in range(12)],
     ),
     BadFit(
-        "a picture with NaN",
-        "Picture 0 of X contains NaN",
+        "a PIL image with NaN",
+        "Image 0 of X contains NaN",
         X=[Image.fromarray(np.full((16, 16), np.nan, np.float32))] * 12,
     ),
     BadFit("rows of two lengths", "rows of 1 to 2", X=[[1.0], [1.0, 2.0]] * 6),
@@ -240,7 +240,7 @@ BAD_FITS = [
         y=[[1, 2, True][i] for i in Y_GOOD],
     ),
     BadFit(
-        "y of 2**53 + 1 beside floats",
+        "y of 2**53 + 1 next to floats",
         "too large to be told apart",
         y=[[2**53 + 1, 2.0**53, 1.0][i] for i in Y_GOOD],
     ),
@@ -268,17 +268,17 @@ BAD_FITS = [
     BadFit("a factory that returns 3", "returned int", {"backbone": three}),
     BadFit("a backbone without taps", "three taps", {"backbone": without_taps}),
     BadFit(
-        "a net that answers with a tuple",
+        "a net that returns a tuple",
         r"a tuple of 2; .*self.net\(x\)\[0\]",
         {"backbone": with_a_tuple},
     ),
     BadFit(
-        "a net that answers with a dict",
+        "a net that returns a dict",
         r"keys \['logits'\].*self.net\(x\)\['logits'\]",
         {"backbone": with_a_dict},
     ),
     BadFit(
-        "a net that answers with whole numbers",
+        "a net that returns whole numbers",
         "torch.int64.*argmax",
         {"backbone": with_whole_numbers},
     ),
@@ -453,8 +453,8 @@ def main() -> None:
 
     PAGE.write_text(
         "# Input errors\n\n"
-        "The message for each kind of bad input. An earlier fit of the detector stays as "
-        "it was. Long\nmessages are cut after their first line. `python "
+        "The message for each kind of bad input. An earlier fit of the detector stays "
+        "as it was. Long\nmessages are cut after their first line. `python "
         "tests/bad_inputs.py` makes this page from the\ncases of the tests.\n"
         + section("`fit`", BAD_FITS, fit)
         + section(

@@ -1,8 +1,8 @@
 """The parts of the evidence, their standardisation, and their weighted sum.
 
-A part is a depth of the net (or the input itself), with a Gaussian for each class on
-it; the classification head's largest logit; or the residual of the autoencoder. Their
-raw scores differ in unit and spread by orders of magnitude, so that the largest would
+A part is a depth of the net (or the input itself) with a Gaussian for each class, the
+largest logit of the classification head, or the residual of the autoencoder. Their raw
+scores differ in unit and spread by orders of magnitude, so that the largest would
 decide their sum. Held-out known points that do not set the threshold bring them to one
 unit: 0 is the median of known points, -1 the end of their usual range. Far below, the
 scale becomes logarithmic, so that no part outvotes all others. Some parts count only
@@ -128,7 +128,7 @@ def resolve_features(
 
 @dataclass(frozen=True)
 class PartSelection:
-    """Which parts of the net are looked at, and how.
+    """Parts of the net that are used, and how.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class PartSelection:
 
     @property
     def of_ensemble(self) -> tuple[str, ...]:
-        """The parts that are features of a point; without a net, its input."""
+        """The parts that are features of a point. Without a net, its input."""
         of_net = tuple(name for name in self.features if name not in DIRECT_PARTS)
         return of_net or (INPUT,)
 
@@ -216,7 +216,7 @@ class PartSelection:
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Parts that share one Gaussian for each class, by the block's name.
 
-        Of early fusion one block of all parts; of late fusion a block a part, the
+        Of early fusion one block of all parts. Of late fusion a block a part, the
         largest logit aside, which needs no Gaussian. The residual's is not among them.
         """
         if self.fusion == "early":
@@ -256,7 +256,7 @@ class PartSelection:
     def from_state(
         cls, state: Any, *, is_table: bool, has_head: bool
     ) -> "PartSelection":
-        """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
+        """Rebuild from a `state_dict`. A ValueError if it cannot be had here."""
         if not isinstance(state, dict):
             raise ValueError(f"a view of {str(state)[:80]}")
         # Older files of this format lack these.
@@ -297,7 +297,7 @@ def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
 def given_weights(
     names: Sequence[str], usual: np.ndarray, given: Mapping[str, float]
 ) -> np.ndarray:
-    """Replace usual weights (n_parts,) by those that were given; check these.
+    """Replace usual weights (n_parts,) by those that were given. Check these.
 
     Examples
     --------
@@ -378,7 +378,7 @@ def log_tail(scores: Tensor, start: Tensor) -> Tensor:
 def standardized(
     raw: Tensor, typical: Tensor, spread: Tensor, highest: Tensor, bend: Tensor | None
 ) -> Tensor:
-    """Bring raw scores (..., n_parts) to the common unit; see :class:`Evidence`."""
+    """Bring raw scores (..., n_parts) to the common unit. See :class:`Evidence`."""
     in_spreads = (raw - typical) / spread
     if bend is None:
         return in_spreads
@@ -396,19 +396,19 @@ class Evidence:
     typical : ndarray of shape (n_parts,), float64
         Median raw score of known points.
     spread : ndarray of shape (n_parts,), float64
-        From there down to the end of the usual range; positive.
+        From there down to the end of the usual range. Positive.
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
     highest : ndarray of shape (n_parts,), float64
         Largest standardised score: 0 for parts that count only below the median, else
-        4; infinity where the scale is linear.
+        4, and infinity where the scale is linear.
     bend : float, default=-4.0
         Standardised score below which the scale is logarithmic. Minus infinity for a
         single part, which cannot outvote others.
     trials : PartTrials, default=None
-        What the weights were learned from, if they were learned.
+        Trials that the weights were learned from, if they were learned.
     offsets : ndarray of shape (n_classes, n_parts), float64, default=None
-        Subtracted from raw scores under each class, if some classes are small beside
+        Subtracted from raw scores under each class, if some classes are small next to
         others.
 
     Examples
@@ -484,7 +484,7 @@ class Evidence:
     def from_state(
         cls, state: Mapping[str, np.ndarray], names: Sequence[str], n_classes: int
     ) -> "Evidence":
-        """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
+        """Rebuild from a `state_dict`. A ValueError if it is not one of these parts."""
         evidence = cls._constants_from(state, names)
         offsets, trials = None, None
         if "offsets" in state:
@@ -543,7 +543,7 @@ class Evidence:
         return self.standardize(raw) @ self.weights
 
     def of_classes(self, order: np.ndarray) -> "Evidence":
-        """Reorder classes (k,) by their positions; -1 stands for a new class."""
+        """Reorder classes (k,) by their positions. -1 stands for a new class."""
         if self.offsets is None:
             return self
         offsets = np.where(order[:, None] < 0, 0.0, self.offsets[order])
@@ -564,7 +564,7 @@ class Evidence:
 
     @property
     def typical_logit(self) -> float:
-        """Median of the largest logit of known points; 0 where it is no part."""
+        """Median of the largest logit of known points. 0 where it is no part."""
         if LOGIT not in self.names:
             return 0.0
         return float(self.typical[self.names.index(LOGIT)])
@@ -586,7 +586,7 @@ def prior_rows(split: Split, n_rows: int) -> np.ndarray | None:
 
 
 def _range_below(raw: np.ndarray) -> np.ndarray:
-    """From the median down to the end of the usual range, of each column; positive."""
+    """From the median down to the end of the usual range, of each column. Positive."""
     typical = np.median(raw, axis=0)
     below = typical - np.quantile(raw, TAIL, axis=0)
     # Points that all score alike have no range: any difference is then a large one.

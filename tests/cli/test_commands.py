@@ -80,7 +80,7 @@ def test_predict_writes_a_table(folders, detector, tmp_path):
 def test_explain_names_every_part(folders, detector, capsys, tmp_path):
     image = sorted((folders / "new" / "seven").iterdir())[0]
     picture = tmp_path / "why.png"
-    command = ["explain", str(detector), str(image), "--picture", str(picture)]
+    command = ["explain", str(detector), str(image), "--plot", str(picture)]
     assert main([*command, "--quiet"]) == 0
     told = capsys.readouterr().out
     for name in skvmdls.load(detector).evidence_names_:
