@@ -197,8 +197,8 @@ class BaseDetector(
         groups : array-like of shape (n,), default=None
             Rows that are not independent (of one patient, one video, copies of one
             image) have one group. They are held out together, and count as one point.
-            Equal rows of X are kept together in any case. In a ``Pipeline`` or a search,
-            ask for it by ``set_fit_request(groups=True)``.
+            Equal rows of X are kept together in any case. In a ``Pipeline`` or a
+            search, ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
