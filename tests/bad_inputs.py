@@ -241,7 +241,7 @@ BAD_FITS = [
     ),
     BadFit(
         "y of 2**53 + 1 next to floats",
-        "too large to be told apart",
+        "too large to be distinct",
         y=[[2**53 + 1, 2.0**53, 1.0][i] for i in Y_GOOD],
     ),
     BadFit("groups shorter than X", "inconsistent numbers", groups=np.arange(11)),

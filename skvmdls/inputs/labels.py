@@ -160,8 +160,7 @@ def _unanswerable(name: str, found: str, examples: list[Any]) -> ValueError:
     shown = f", such as {examples[0]!r}" if examples else ""
     return ValueError(
         f"{name} holds labels of {found}{shown}; expected strings, integers or "
-        f"booleans, which -1 for 'unknown' can be added to. Convert them: {name} = "
-        f"{way}."
+        f"booleans. Convert them: {name} = {way}."
     )
 
 
