@@ -53,27 +53,36 @@ FOR_RECIPES = {
 
 HEAD = """# Results
 
-Each row is a kind of data, and each cell is AUROC / TNR at 95 % TPR against unknown
-points. The detector has the settings of its [run](#all-runs), and no unknown point
-chose them.
+AUROC against unknown points for each kind of data. 1 is perfect and 0.5 is chance. The
+best number of a row is bold, and the kind of data links to the run.
 """
 
 TAIL = """
-## How to read the table
+## Unknown points rejected
 
-- **AUROC** is the chance that a known point scores higher than an unknown one. 1 is
-  perfect and 0.5 is chance. **TNR at 95 % TPR** is the share of unknown points that
-  are rejected when 95 % of the known ones are accepted.
+TNR at 95 % TPR: the share of unknown points that are rejected if 95 % of the known ones
+are accepted.
+
+{}
+
+## How to read the tables
+
+- **AUROC** is the chance that a known point scores higher than an unknown one.
+- **Known and unknown**. For text embeddings: intents of CLINC150 and BANKING77, and
+  messages about other things. For image embeddings: CIFAR-10 against CIFAR-100, and
+  the other way round. For tables: nine public tables, of which a third of the classes
+  is unknown. For digits: MNIST, and the letters of Omniglot. For photographs: CIFAR-10,
+  and ImageNet and CIFAR-100 as other photographs.
 - **Largest probability** is an ordinary classifier with a threshold on its largest
   class probability: a softmax net on images, a random forest on tables, a logistic
   regression on embeddings. **Nearest neighbours** is the distance to training points,
   on images in the features of the softmax net.
-- **Best baseline** is the one with the highest AUROC in its row. There are 14
-  baselines on images (pytorch-ood's, on one softmax net), 6 on tables (scikit-learn's
-  models at their defaults) and up to 9 on embeddings. Nobody knows in advance which
-  one it will be.
-- **Accuracy** counts labels of known points that are never rejected. The second
-  number is the accuracy of the classifier in "largest probability".
+- **Best baseline** is the best of its row: of 14 on images (pytorch-ood's, on one
+  softmax net), 6 on tables (scikit-learn's models at their defaults) and up to 9 on
+  embeddings. Nobody knows in advance which one it will be.
+- **Accuracy** counts labels of known points that are never rejected. The second number
+  is the accuracy of the classifier in "largest probability".
+- **Settings** are those of the run. No unknown point chose them.
 
 ## How it was measured
 
@@ -89,60 +98,30 @@ that `VMDLS` trained from the cache, so its time to fit is not shown.
 ## All runs
 """
 
-# Kind of data, known and unknown points, stored run, its tasks (embeddings) or sets
-# (images; all if empty), whether the README shows it.
+# Kind of data, unknown points, stored run, its tasks (embeddings) or sets (images; all
+# if empty), whether the README shows it.
 SUMMARY: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     (
-        "embeddings of texts",
-        "intents of CLINC150 and BANKING77; other intents",
+        "text embeddings",
+        "other intents",
         "osr-vectors",
         ("CLINC150", "BANKING77"),
         True,
     ),
+    ("text embeddings", "other messages", "ood-vectors", ("CLINC150",), False),
+    ("image embeddings", "other photographs", "ood-vectors", ("CIFAR",), False),
+    ("tables", "other classes", "osr-tables-cpu", (), True),
+    ("digits", "letters", "osr-mnist-quick", ("Omniglot",), True),
+    ("digits", "other digits", "osr-splits-quick", (), False),
+    ("photographs", "digits, noise", "ood-cifar10-cpu", ("MNIST", "NOISE"), True),
     (
-        "embeddings of texts",
-        "150 intents of CLINC150; messages about other things",
-        "ood-vectors",
-        ("CLINC150",),
-        False,
-    ),
-    (
-        "embeddings of images",
-        "CIFAR-10 or CIFAR-100; the other of the two",
-        "ood-vectors",
-        ("CIFAR",),
-        False,
-    ),
-    ("tables", "nine tables; a third of their classes", "osr-tables-cpu", (), True),
-    (
-        "digits",
-        "MNIST; letters of Omniglot",
-        "osr-mnist-quick",
-        ("Omniglot",),
-        True,
-    ),
-    ("digits", "six digits of MNIST; the other four", "osr-splits-quick", (), False),
-    (
-        "photographs, far",
-        "CIFAR-10; digits in colour, noise",
-        "ood-cifar10-cpu",
-        ("MNIST", "NOISE"),
-        True,
-    ),
-    (
-        "photographs, near",
-        "CIFAR-10; ImageNet, CIFAR-100",
+        "photographs",
+        "other photographs",
         "ood-cifar10-cpu",
         ("ImageNet-resize", "CIFAR-100"),
         True,
     ),
-    (
-        "photographs, near",
-        "six classes of CIFAR-10; the other four",
-        "osr-splits-cifar10-cpu",
-        (),
-        False,
-    ),
+    ("photographs", "other classes", "osr-splits-cifar10-cpu", (), False),
 )
 SIMPLE = ("MSP", "RandomForest", "linear, probability")
 NEIGHBOURS = ("KNN", "cosine KNN, 1")
@@ -194,16 +173,21 @@ def results_page(folder: Path) -> str:
         for page in KINDS
     ]
     made = "Pages and tables are made by `python examples/benchmarks report`."
-    return "\n".join([HEAD, *summary_table(folder), TAIL, *links, "", made, ""])
+    rejected = "\n".join(summary_table(folder, "TNR@TPR95"))
+    tail = TAIL.format(rejected)
+    return "\n".join([HEAD, *summary_table(folder), tail, *links, "", made, ""])
 
 
-def summary_table(folder: Path, only_headlines: bool = False) -> list[str]:
+def summary_table(
+    folder: Path, measure: str = "AUROC", only_headlines: bool = False
+) -> list[str]:
     """Lay out a row for each kind of data: the detector next to baselines.
 
     Parameters
     ----------
     folder : Path
         With the JSON files. A row whose run is not stored is left out.
+    measure : {"AUROC", "TNR@TPR95"}, default="AUROC"
     only_headlines : bool, default=False
         The rows of the README alone, without links.
 
@@ -214,41 +198,31 @@ def summary_table(folder: Path, only_headlines: bool = False) -> list[str]:
 
     Examples
     --------
-    >>> summary_table(Path("nowhere"))[0].split(" | ")[2:5]
+    >>> summary_table(Path("nowhere"))[0].split(" | ")[1:4]
     ['VMDLSDetector', 'largest probability', 'nearest neighbours']
     """
-    columns = ["kind of data", "known; unknown", "VMDLSDetector"]
-    columns += ["largest probability", "nearest neighbours", "best baseline"]
-    columns += ["accuracy"] + ["run"] * (not only_headlines)
-    lines = _head([title.replace(";", ",") for title in columns], n_texts=2)
-    for kind, meaning, run, chosen, is_headline in SUMMARY:
+    columns = ["known and unknown", "VMDLSDetector", "largest probability"]
+    lines = _head([*columns, "nearest neighbours", "best baseline", "accuracy"])
+    for kind, unknown, run, chosen, is_headline in SUMMARY:
         path = folder / f"{run}.json"
         if not path.exists() or (only_headlines and not is_headline):
             continue
         found = _overall(json.loads(path.read_text()), chosen)
         ours = found.pop("VMDLS")
         found.pop("VMDLS_b", None)
-        best = max(found, key=lambda name: found[name]["AUROC"])
+        best = max(found, key=lambda name: found[name][measure])
         simple = next(found[name] for name in SIMPLE if name in found)
         neighbours = next(found[name] for name in NEIGHBOURS if name in found)
-        known, _, unknown = meaning.partition("; ")
-        cells = [kind, f"{known} against {unknown}"]
-        cells += _with_best_in_bold([ours, simple, neighbours, found[best]])
+        shown = [one[measure] for one in (ours, simple, neighbours, found[best])]
+        cells = [
+            f"**{value:.3f}**" if value == max(shown) else f"{value:.3f}"
+            for value in shown
+        ]
         cells[-1] += f" ({best})"
-        cells += [f"{ours['accuracy']:.3f}, {simple['accuracy']:.3f}"]
-        if not only_headlines:
-            cells += [f"[{run}]({_page_of(run)})"]
-        lines.append(_row(cells))
+        cells.append(f"{ours['accuracy']:.3f}, {simple['accuracy']:.3f}")
+        title = kind if only_headlines else f"[{kind}]({_page_of(run)}#{run})"
+        lines.append(_row([f"{title}, {unknown}", *cells]))
     return lines
-
-
-def _with_best_in_bold(found: list[dict[str, float]]) -> list[str]:
-    largest = max(one["AUROC"] for one in found)
-    texts = [f"{one['AUROC']:.3f} / {one['TNR@TPR95']:.3f}" for one in found]
-    return [
-        f"**{text}**" if one["AUROC"] == largest else text
-        for one, text in zip(found, texts, strict=True)
-    ]
 
 
 def _overall(stored: Any, chosen: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -355,7 +329,7 @@ def runs_page(folder: Path, page: str) -> str:
     '# Results on tables'
     """
     paths = _paths(folder, page)
-    about = "[What the columns mean](results.md#how-to-read-the-table)."
+    about = "[What the columns mean](results.md#how-to-read-the-tables)."
     lines = [page_head(page), "", about, ""]
     for path in paths:
         title = _title(path, json.loads(path.read_text()))
