@@ -48,7 +48,7 @@ def image_folder(
     """Give the images of a folder that has one folder for each class, unread.
 
     Hidden and system files and folders (as ``.ipynb_checkpoints`` and ``__MACOSX``) are
-    left out, and links are followed. Pictures are read as :class:`ImageFiles` reads
+    left out, and links are followed. Images are read as :class:`ImageFiles` reads
     them.
 
     Parameters
@@ -140,8 +140,8 @@ def load_digits(
     Returns
     -------
     digits : Bunch
-        ``X_train``, ``X_test`` of shape (n, 8, 8), float64 in [0, 16]; ``y_train``,
-        ``y_test`` of shape (n,), the digits; ``known``, the known digits.
+        ``X_train``, ``X_test`` of shape (n, 8, 8), float64 in [0, 16]. ``y_train``,
+        ``y_test`` of shape (n,), the digits. ``known``, the known digits.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def load_mnist(
     Returns
     -------
     mnist : Bunch
-        ``X_train``, ``X_test`` of shape (n, 28, 28), uint8; ``y_train``, ``y_test``
+        ``X_train``, ``X_test`` of shape (n, 28, 28), uint8. ``y_train``, ``y_test``
         of shape (n,), int64.
     """
     folder = get_data_home(data_home)
@@ -260,7 +260,7 @@ def load_cifar10(
     Returns
     -------
     cifar10 : Bunch
-        ``X_train``, ``X_test`` of shape (n, 3, 32, 32), uint8; ``y_train``, ``y_test``
+        ``X_train``, ``X_test`` of shape (n, 3, 32, 32), uint8. ``y_train``, ``y_test``
         of shape (n,), the classes' names.
     """
     return _load_cifar("CIFAR10", data_home, download)

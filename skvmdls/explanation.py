@@ -124,8 +124,8 @@ def column_contributions(
     mean`` and ``P`` the precision matrix: column ``j`` contributes ``-d_j (P d)_j /
     2``. For points of the class this is -1/2 on average in every column, so that what
     is left over (the Gaussian's constant, less what is typical) is shared by all alike.
-    A column's term counts its own deviation and how it fails to go along with others;
-    it may be positive.
+    A column's term counts its own deviation and how it fails to go along with others.
+    It may be positive.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def column_contributions(
     Returns
     -------
     contributions : Tensor of shape (n, features), float64
-        In nats; each row sums to its `excess`.
+        In nats. Each row sums to its `excess`.
 
     Examples
     --------

@@ -2,9 +2,9 @@
 
 `predict` looks at one point at a time, and rejects a few of the known ones whatever
 comes. That many more than these few are rejected, or score low, shows only over many
-points. A conformal test martingale gambles against "nothing has changed": it gains only
-if something has, and its alarm keeps a stated chance of being false, over the whole
-stream, however long it is and however often one looks.
+points. A conformal test martingale bets against "nothing has changed", and gains only
+if something has. The chance of a false alarm is stated. It is over the whole stream,
+for any length and any number of looks.
 """
 
 import math
@@ -37,8 +37,8 @@ def online_p_values(
     """Rank each score among all before it, ties broken at random.
 
     ``(#{lower} + u (1 + #{equal})) / (n + 1)`` of the ``n`` scores before. If all
-    scores are exchangeable, these are independent and uniform, exactly [1]_: no other
-    p-values make the martingale's promise hold over a whole stream. Ranks among the
+    scores are exchangeable, these are independent and uniform, exactly [1]_. With
+    other p-values the guarantee would not hold over a whole stream. Ranks among the
     held-out points alone would share their chance deviations, and add them up.
 
     Parameters
@@ -78,9 +78,9 @@ def online_p_values(
 def bets(p_values: np.ndarray) -> np.ndarray:
     """By what each gambler's stake is multiplied at each point.
 
-    A gambler who takes a share ``e`` of the points to be strange bets ``1 - e + e k p
-    ** (k - 1)``, which integrates to one over [0, 1] and falls in ``p``: nobody bets
-    that the points look more like known ones than those held out.
+    A gambler who expects a share ``e`` of unusual points bets ``1 - e + e k p ** (k -
+    1)``. It integrates to one over [0, 1] and falls in ``p``. No gambler bets that the
+    points are more like known ones than those held out.
 
     Parameters
     ----------
@@ -109,15 +109,15 @@ class ShiftMonitor:
     Each point's score is ranked among those of the held-out points and of all points
     before it. A bank's fortune of 1 is bet against "they all come alike" by gamblers
     who expect low ranks, some few points of many, some all. A change may begin at any
-    time: at each point a little of what the bank still has goes to the gamblers, so
-    that it never has lost all when it begins. If nothing changes, the fortune is a
+    time. Therefore the bank gives the gamblers a little of its money at each point, so
+    that some is left when the change begins. If nothing changes, the fortune is a
     martingale, and ever reaches ``1 / false_alarm`` with a chance of at most
     `false_alarm` (Ville's inequality), over a stream of any length [1]_.
 
-    It is about the stream as a whole: which points are strange, `predict` and
-    ``select_unknown`` say. The promise asks that the held-out points and the stream are
-    exchangeable as long as nothing has changed: their order must not tell anything, as
-    it does where classes come one after the other.
+    It is about the stream as a whole. Use `predict` and ``select_unknown`` to find the
+    unusual points. The guarantee requires that the held-out points and the stream are
+    exchangeable as long as nothing has changed. If classes come one after the other,
+    they are not.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class ShiftMonitor:
 
     See Also
     --------
-    skvmdls.plotting.ShiftDisplay : The course as a picture.
+    skvmdls.plotting.ShiftDisplay : The course as a plot.
 
     References
     ----------
@@ -183,9 +183,9 @@ class ShiftMonitor:
         self.reset()
 
     def reset(self) -> Self:
-        """Begin anew: with a fortune of 1, and the held-out points alone.
+        """Start again, with a fortune of 1 and the held-out points alone.
 
-        For after an alarm that was answered. The chances of false alarms add up.
+        Call it after an alarm that was dealt with. The chances of false alarms add up.
 
         Returns
         -------
@@ -216,7 +216,7 @@ class ShiftMonitor:
         Raises
         ------
         ValueError
-            As of the detector's `score_samples`; the monitor is left as it was.
+            As of the detector's `score_samples`. The monitor is left as it was.
         """
         scores = self.detector.score_samples(X)
         for start in range(0, len(scores), CHUNK):
@@ -290,7 +290,7 @@ class ShiftMonitor:
         ----------
         detector : fitted detector, Pipeline or search
         state : mapping of str to ndarray
-            As of :meth:`state_dict`; what ``np.load`` gives will do.
+            As of :meth:`state_dict`. What ``np.load`` gives will do.
 
         Returns
         -------

@@ -64,7 +64,7 @@ _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 def save(detector: BaseDetector, path: str | os.PathLike[str]) -> None:
     """Write a fitted detector to one file, for :func:`load`.
 
-    The file is written beside its place and then moved there, so that a file of the
+    The file is written next to its place and then moved there, so that a file of the
     same name is replaced as a whole or not at all. Everything that scoring needs is
     stored. Of the parameters, `memory` and `checkpoint` are not, and `augmentation`
     and `random_state` only if they are plain values.

@@ -210,18 +210,18 @@ BAD_FITS = [
         X=[np.zeros((16 + i % 2, 16)) for i in range(12)],
     ),
     BadFit(
-        "pictures of two sizes",
-        r"Picture 1 of X has 16x17 pixels.*16x16.*picture.resize",
+        "PIL images of two sizes",
+        r"Image 1 of X has 16x17 pixels.*16x16.*image.resize",
         X=[Image.new("L", (16 + i % 2, 16)) for i in range(12)],
     ),
     BadFit(
-        "pictures of two depths",
-        "Picture 1 of X holds 16-bit pixels, but 8-bit",
+        "PIL images of two depths",
+        "Image 1 of X holds 16-bit pixels, but 8-bit",
         X=[Image.new(("L", "I;16")[i % 2], (16, 16)) for i in range(12)],
     ),
     BadFit(
-        "a picture with NaN",
-        "Picture 0 of X contains NaN",
+        "a PIL image with NaN",
+        "Image 0 of X contains NaN",
         X=[Image.fromarray(np.full((16, 16), np.nan, np.float32))] * 12,
     ),
     BadFit("one picture as X", r"one picture.*X = \[X\]", X=Image.new("L", (16, 16))),
@@ -292,8 +292,8 @@ BAD_FITS = [
         y=[[1, 2, True][i] for i in Y_GOOD],
     ),
     BadFit(
-        "y of 2**53 + 1 beside floats",
-        "too large to be told apart",
+        "y of 2**53 + 1 next to floats",
+        "too large to be distinct",
         y=[[2**53 + 1, 2.0**53, 1.0][i] for i in Y_GOOD],
     ),
     BadFit("groups shorter than X", "inconsistent numbers", groups=np.arange(11)),
@@ -324,17 +324,17 @@ BAD_FITS = [
     BadFit("a factory that returns 3", "returned int", {"backbone": three}),
     BadFit("a backbone without taps", "three taps", {"backbone": without_taps}),
     BadFit(
-        "a net that answers with a tuple",
+        "a net that returns a tuple",
         r"a tuple of 2; .*self.net\(x\)\[0\]",
         {"backbone": with_a_tuple},
     ),
     BadFit(
-        "a net that answers with a dict",
+        "a net that returns a dict",
         r"keys \['logits'\].*self.net\(x\)\['logits'\]",
         {"backbone": with_a_dict},
     ),
     BadFit(
-        "a net that answers with whole numbers",
+        "a net that returns whole numbers",
         "torch.int64.*argmax",
         {"backbone": with_whole_numbers},
     ),
@@ -515,35 +515,34 @@ def main() -> None:
         skvmdls.load(path)
 
     PAGE.write_text(
-        "# Bad inputs, and what is said of them\n\n"
-        "Made by `python tests/bad_inputs.py` from the cases that the tests try. A "
-        "detector that was\nfitted before stays as it was. Long messages are cut after "
-        "their first line.\n"
-        + section("Given to `fit`", BAD_FITS, fit)
+        "# Input errors\n\n"
+        "The message for each kind of bad input. An earlier fit of the detector stays "
+        "as it was. Long\nmessages are cut after their first line. `python "
+        "tests/bad_inputs.py` makes this page from the\ncases of the tests.\n"
+        + section("`fit`", BAD_FITS, fit)
         + section(
-            "Given to `predict` and its like, after 6 features",
+            "`predict` and other methods, after a fit to 6 columns",
             BAD_ROWS,
             lambda case: of_rows.predict(case.X),
         )
         + section(
-            "Given to `predict` and its like, after images of 8x8",
+            "`predict` and other methods, after a fit to images of 8x8",
             BAD_IMAGES,
             lambda case: of_images.predict(case.X),
         )
         + section(
-            "Given to `score` and the metrics as true labels, where the classes are "
-            "0, 1 and 2",
+            "True labels of `score` and the metrics, for classes 0, 1 and 2",
             BAD_TRUTHS,
             lambda case: of_rows.score(X_GOOD, case.X),
         )
-        + section("Given to `skvmdls.load`", BAD_FILES, load)
+        + section("`skvmdls.load`", BAD_FILES, load)
     )
     print(PAGE)
 
 
 def section(title: str, cases: list[Any], attempt: Callable[[Any], None]) -> str:
     rows = [f"| {shown(case.given)} | {said(attempt, case)} |" for case in cases]
-    head = ["", f"## {title}", "", "| given | answer |", "|---|---|"]
+    head = ["", f"## {title}", "", "| given | error |", "|---|---|"]
     return "\n".join([*head, *rows, ""])
 
 

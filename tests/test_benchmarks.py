@@ -1,6 +1,7 @@
 """The benchmarks: honest comparison, records that last, pages made from them."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from figures import draw_points
 from peers import PEERS, SoftmaxNet, plan_of, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
-from report import PAGES, readme_with_tables
+from report import PAGES, readme_with_tables, summary_table
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.metrics import open_set_f1
 from skvmdls.nets.backbones import mlp
@@ -276,8 +277,9 @@ def test_an_experiment_runs_from_data_to_page(
             assert "error" not in method
             assert list(method["sets"]) == sets
     main(["report", "--output", str(output)])
-    pages = [tmp_path / "docs" / page for page in ("results.md", "recipe_runs.md")]
-    assert "defaults" in "".join(page.read_text() for page in pages)
+    pages = [tmp_path / "docs" / page for page in PAGES]
+    text = "".join(page.read_text() for page in pages)
+    assert "-defaults" in text or "| defaults |" in text
 
 
 def test_the_halves_of_the_tables_are_those_of_the_rule():
@@ -441,7 +443,8 @@ def test_figures_are_stored_as_numbers_and_drawn_again(data_home, name, n_parts)
     path.with_suffix(".png").unlink()
     main(["report", "--output", str(output)])
     assert path.with_suffix(".png").exists()
-    assert f"(results/{path.stem}.png)" in (data_home / "docs/results.md").read_text()
+    page = (data_home / "docs" / "results_ablations.md").read_text()
+    assert f"(results/{path.stem}.png)" in page
 
 
 def test_every_panel_of_every_part_is_drawn_under_its_name(tmp_path, monkeypatch):
@@ -528,10 +531,44 @@ def test_the_pages_are_those_of_the_stored_runs(name):
 def test_the_readmes_tables_are_those_of_the_stored_runs():
     readme = (RESULTS.parents[1] / "README.md").read_text()
     assert readme_with_tables(readme, RESULTS) == readme
-    assert readme.count("<!-- end -->") == 3
-    assert (
-        readme_with_tables(readme.replace("| VMDLS |", "| ours |"), RESULTS) == readme
-    )
+    changed = re.sub(r"\b0\.\d{3}\b", "0.5", readme)
+    assert changed != readme
+    assert readme_with_tables(changed, RESULTS) == readme
+
+
+def test_the_summary_is_of_the_stored_means():
+    """A slow reference: one row of images, one of tables, one of embeddings."""
+
+    def mean(run_of, method, sets=None):
+        parts = json.loads((RESULTS / f"{run_of}.json").read_text())["parts"]
+        return np.mean(
+            [
+                figures["AUROC"]
+                for part in parts.values()
+                for name, figures in part["methods"][method]["sets"].items()
+                if sets is None or name in sets
+            ]
+        )
+
+    far = {"MNIST", "NOISE"}
+    tasks = json.loads((RESULTS / "ood-vectors.json").read_text())["tasks"]
+    rows = "\n".join(summary_table(RESULTS))
+    [of_far] = re.findall(r".*, digits, noise .*", rows)
+    [of_tables] = re.findall(r"\| \[tables.*", rows)
+    [of_images] = re.findall(r"\| \[image embeddings.*", rows)
+    assert f"| **{mean('ood-cifar10-cpu', 'VMDLS', far):.3f}** |" in of_far
+    assert f"| {mean('ood-cifar10-cpu', 'MSP', far):.3f} |" in of_far
+    parts = json.loads((RESULTS / "osr-tables-cpu.json").read_text())["parts"]
+    aurocs = [
+        part["methods"]["VMDLS"]["sets"]["classes left out"]["AUROC"]
+        for name, part in parts.items()
+        if name.partition(";")[0] in TEST_TABLES
+    ]
+    assert f"| **{np.mean(aurocs):.3f}** |" in of_tables
+    ours = [task["ours"]["auroc"] for name, task in tasks.items() if "CIFAR" in name]
+    assert f"| **{np.mean(ours):.3f}** |" in of_images
+    # Of each row the best is in bold, ours or not.
+    assert rows.count("**") == 2 * len(summary_table(RESULTS)[2:])
 
 
 @pytest.mark.parametrize("name", ["osr-vectors", "ood-vectors"])

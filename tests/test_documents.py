@@ -36,6 +36,7 @@ LONG = {
     "faq.md",
     "in_scikit_learn.md",
     "outside_python.md",
+    "tuning.md",
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -58,11 +59,46 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         exec(compile(above + block[1], str(page), "exec"), names)
 
 
+def anchors(page):
+    """Headings of a page as links name them: as GitHub and the site do."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_repository_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        if "://" not in name:
+            assert (page.parent / name).exists(), target
+            is_markdown = not name or name.endswith(".md")
+            if anchor and is_markdown:
+                assert anchor in anchors(page.parent / name if name else page), target
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_result_of_its_code(capsys):
+    """Of another processor, a percent more or less."""
+    code, shown = re.search(
+        r"```python\n(.*?)```\n\n```text\n(.*?)```",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    ).groups()
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    number = re.compile(r"\d+(?=%)")
+    assert number.sub("", printed) == number.sub("", shown)
+    for found, expected in zip(
+        number.findall(printed), number.findall(shown), strict=True
+    ):
+        assert abs(int(found) - int(expected)) <= 2
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_the_page_of_bad_inputs_has_every_case_with_its_answer():
@@ -76,13 +112,13 @@ def test_the_page_of_bad_inputs_has_every_case_with_its_answer():
 
 
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
-def test_the_rows_that_a_promise_needs_are_those_that_the_page_says():
+def test_the_rows_that_a_guarantee_needs_are_those_of_the_page():
     page = (ROOT / "docs" / "which_settings.md").read_text()
     rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (.*) \|$", page, re.MULTILINE)
     assert len(rows) == 6
     fractions = (0.1, 0.2, 0.5)
 
-    def promised(n, fraction, contamination):
+    def guaranteed(n, fraction, contamination):
         split = hold_out(
             np.zeros(n, int), fraction, EVIDENCE_SHARE, np.random.RandomState(0)
         )
@@ -93,8 +129,8 @@ def test_the_rows_that_a_promise_needs_are_those_that_the_page_says():
         assert int(held_out) == round(1 / float(contamination)) - 1
         for n, fraction in zip(needed.split(" | "), fractions, strict=True):
             case = (fraction, float(contamination))
-            assert promised(int(n), *case), (n, case)
-            assert not promised(int(n) - 1, *case), (n, case)
+            assert guaranteed(int(n), *case), (n, case)
+            assert not guaranteed(int(n) - 1, *case), (n, case)
 
 
 def modules():

@@ -1,4 +1,4 @@
-"""The examples on choosing run, and the guide's tables are their stored runs."""
+"""The examples on choosing run, and the pages show their stored runs."""
 
 import importlib.util
 import json
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDE = (ROOT / "docs" / "choosing_the_threshold.md").read_text()
 
 
 @pytest.fixture
@@ -55,11 +54,15 @@ def test_coverage_keeps_to_the_bound(example, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("example", "part"),
-    [("tune_without_ood", None), ("benchmarks/threshold_coverage", "coverage")],
+    ("example", "part", "page"),
+    [
+        ("tune_without_ood", None, "tuning"),
+        ("benchmarks/threshold_coverage", "coverage", "choosing_the_threshold"),
+    ],
     indirect=["example"],
 )
-def test_the_guides_tables_are_the_stored_runs(example, part):
+def test_the_tables_of_the_pages_are_the_stored_runs(example, part, page):
     stored = ROOT / "docs" / "results" / f"{example.__name__}.json"
     results = json.loads(stored.read_text())
-    assert example.table(results[part] if part else results) in GUIDE
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    assert example.table(results[part] if part else results) in text

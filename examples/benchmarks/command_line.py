@@ -1,8 +1,8 @@
 """The paper's experiments as commands: ``python examples/benchmarks NAME``.
 
 Every command writes a JSON file with each number, its settings, versions and hardware;
-``report`` makes the pages in ``docs/`` from these files. The detectors run beside live
-peers of pytorch-ood on one softmax net, trained on the same rows with the same
+``report`` makes the pages in ``docs/`` from these files. The baselines are detectors of
+pytorch-ood on one softmax net, trained in the same run, on the same rows, with the same
 backbone, augmentation, epochs and precision. Needs the extra ``bench``.
 """
 
@@ -19,7 +19,7 @@ from experiments import EXPERIMENTS, Experiment, Options
 from protocol import Task
 from records import Record
 from records import command_line as command_of
-from report import PAGES, experiment_of, readme_with_tables, results_page
+from report import PAGES, experiment_of, readme_with_tables, stored_run
 from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
 
@@ -56,8 +56,8 @@ def _report(folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python examples/benchmarks",
-        description="Run one of the paper's experiments beside live peers, or measure "
-        "the speed, or make the pages in docs/ from what is stored.",
+        description="Run one of the paper's experiments next to baselines, measure the "
+        "speed, or make the pages in docs/ from the stored runs.",
     )
     parser.add_argument("name", choices=[*EXPERIMENTS, "speed", "report"])
     parser.add_argument("--preset", choices=PRESETS, default="quick")
@@ -118,7 +118,7 @@ def _run_experiment(options: argparse.Namespace) -> None:
         record.add(name, part)
     if experiment.draw is not None:
         experiment.draw(record.parts, record.path.with_suffix(".png"))
-    print(results_page(options.output, only=record.path))
+    print(stored_run(record.path))
 
 
 def _tasks(

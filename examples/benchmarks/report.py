@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from tables import TEST_TABLES, TUNING_TABLES
 __all__ = [
     "PAGES",
     "experiment_of",
+    "page_head",
     "performance_page",
     "readme_with_tables",
     "recipe_page",
     "results_page",
+    "runs_page",
+    "stored_run",
+    "summary_table",
     "trials_page",
+    "vectors_section",
 ]
 
 MEASURES = ("AUROC", "TNR@TPR95", "OSCR", "F1", "F1 at 99 %", "best F1")
@@ -30,35 +36,95 @@ TABLE_MEASURES = (
     *("acceptance", "closed-set accuracy", "fit seconds"),
 )
 
-# What recipes are chosen by has a page of its own.
+# Runs that settings were chosen by have a page of their own.
 FOR_RECIPES = {
     "leave-classes-out": (
-        "MNIST: six digits of the training images are known, the four others play the "
-        "unknown ones, on splits that no test uses."
-    ),
-    "leave-classes-out-cifar10": (
-        "CIFAR-10: six classes of the training images are known, the four others play "
+        "MNIST: six digits of the training images are known and the four others are "
         "the unknown ones, on splits that no test uses."
     ),
+    "leave-classes-out-cifar10": (
+        "CIFAR-10: six classes of the training images are known and the four others "
+        "are the unknown ones, on splits that no test uses."
+    ),
     "leave-classes-out-tables": (
-        "Tables: a third of the classes is left out of each table of the half that "
-        "may be chosen by."
+        "Tables: a third of the classes is left out of each table of the tuning half."
     ),
 }
 
 HEAD = """# Results
 
-Made by `python examples/benchmarks report` from the JSON files in `results/`, which
-hold every number, setting and version. The peers are pytorch-ood's detectors on one
-softmax net, trained in the same run on the same rows with the same backbone, optimiser,
-schedule, batch size, augmentation, epochs and precision; on tables, scikit-learn's
-models at their defaults. Every method's threshold is a conformal quantile of its scores
-on held-out known points, the peers' those that VMDLS sets its own by: at contamination
-0.05 for F1, at 0.01 for F1 at 99 %. Best F1 is taken at the threshold that is best for
-the set itself, which nobody can know. Figures are means over the parts of a run, with
-the standard deviation where there are several. VMDLS_b recalls the net that VMDLS
-trained, so its fit has no time of its own. No unknown set chose anything.
+AUROC against unknown points for each kind of data. 1 is perfect and 0.5 is chance. The
+best number of a row is bold, and the kind of data links to the run.
 """
+
+TAIL = """
+## Unknown points rejected
+
+TNR at 95 % TPR: the share of unknown points that are rejected if 95 % of the known ones
+are accepted.
+
+{}
+
+## How to read the tables
+
+- **AUROC** is the chance that a known point scores higher than an unknown one.
+- **Known and unknown**. For text embeddings: intents of CLINC150 and BANKING77, and
+  messages about other things. For image embeddings: CIFAR-10 against CIFAR-100, and
+  the other way round. For tables: nine public tables, of which a third of the classes
+  is unknown. For digits: MNIST, and the letters of Omniglot. For photographs: CIFAR-10,
+  and ImageNet and CIFAR-100 as other photographs.
+- **Largest probability** is an ordinary classifier with a threshold on its largest
+  class probability: a softmax net on images, a random forest on tables, a logistic
+  regression on embeddings. **Nearest neighbours** is the distance to training points,
+  on images in the features of the softmax net.
+- **Best baseline** is the best of its row: of 14 on images (pytorch-ood's, on one
+  softmax net), 6 on tables (scikit-learn's models at their defaults) and up to 9 on
+  embeddings. Nobody knows in advance which one it will be.
+- **Accuracy** counts labels of known points that are never rejected. The second number
+  is the accuracy of the classifier in "largest probability".
+- **Settings** are those of the run. No unknown point chose them.
+
+## How it was measured
+
+On images the softmax net of the baselines is trained in the same run, on the same
+rows, with the same backbone, optimizer, schedule, batch size, augmentation, epochs
+and precision. Every threshold is a conformal quantile of scores of held-out known
+points, with contamination 0.05 for F1, and 0.01 for "F1 at 99 %". "Best F1" uses the
+threshold that is best on the test set itself, which nobody knows in practice. Numbers
+are means over the repetitions of a run. The number after ± is the standard deviation.
+`VMDLS` is `VMDLSDetector` and `VMDLS_b` is `VMDLSbDetector`. `VMDLS_b` loads the net
+that `VMDLS` trained from the cache, so its time to fit is not shown.
+
+## All runs
+"""
+
+# Kind of data, unknown points, stored run, its tasks (embeddings) or sets (images; all
+# if empty), whether the README shows it.
+SUMMARY: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
+    (
+        "text embeddings",
+        "other intents",
+        "osr-vectors",
+        ("CLINC150", "BANKING77"),
+        True,
+    ),
+    ("text embeddings", "other messages", "ood-vectors", ("CLINC150",), False),
+    ("image embeddings", "other photographs", "ood-vectors", ("CIFAR",), False),
+    ("tables", "other classes", "osr-tables-cpu", (), True),
+    ("digits", "letters", "osr-mnist-quick", ("Omniglot",), True),
+    ("digits", "other digits", "osr-splits-quick", (), False),
+    ("photographs", "digits, noise", "ood-cifar10-cpu", ("MNIST", "NOISE"), True),
+    (
+        "photographs",
+        "other photographs",
+        "ood-cifar10-cpu",
+        ("ImageNet-resize", "CIFAR-100"),
+        True,
+    ),
+    ("photographs", "other classes", "osr-splits-cifar10-cpu", (), False),
+)
+SIMPLE = ("MSP", "RandomForest", "linear, probability")
+NEIGHBOURS = ("KNN", "cosine KNN, 1")
 
 
 def experiment_of(stored: Any) -> str:
@@ -83,15 +149,13 @@ def experiment_of(stored: Any) -> str:
     return settings.get("experiment", "")
 
 
-def results_page(folder: Path, only: Path | None = None) -> str:
-    """Set out the stored experiments in Markdown.
+def results_page(folder: Path) -> str:
+    """Summarize the stored experiments in one table, with links to the runs.
 
     Parameters
     ----------
     folder : Path
         With the JSON files.
-    only : Path, optional
-        A single file, without the page's head.
 
     Returns
     -------
@@ -103,12 +167,250 @@ def results_page(folder: Path, only: Path | None = None) -> str:
     >>> results_page(Path(tempfile.mkdtemp())).splitlines()[0]
     '# Results'
     """
-    sections = [] if only else [HEAD]
-    for path in [only] if only else sorted(folder.glob("*.json")):
+    links = [
+        f"- [{page_head(page)[2:]}]({page}): "
+        + (", ".join(f"`{path.stem}`" for path in _paths(folder, page)) or "none yet")
+        for page in KINDS
+    ]
+    made = "Pages and tables are made by `python examples/benchmarks report`."
+    rejected = "\n".join(summary_table(folder, "TNR@TPR95"))
+    tail = TAIL.format(rejected)
+    return "\n".join([HEAD, *summary_table(folder), tail, *links, "", made, ""])
+
+
+def summary_table(
+    folder: Path, measure: str = "AUROC", only_headlines: bool = False
+) -> list[str]:
+    """Lay out a row for each kind of data: the detector next to baselines.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files. A row whose run is not stored is left out.
+    measure : {"AUROC", "TNR@TPR95"}, default="AUROC"
+    only_headlines : bool, default=False
+        The rows of the README alone, without links.
+
+    Returns
+    -------
+    lines : list of str
+        Of Markdown.
+
+    Examples
+    --------
+    >>> summary_table(Path("nowhere"))[0].split(" | ")[1:4]
+    ['VMDLSDetector', 'largest probability', 'nearest neighbours']
+    """
+    columns = ["known and unknown", "VMDLSDetector", "largest probability"]
+    lines = _head([*columns, "nearest neighbours", "best baseline", "accuracy"])
+    for kind, unknown, run, chosen, is_headline in SUMMARY:
+        path = folder / f"{run}.json"
+        if not path.exists() or (only_headlines and not is_headline):
+            continue
+        found = _overall(json.loads(path.read_text()), chosen)
+        ours = found.pop("VMDLS")
+        found.pop("VMDLS_b", None)
+        best = max(found, key=lambda name: found[name][measure])
+        simple = next(found[name] for name in SIMPLE if name in found)
+        neighbours = next(found[name] for name in NEIGHBOURS if name in found)
+        shown = [one[measure] for one in (ours, simple, neighbours, found[best])]
+        cells = [
+            f"**{value:.3f}**" if value == max(shown) else f"{value:.3f}"
+            for value in shown
+        ]
+        cells[-1] += f" ({best})"
+        cells.append(f"{ours['accuracy']:.3f}, {simple['accuracy']:.3f}")
+        title = kind if only_headlines else f"[{kind}]({_page_of(run)}#{run})"
+        lines.append(_row([f"{title}, {unknown}", *cells]))
+    return lines
+
+
+def _overall(stored: Any, chosen: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Mean AUROC, TNR and accuracy of each method over tasks, sets or tables."""
+    if "tasks" in stored:
+        tasks = [of for name, of in stored["tasks"].items() if name.startswith(chosen)]
+        return {
+            "VMDLS" if method == "ours" else method: {
+                name: float(np.mean([task[method].get(key, np.nan) for task in tasks]))
+                for name, key in VECTOR_MEASURES.items()
+            }
+            for method in tasks[0]
+        }
+    parts = stored["parts"]
+    if EXPERIMENTS[experiment_of(stored)].layout == "tables":
+        of_tables = _of_tables(parts)
+        groups = [of_tables[name] for name in TEST_TABLES if name in of_tables]
+    else:
+        groups = [list(parts.values())]
+    found: dict[str, dict[str, float]] = {}
+    for method in _methods(groups[0]):
+        rows = []
+        for runs in groups:
+            entries = [run["methods"][method] for run in runs]
+            if not any("error" in entry for entry in entries):
+                rows.append(_of_entries(entries, chosen))
+        if len(rows) == len(groups):
+            found[method] = {
+                name: float(np.mean([row[name] for row in rows])) for name in rows[0]
+            }
+    return found
+
+
+def _of_entries(
+    entries: list[dict[str, Any]], chosen: tuple[str, ...]
+) -> dict[str, float]:
+    sets = [
+        figures
+        for entry in entries
+        for name, figures in entry["sets"].items()
+        if not chosen or name in chosen
+    ]
+    accuracy = [entry.get("closed-set accuracy", np.nan) for entry in entries]
+    return {
+        "AUROC": np.mean([figures["AUROC"] for figures in sets]),
+        "TNR@TPR95": np.mean([figures["TNR@TPR95"] for figures in sets]),
+        "accuracy": np.mean([np.nan if a is None else a for a in accuracy]),
+    }
+
+
+def page_head(page: str) -> str:
+    """Give the heading of a page of runs.
+
+    Parameters
+    ----------
+    page : str
+
+    Returns
+    -------
+    heading : str
+
+    Examples
+    --------
+    >>> page_head("results_tables.md")
+    '# Results on tables'
+    """
+    return KINDS[page][0]
+
+
+def _page_of(name: str) -> str:
+    return next(page for page, (_, start) in KINDS.items() if name.startswith(start))
+
+
+def _paths(folder: Path, page: str) -> list[Path]:
+    """Find the stored experiments that a page shows."""
+    paths = []
+    for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text())
-        if experiment_of(stored) in EXPERIMENTS.keys() - FOR_RECIPES.keys() or only:
-            sections.append(_section(path, stored))
-    return "\n".join(sections)
+        is_shown = experiment_of(stored) in EXPERIMENTS.keys() - FOR_RECIPES.keys()
+        is_of_vectors = isinstance(stored, dict) and "tasks" in stored
+        if (is_shown or is_of_vectors) and _page_of(path.stem) == page:
+            paths.append(path)
+    return paths
+
+
+def runs_page(folder: Path, page: str) -> str:
+    """Set out the stored experiments of one kind of data in Markdown.
+
+    Parameters
+    ----------
+    folder : Path
+        With the JSON files.
+    page : str
+        Name of the page, one of the results.
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> runs_page(Path(tempfile.mkdtemp()), "results_tables.md").splitlines()[0]
+    '# Results on tables'
+    """
+    paths = _paths(folder, page)
+    about = "[What the columns mean](results.md#how-to-read-the-tables)."
+    lines = [page_head(page), "", about, ""]
+    for path in paths:
+        title = _title(path, json.loads(path.read_text()))
+        lines.append(f"- [{path.stem}](#{path.stem}): {title}")
+    lines.append("")
+    return "\n".join([*lines, *[stored_run(path) for path in paths]])
+
+
+def stored_run(path: Path) -> str:
+    """Set out one stored experiment in Markdown.
+
+    Parameters
+    ----------
+    path : Path
+        Of the JSON file.
+
+    Returns
+    -------
+    section : str
+    """
+    stored = json.loads(path.read_text())
+    return (
+        vectors_section(path, stored) if "tasks" in stored else _section(path, stored)
+    )
+
+
+def vectors_section(path: Path, stored: dict[str, Any]) -> str:
+    """Set out a stored run on embeddings in Markdown.
+
+    Parameters
+    ----------
+    path : Path
+    stored : dict
+        From JSON, with ``tasks``.
+
+    Returns
+    -------
+    section : str
+    """
+    around = stored["surroundings"]
+    lines = [f"## {path.stem}", "", f"{_title(path, stored)}.", ""]
+    lines += [_command_block(stored["command"]), ""]
+    lines += [
+        f"Run on {around['gpu'] or around['processor']} in commit {around['commit']} "
+        f"([stored run](results/{path.name})).",
+    ]
+    for task, methods in stored["tasks"].items():
+        lines += ["", f"### {task}", "", *_head(["", *VECTOR_MEASURES])]
+        for method, found in methods.items():
+            cells = [
+                "" if found.get(key) is None else f"{found[key]:.4f}"
+                for key in VECTOR_MEASURES.values()
+            ]
+            lines.append(_row(["VMDLS_b" if method == "ours" else method, *cells]))
+    return "\n".join([*lines, "", ""])
+
+
+def _title(path: Path, stored: dict[str, Any]) -> str:
+    if "tasks" in stored:
+        return VECTOR_TITLES[path.stem]
+    return EXPERIMENTS[experiment_of(stored)].title
+
+
+def _command_block(command: str) -> str:
+    """Give a command that can be copied: without folders of one machine."""
+    command = re.sub(r" --(output|out) \S+", "", command)
+    command = re.sub(r"--data-home \S+", "--data-home DATA", command)
+    return f"```sh\n{command}\n```"
+
+
+def _facts(runs: list[dict[str, Any]], n_train: str, minutes: str) -> list[str]:
+    around = runs[0]["surroundings"]
+    facts = {
+        "repetitions": str(len(runs)),
+        "training points": n_train,
+        "machine": around["gpu"] or around["processor"],
+        "threads": str(around["threads"]),
+        "minutes": minutes,
+        "commit": _commits(runs).removeprefix("commit "),
+    }
+    return [*_head(list(facts), n_texts=len(facts)), _row(list(facts.values()))]
 
 
 def performance_page(folder: Path) -> str:
@@ -132,9 +434,11 @@ def performance_page(folder: Path) -> str:
     lines = [
         "# Performance",
         "",
-        "Made by `python examples/benchmarks report` from `results/speed.json`.",
-        "In each line the competitors took turns in one run; the figures are medians,",
-        "and the spread is that of the ratios of single turns.",
+        "How fast training and scoring are, next to other code that does the same",
+        "work. A ratio below 1 means that skvmdls is faster, or takes less memory. The",
+        "two took turns in one run. Times are medians, and the spread is that of the",
+        "ratios of single turns. [Scaling](scale.md) shows how time and memory grow",
+        "with rows and classes.",
         "",
     ]
     path = folder / "speed.json"
@@ -144,10 +448,7 @@ def performance_page(folder: Path) -> str:
     around = parts[0]["surroundings"]
     commands = dict.fromkeys(f"`{part['command']}`" for part in parts)
     lines += [
-        f"{', '.join(commands)} on {around['processor']}, {around['threads']} threads, "
-        f"torch {around['versions']['torch']}, {_commits(parts)}.",
-        "",
-        "| measure | against | ours | theirs | ratio | spread | target |",
+        "| measure | against | skvmdls | the other | ratio | spread | target |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for row in parts:
@@ -160,13 +461,20 @@ def performance_page(folder: Path) -> str:
             f"| {'' if row['ratio'] is None else format(row['ratio'], '.3f')} "
             f"| {spread or ''} | {row['target'] or ''} |"
         )
-    lines += ["", "What limits each now:", ""]
-    lines += [f"- {measure} ...: {limit}." for measure, limit in LIMITS.items()]
+    lines += ["", "## Bottlenecks", "", "| measure | what takes the time or memory |"]
+    lines += ["|---|---|"]
+    lines += [f"| {measure} ... | {limit} |" for measure, limit in LIMITS.items()]
+    lines += [
+        "",
+        f"Made by {', '.join(commands)} on {around['processor']}, "
+        f"{around['threads']} threads, torch {around['versions']['torch']}, "
+        f"{_commits(parts)} ([stored run](results/speed.json)).",
+    ]
     return "\n".join([*lines, ""])
 
 
 def recipe_page(folder: Path) -> str:
-    """Set out what was tried by leaving known classes out, in Markdown.
+    """Set out the runs that left known classes out, in Markdown.
 
     Parameters
     ----------
@@ -181,14 +489,14 @@ def recipe_page(folder: Path) -> str:
     --------
     >>> import tempfile
     >>> recipe_page(Path(tempfile.mkdtemp())).splitlines()[0]
-    '# What was tried'
+    '# Trials of single parameters'
     """
     lines = [
-        "# What was tried",
+        "# Trials of single parameters",
         "",
-        "Made by `python examples/benchmarks report` from the runs in `results/`.",
-        "Means over the splits, with the standard deviation of the difference from the",
-        "first row, split by split.",
+        "Each row changes one parameter. Numbers are means over the splits. The number",
+        "after ± is the standard deviation of the difference from the first row, split",
+        "by split. The page is made by `python examples/benchmarks report`.",
         "",
     ]
     for experiment, meaning in FOR_RECIPES.items():
@@ -205,7 +513,7 @@ def recipe_page(folder: Path) -> str:
 
 
 def trials_page(folder: Path) -> str:
-    """Set out what each training of `trials.json` gave, in Markdown.
+    """Set out the results of each training of ``trials.json`` in Markdown.
 
     Parameters
     ----------
@@ -220,9 +528,9 @@ def trials_page(folder: Path) -> str:
     --------
     >>> import tempfile
     >>> trials_page(Path(tempfile.mkdtemp())).splitlines()[0]
-    '# What each training gave'
+    '# Trials of losses'
     """
-    lines = ["# What each training gave", ""]
+    lines = ["# Trials of losses", ""]
     path = folder / "trials.json"
     if not path.exists():
         return "\n".join(lines)
@@ -266,9 +574,9 @@ def _recipe_row(name: str, stored: dict[str, Any], usual: dict[str, Any]) -> str
     parts = stored["parts"]
     weighted = [part["methods"]["VMDLS"] for part in parts.values()]
     difference = _left_out(parts, "VMDLS", "AUROC") - _left_out(usual, "VMDLS", "AUROC")
-    # Where nets are kept says nothing of how they are trained.
-    told = stored["settings"]["settings"].items()
-    settings = ", ".join(f"{k}={v!r}" for k, v in told if k != "memory")
+    # The folder of the cache does not change the training.
+    chosen = stored["settings"]["settings"].items()
+    settings = ", ".join(f"{k}={v!r}" for k, v in chosen if k != "memory")
     cells = [
         name,
         f"`{settings}`",
@@ -291,17 +599,18 @@ def _section(path: Path, stored: dict[str, Any]) -> str:
     settings, parts = stored["settings"], stored["parts"]
     experiment = EXPERIMENTS[settings["experiment"]]
     runs = list(parts.values())
-    lines = [f"## {experiment.title}: {path.stem}", ""]
+    lines = [f"## {path.stem}", "", f"{experiment.title}.", ""]
     if not runs:
         return "\n".join([*lines, "Nothing is stored yet.", ""])
-    around = runs[0]["surroundings"]
-    names = f" ({'; '.join(parts)})" if len(parts) <= 10 else ""
     minutes = sum(part["seconds"] for part in runs) / 60
+    chosen = ", ".join(f"{k}={v!r}" for k, v in settings["settings"].items())
     lines += [
-        f"`{runs[0]['command']}`: {len(runs)} parts{names}, "
-        f"{settings['n_train']:,} training points, settings {settings['settings']}, "
-        f"{around['gpu'] or around['processor']}, {around['threads']} threads, "
-        f"{minutes:.0f} minutes in all, {_commits(runs)}.",
+        _command_block(runs[0]["command"]),
+        "",
+        f"Settings: {f'`{chosen}`' if chosen else 'none'} "
+        f"([stored run](results/{path.name})).",
+        "",
+        *_facts(runs, f"{settings['n_train']:,}", f"{minutes:.0f}"),
         "",
     ]
     for note in dict.fromkeys(part["note"] for part in runs if "note" in part):
@@ -480,11 +789,7 @@ def _head(columns: Sequence[str], n_texts: int = 1) -> list[str]:
 
 
 def readme_with_tables(readme: str, folder: Path) -> str:
-    """Fill in the tables that stand between ``<!-- NAME -->`` and ``<!-- end -->``.
-
-    NAME is a stored run's. A table of images shows our detectors, the three peers of
-    the highest mean AUROC, and the best on each set; one of tables all, on the test
-    half.
+    """Fill in the table between ``<!-- summary -->`` and ``<!-- end -->``.
 
     Parameters
     ----------
@@ -501,58 +806,46 @@ def readme_with_tables(readme: str, folder: Path) -> str:
     >>> readme_with_tables("No table.", Path())
     'No table.'
     """
-
-    def filled(match: re.Match[str]) -> str:
-        stored = json.loads((folder / f"{match[1]}.json").read_text())
-        layout = EXPERIMENTS[experiment_of(stored)].layout
-        lines = SHORT_LAYOUTS[layout](stored["parts"])
-        return "\n".join([f"<!-- {match[1]} -->", *lines, "<!-- end -->"])
-
+    table = "\n".join(summary_table(folder, only_headlines=True))
     return re.sub(
-        r"<!-- ([\w-]+) -->\n.*?<!-- end -->", filled, readme, flags=re.DOTALL
+        r"(<!-- summary -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{table}\n{match[2]}",
+        readme,
+        flags=re.DOTALL,
     )
 
 
-def _short(parts: dict[str, Any]) -> list[str]:
-    runs = list(parts.values())
-    names = _sets(runs)
-    by_set = [_method_rows(runs, name) for name in names]
-    aurocs = {
-        method: [np.mean([e["AUROC"] for e in rows[method]]) for rows in by_set]
-        for method in by_set[0]
-        if method not in OURS
-    }
-    by_mean = sorted(aurocs, key=lambda method: -np.mean(aurocs[method]))
-    best = [max(aurocs, key=lambda m: aurocs[m][place]) for place in range(len(names))]
-    lines = _head(["", *names, "accuracy", "acceptance"])
-    shown = {*by_mean[:3], *best}
-    for method in [*OURS, *(peer for peer in by_mean if peer in shown)]:
-        entries = [run["methods"][method] for run in runs]
-        cells = [
-            " / ".join(
-                f"{np.mean([e[measure] for e in rows[method]]):.3f}"
-                for measure in ("AUROC", "TNR@TPR95", "F1")
-            )
-            for rows in by_set
-        ]
-        accuracy = _cell([e["closed-set accuracy"] for e in entries], spread=False)
-        acceptance = f"{np.mean([e['acceptance'] for e in entries]):.3f}"
-        lines.append(_row([method, *cells, accuracy, acceptance]))
-    return lines
-
-
-def _short_of_tables(parts: dict[str, Any]) -> list[str]:
-    of_tables = _of_tables(parts)
-    tables = [of_tables[name] for name in TEST_TABLES if name in of_tables]
-    measures = ("AUROC", "TNR@TPR95", "F1", "closed-set accuracy")
-    return _means(_methods(list(parts.values())), tables, measures, digits=3)
-
-
 LAYOUTS = {"methods": _by_method, "parts": _by_part, "tables": _by_table}
-SHORT_LAYOUTS = {"methods": _short, "tables": _short_of_tables}
+VECTOR_MEASURES = {
+    "AUROC": "auroc",
+    "TNR@TPR95": "tnr",
+    "accuracy": "accuracy",
+    "known rejected": "known rejected",
+    "unknown rejected": "unknown rejected",
+    "fit seconds": "fit seconds",
+}
+VECTOR_TITLES = {
+    "osr-vectors": "Embeddings of texts and images, known classes left out",
+    "ood-vectors": "Embeddings of texts and images against other data",
+}
+# Headings, and how the names of a page's runs begin.
+KINDS = {
+    "results_embeddings.md": (
+        "# Results on embeddings",
+        ("osr-vectors", "ood-vectors"),
+    ),
+    "results_tables.md": ("# Results on tables", ("osr-tables",)),
+    "results_photographs.md": (
+        "# Results on photographs",
+        ("ood-cifar", "osr-splits-cifar10", "all-cifar10"),
+    ),
+    "results_digits.md": ("# Results on digits", ("osr-mnist", "osr-splits")),
+    "results_ablations.md": ("# Ablations", ("",)),
+}
 
 PAGES = {
     "results.md": results_page,
+    **{page: partial(runs_page, page=page) for page in KINDS},
     "performance.md": performance_page,
     "recipe_runs.md": recipe_page,
     "recipe_trials.md": trials_page,

@@ -43,16 +43,17 @@ EPOCHS_OF_A_FIT = 20
 # What takes the time or memory now, as profiles show it; by the beginning of a measure.
 LIMITS = {
     "triplet and distancing loss": (
-        "at 400, comparing each anchor's positives with its negatives, and passes over "
-        "the batch x batch matrices; at 160, calling some fifty small operations"
+        "with 400 points, comparing the positives of each anchor with its negatives, "
+        "and passes over the batch x batch matrices. With 160, calling some fifty "
+        "small operations"
     ),
     "its extra memory": (
         "batch x batch matrices: distances, their masks, counts and gradients"
     ),
     "one epoch of": "the backbone's convolutions",
     "whole fit of VMDLSbDetector": (
-        "beside the epochs, forward passes in float32 over the training data, for the "
-        "Gaussians, and over the held-out data"
+        "the epochs, then forward passes in float32 over the training data (for the "
+        "Gaussians) and over the held-out data"
     ),
     "whole fit of VMDLSDetector": (
         "the same, and the five epochs of the autoencoder in float32"
@@ -62,9 +63,9 @@ LIMITS = {
         "of 992 dimensions)"
     ),
     "score_samples of VMDLSDetector": (
-        "the first stage of the backbone on the reconstruction: a quarter of "
-        "resnet18's multiplications, but at full resolution, where memory limits them, "
-        "half of its time; the autoencoder itself takes a hundredth"
+        "the first stage of the backbone on the reconstruction. It has a quarter of "
+        "the multiplications of resnet18, but takes half of its time, because memory "
+        "limits it at full resolution. The autoencoder itself takes a hundredth"
     ),
     "tied covariance": (
         "the two matrix products themselves, and passes over their results"

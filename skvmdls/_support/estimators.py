@@ -11,7 +11,7 @@ __all__ = ["Detector", "column_names", "detector_and_inputs", "way_into"]
 
 
 class Detector(Protocol):
-    """Either of the two detectors, fitted, as figures and pictures use it."""
+    """Either of the two detectors, fitted, as metrics and plots use it."""
 
     classes_: np.ndarray
     contamination: float

@@ -136,7 +136,7 @@ def _process_settings() -> Iterator[None]:
             _n_inside -= 1
             while _n_inside == 0 and _changed:
                 setting, found, usual = _changed.pop()
-                # Unless someone set it anew in the meantime.
+                # Unless someone set it again in the meantime.
                 if setting.read() == usual:
                     setting.write(found)
 

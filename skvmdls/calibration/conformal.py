@@ -2,7 +2,7 @@
 
 Two sets of training rows that neither the net nor the Gaussians saw have one task each.
 The first sets the constants of the evidence and of the reconstruction weight, so that a
-point's score depends on nothing but the point. The second sets the threshold: the score
+point's score depends on the point alone. The second sets the threshold: the score
 function was fixed before its points were scored, as the conformal guarantee requires.
 
 The threshold is the ``k``-th smallest of ``n`` held-out scores, and a point is rejected

@@ -1,7 +1,7 @@
 """Whether the training rows are exchangeable, as the threshold's guarantee requires.
 
-Rows that are stored in the order of time and drift are not: the held-out points are
-then a mixture of old and new, and points to come are like neither. A conformal test
+Rows that drift in the order of time are not. The held-out points are then a mixture of
+old and new, and points to come are like neither. A conformal test
 martingale over the held-out scores, in the order of the file, shows it. Each score is
 ranked among the earlier ones of its own class, so that a file that is sorted by class
 is no drift. If the rows of each class are exchangeable, the ranks are independent and
@@ -32,7 +32,7 @@ __all__ = ["FALSE_ALARM", "exchangeability_p_value", "warn_of_drift"]
 FALSE_ALARM = 0.01
 
 # Slopes of the bets ``1 + slope (p - 1/2)``, and the share of the stakes that is dealt
-# out anew after each rank.
+# out again after each rank.
 SLOPES = (-2.0, -1.0, 0.0, 1.0, 2.0)
 JUMP = 0.01
 
@@ -55,8 +55,8 @@ def exchangeability_p_value(
     -------
     p_value : float
         In (0, 1]. If the order is random within each class, it is at most ``a`` with a
-        chance of at most ``a``: one over the most that a stake of 1 ever became
-        (Ville's inequality).
+        chance of at most ``a`` (Ville's inequality). It is one over the largest value
+        that a stake of 1 ever had.
 
     Examples
     --------

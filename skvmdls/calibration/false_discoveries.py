@@ -6,7 +6,7 @@ all such choices at once.
 
 Let the batch have `m` points and ``p`` be their conformal p-values from ``n`` held-out
 scores. The known points of the batch, of which there are ``m0``, share the held-out
-scores, so that their p-values depend on each other. Their joint distribution is known
+scores, so that their p-values depend on each other. Their common distribution is known
 exactly [1]_ [2]_: the number ``N(t)`` of known points with a p-value of at most ``t = j
 / (n + 1)`` has a beta-binomial distribution, with parameters ``m0``, ``j`` and ``n + 1
 - j``, and the numbers between successive ``t`` together have a Dirichlet-multinomial

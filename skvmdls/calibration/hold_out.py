@@ -233,7 +233,7 @@ def _return_to_training(
 def warn_of_small_classes(
     classes: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
 ) -> None:
-    """Warn of classes that the promise about all known points says nothing of.
+    """Warn of classes that are too small for the guarantee about all points.
 
     Those have fewer than 20 rows (or groups, which count once) where another has more
     than twice as many; or fewer than 5 groups, of more rows.
@@ -251,7 +251,7 @@ def warn_of_small_classes(
     unit = "rows" if groups is None else "different rows or groups"
     shown = [f"{classes.tolist()[c]!r} ({own[c]})" for c in small]
     warn(
-        f"{len(small)} of {len(classes)} classes have too few {unit} for the promise "
+        f"{len(small)} of {len(classes)} classes have too few {unit} for the guarantee "
         f"of the threshold to cover them: {listed(shown)}. "
         "It is about all known points together; new "
         "points of so small a class may nearly all be rejected. Give more "

@@ -14,7 +14,7 @@ class WeightCalibration:
     """The paper's product of reconstruction weight ``w`` and log-likelihood ``l``.
 
     Literally, ``w * l`` (Dinari & Freifeld 2022, section 3.4) ranks backwards where
-    ``l > 0``; the authors shift ``l`` and scale ``w`` by the largest values of the
+    ``l > 0``. The authors shift ``l`` and scale ``w`` by the largest values of the
     test set. Here both constants come from held-out known data.
 
     Parameters
@@ -23,7 +23,7 @@ class WeightCalibration:
         Largest log-likelihood of the held-out points. Above it, where few points ever
         are, the weight divides instead of multiplying: it lowers every score.
     scale : float
-        Largest weight of the held-out points, which counts as one; positive.
+        Largest weight of the held-out points, which counts as one. Positive.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class WeightCalibration:
 def weighted(
     log_likelihoods: Tensor, weights: Tensor, shift: Tensor, scale: Tensor
 ) -> Tensor:
-    """Multiply log-likelihoods (n, ...) by weights; see :class:`WeightCalibration`."""
+    """Multiply log-likelihoods (n, ...) by weights. See :class:`WeightCalibration`."""
     relative = weights / scale
     shortfall = log_likelihoods - shift
     # Above the shift a product would reward a large weight.

@@ -9,7 +9,7 @@ Known classes
 Unknown
     Without unknown points nobody can measure how they score, so that their probability
     needs two assumptions: their share of all points (the prior), and how well scores
-    tell them from known points (an AUROC). The density of a known point's conformal
+    separate them from known points (an AUROC). The density of a known point's conformal
     p-value is 1. That of an unknown one is taken to be ``a p ** (a - 1)`` with ``a = (1
     - AUROC) / AUROC``, the power law of which the AUROC is as assumed [2]_. Bayes' rule
     does the rest. With ``n`` held-out points the p-value is at least ``1 / (n + 1)``,

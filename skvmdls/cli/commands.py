@@ -81,9 +81,9 @@ minute for 2,000 small images on two cores.
 After the training the detector is tried: on the held-out images, in a second training
 without some of the classes, and on noise. Poor results are warned of. For photographs
 by the hundred use --backbone NAME, as resnet18: the features of a net that was trained
-on millions of photographs. It stays as it is, and is stored beside the detector.
+on millions of photographs. It stays as it is, and is stored next to the detector.
 
-A training that was interrupted goes on where it was if the command is repeated."""
+To resume a training that was interrupted, repeat the command."""
 
 PREDICT = """\
 Print a line for each image: file, answer, p_value, and the nearest known class. The
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--out", type=Path, help="write a CSV file instead of printing"
     )
-    explain.add_argument("--picture", type=Path, help="draw it too (extra: plot)")
+    explain.add_argument("--plot", type=Path, help="draw it too (extra: plot)")
     report = command("report", _report, "one HTML page about a folder", REPORT)
     report.add_argument("detector", type=Path, metavar="DETECTOR", help="file of fit")
     report.add_argument("folder", type=Path, metavar="FOLDER", help="of new images")
@@ -253,7 +253,7 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="where the training is kept after every epoch (beside --out)",
+        help="where the training is kept after every epoch (default: next to --out)",
     )
     fit.add_argument(
         "--without-trials",
@@ -352,7 +352,7 @@ def _new_detector(options: argparse.Namespace) -> BaseDetector:
 def _fit_with_checkpoint(
     detector: BaseDetector, X: np.ndarray, y: np.ndarray, options: argparse.Namespace
 ) -> None:
-    """Train with a checkpoint beside the output, which goes when the file is there."""
+    """Train with a checkpoint next to the output, deleted once the file is there."""
     path = options.checkpoint
     if path is None:
         path = options.out.with_name(f"{options.out.name}.checkpoint")
@@ -402,7 +402,7 @@ def _print_fit(
     )
     written = str(options.out)
     if reader.net is not None:
-        written += f", {beside(options.out)} (the net: keep it beside)"
+        written += f", {beside(options.out)} (the net: keep it next to the detector)"
     # Before the trials, since an interruption of these loses nothing.
     print(f"Written: {written}", flush=True)
     is_poor = False
@@ -494,8 +494,8 @@ def _written_answers(
 
 
 def _explain(options: argparse.Namespace) -> int:
-    if options.picture is not None:
-        _check_picture(options.picture)
+    if options.plot is not None:
+        _check_plot(options.plot)
     detector, found = _detector(options.detector), images_below(options.images)
     reader = _reader_of(detector, options.detector, found.paths)
     judged = _judged(detector, reader, found, options)
@@ -507,14 +507,14 @@ def _explain(options: argparse.Namespace) -> int:
         for name, value in sorted(judged.parts(i), key=lambda part: part[1]):
             note = "outside the usual range" if value < -1 else ""
             print(f"  {name:10} {value:10.2f}  {note}".rstrip())
-    if options.picture is not None:
+    if options.plot is not None:
         from skvmdls.plotting import ExplanationDisplay
 
         X = read_all(reader, judged.paths).X
         display = ExplanationDisplay.from_estimator(detector, X)
         figure: Any = display.figure_
-        figure.savefig(options.picture)
-        print(f"Drawn: {options.picture}")
+        figure.savefig(options.plot)
+        print(f"Drawn: {options.plot}")
     return INCOMPLETE if judged.failures else 0
 
 
@@ -572,7 +572,7 @@ def _reader(
 ) -> ImageReader:
     if backbone is None:
         return ImageReader(pictures)
-    # Its transform brings every picture to one size.
+    # Its transform brings every image to one size.
     pictures = replace(pictures, channels=3, size=None)
     return ImageReader(pictures, FrozenNet.named(backbone, weights))
 
@@ -634,20 +634,20 @@ def _check_out(path: Path, option: str = "--out") -> None:
         raise ValueError(f"{option} {path}: you may not write there.")
 
 
-def _check_picture(path: Path) -> None:
+def _check_plot(path: Path) -> None:
     """Refuse a drawing that cannot be made before anything is computed."""
-    _check_out(path, "--picture")
+    _check_out(path, "--plot")
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise ImportError(
-            "--picture needs matplotlib: pip install 'skvmdls[plot]'."
+            "--plot needs matplotlib: pip install 'skvmdls[plot]'."
         ) from error
     endings = FigureCanvasBase.get_supported_filetypes()
     ending = path.suffix.lower().removeprefix(".") or "png"
     if ending not in endings:
         raise ValueError(
-            f"--picture {path}: expected a name that ends in .png, .pdf, .svg or "
+            f"--plot {path}: expected a name that ends in .png, .pdf, .svg or "
             "another format of matplotlib."
         )
 

@@ -24,7 +24,7 @@ KEY = "skvmdls_backbone"
 
 
 def beside(detector: Path) -> Path:
-    """Return where the net of a detector is stored: beside it."""
+    """Return where the net of a detector is stored: next to it."""
     return detector.with_name(f"{detector.name}{ENDING}")
 
 
@@ -65,7 +65,7 @@ class FrozenNet:
         return torch.cat(found).numpy()
 
     def save(self, path: Path, pictures: PictureFormat) -> None:
-        """Write the net to a file, and how pictures are read for it."""
+        """Write the net to a file, and how images are read for it."""
         head = {"name": self.name, "pictures": pictures.state_dict()}
         tensors = {
             name: tensor.cpu().contiguous()

@@ -77,7 +77,7 @@ class Table(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One rejected image: its pictures are pairs of a source and a text."""
+    """One rejected image: its plots are pairs of a source and a text."""
 
     name: Path
     pictures: list[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What both detectors do: each public method, in the order of a user's day."""
+"""Public methods of both detectors, in the order in which they are used."""
 
 from dataclasses import fields
 from numbers import Real
@@ -97,7 +97,7 @@ class BaseDetector(
     OutlierMixin,
     BaseEstimator,
 ):
-    """What both detectors are: all but the autoencoder.
+    """Base of both detectors: all but the autoencoder.
 
     Attributes
     ----------
@@ -110,18 +110,18 @@ class BaseDetector(
     input_shape_ : tuple of int
         (features,) or (channels, height, width).
     picture_format_ : PictureFormat or None
-        How files and PIL images are read; None if X held neither.
+        How files and PIL images are read. None if X held neither.
     features_ : tuple of str
         Parts of the evidence, as resolved from `features`.
     evidence_names_ : tuple of str
         Columns of :meth:`evidence`.
     unknown_label_ : int or str
-        What :meth:`predict` answers for unknown points: -1, or ``"-1"``.
+        Label that :meth:`predict` gives to unknown points: -1, or ``"-1"``.
     offset_ : float
         The threshold: points that score at least this are accepted. It follows
         `threshold` and `contamination` as they are now.
     model_ : FittedModel
-        What `fit` learned, all that scoring a point needs. `network_`, `gaussians_`,
+        The fitted model, with all that scoring a point needs. `network_`, `gaussians_`,
         `evidence_`, `expected_images_`, `view_`, `standardizer_` and others are read
         from it.
     calibration_ : Calibration
@@ -130,17 +130,17 @@ class BaseDetector(
     network_ : VariationalNetwork
         The trained net, if a part of the evidence needs one.
     gaussians_ : ModuleDict of str to ClassGaussians
-        The classes' Gaussians of each part; with ``fusion="early"``, of ``"ensemble"``.
+        The classes' Gaussians of each part. With ``fusion="early"``, of ``"ensemble"``.
     evidence_ : Evidence
         Constants that standardise the parts' scores, and their weights.
     expected_images_ : ExpectedImages
-        What images of each class look like, for :meth:`explain`; None for tables.
+        Mean images of each class, for :meth:`explain`. None for tables.
     split_ : Split
         Positions of the rows that trained, that set the evidence's constants, and that
         set the threshold. With cross-fitted scores all rows trained, and those that
         were scored set both others.
     view_ : PartSelection
-        Which parts are looked at, and how.
+        The parts that are used, and how.
     standardizer_ : Standardizer
         Statistics of the training inputs.
     calibration_scores_ : ndarray of shape (n_calibration,)
@@ -156,7 +156,7 @@ class BaseDetector(
     exchangeability_p_value_ : float
         Small where the rows drift with their order.
     fit_positions_ : ndarray of shape (n_classes,), int
-        Position of each class among those of `fit`; -1 if it was added since.
+        Position of each class among those of `fit`. -1 if it was added since.
     history_ : dict of str to list of float
         Of each epoch: ``loss`` and its terms ``triplet``, ``distancing`` and ``kl``
         (weighted, 0 while it is off), and ``cross_entropy`` and ``head_accuracy`` of
@@ -198,16 +198,15 @@ class BaseDetector(
             Floats, or uint8 images (scaled by 255). Or what has a length and items, as
             an ``ImageFolder`` (see :class:`skvmdls.datasets.DatasetRows`).
         y : array-like of shape (n,)
-            Labels: strings, integers, whole floats or booleans; at least two
-            classes, with at least two samples each, none of them ``-1``. One class
-            needs three or more beside those held out, unless `covariance_type` is
+            Labels: strings, integers, whole floats or booleans. At least two classes,
+            with at least two samples each, none of them ``-1``. One class needs three
+            or more in addition to those held out, unless `covariance_type` is
             ``"diag"``.
         groups : array-like of shape (n,), default=None
             Rows that are not independent (of one patient, one video, copies of one
-            image) have one group: none of them is held out to set the threshold
-            while others are trained on, and together they count as one point. Equal
-            rows of X are kept together in any case. In a ``Pipeline`` or a search,
-            ask for it by ``set_fit_request(groups=True)``.
+            image) have one group. They are held out together, and count as one point.
+            Equal rows of X are kept together in any case. In a ``Pipeline`` or a
+            search, ask for it by ``set_fit_request(groups=True)``.
 
         Returns
         -------
@@ -216,7 +215,7 @@ class BaseDetector(
         Raises
         ------
         ValueError
-            If a parameter is out of range, or X or y is unusable; the message says
+            If a parameter is out of range, or X or y is unusable. The message says
             which and why.
         FloatingPointError
             If the training diverges.
@@ -292,7 +291,7 @@ class BaseDetector(
         X : array-like
             As for :meth:`fit`.
         y : array-like of shape (n,)
-            As for :meth:`fit`; scikit-learn's own outlier detectors ignore it.
+            As for :meth:`fit`. The outlier detectors of scikit-learn ignore it.
         groups : array-like of shape (n,), default=None
             As for :meth:`fit`.
 
@@ -329,7 +328,7 @@ class BaseDetector(
 
     @property
     def view_(self) -> PartSelection:
-        """Which parts of the evidence are used, and how."""
+        """Parts of the evidence that are used, and how."""
         return self.model_.selection
 
     @property
@@ -354,12 +353,12 @@ class BaseDetector(
 
     @property
     def expected_images_(self) -> ExpectedImages | None:
-        """What images of each class look like; None for tables."""
+        """Mean images of each class. None for tables."""
         return self.model_.expected_images
 
     @property
     def fit_positions_(self) -> np.ndarray:
-        """Position (n_classes,) of each class in `fit`; -1 if it was added since."""
+        """Position (n_classes,) of each class in `fit`. -1 if it was added since."""
         return self.model_.fit_positions
 
     @property
@@ -397,7 +396,7 @@ class BaseDetector(
         -------
         labels : ndarray of shape (n,)
             Labels of ``classes_``, or ``-1``. For string labels unknown is the string
-            ``"-1"``; for boolean ones the answers are the integers 0, 1 and -1. With
+            ``"-1"``. For boolean ones the labels are the integers 0, 1 and -1. With
             ``guarantee="class"`` the class of the largest of :meth:`p_values`, if it
             is not excluded.
         """
@@ -408,10 +407,10 @@ class BaseDetector(
     def predict_known(self, X: InputLike) -> np.ndarray:
         """Label each point with the most likely known class, never rejecting.
 
-        It is the class of the largest product of the head's probability and the square
-        root of that of the parts of the evidence; without a head
-        (``classification_weight=0``), that of the largest log-likelihood. A class of
-        :meth:`add_classes`, where the point scores higher under it.
+        The class has the largest product of the head's probability and the square root
+        of that of the parts of the evidence. Without a head
+        (``classification_weight=0``) it has the largest log-likelihood. It is a class
+        of :meth:`add_classes` if the point scores higher under it.
 
         Parameters
         ----------
@@ -495,7 +494,7 @@ class BaseDetector(
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            Higher is more in-distribution: the weighted sum of :meth:`evidence`; with
+            Higher is more in-distribution: the weighted sum of :meth:`evidence`. With
             ``weighting="paper"`` the product of weight and log-likelihood.
         """
         return self._measure(X).score
@@ -513,7 +512,7 @@ class BaseDetector(
         -------
         evidence : ndarray of shape (n, n_parts), float64
             Columns as in ``evidence_names_``: 0 at the median of held-out known points,
-            -1 at the end of their usual range (exceeded downwards by 5 % of them); from
+            -1 at the end of their usual range (exceeded downwards by 5 % of them). From
             -4 down the scale is logarithmic. ``t1``, ``t2``, ``mu`` and the residual
             are at most 0: they speak only against a point. The sum, weighted by
             ``evidence_.weights``, is :meth:`score_samples` (but for
@@ -534,8 +533,8 @@ class BaseDetector(
         Returns
         -------
         decision : ndarray of shape (n,), float64
-            Non-negative where the point is accepted: ``score_samples(X) - offset_``;
-            with ``guarantee="class"`` the largest difference between the score under a
+            Non-negative where the point is accepted: ``score_samples(X) - offset_``.
+            With ``guarantee="class"`` the largest difference between the score under a
             class and that class's threshold.
         """
         measured = self._measure(X, by_class=self._threshold_settings().by_class)
@@ -554,8 +553,8 @@ class BaseDetector(
         -------
         log_likelihood : ndarray of shape (n, n_classes), float64
             ``log N(t(x); class c)`` in nats, columns in the order of ``classes_``.
-            With ``fusion="late"`` the sum over the parts, as if they were independent;
-            of ``features=("logit",)``, which has no Gaussians, the logits.
+            With ``fusion="late"`` the sum over the parts, as if they were independent.
+            Of ``features=("logit",)``, which has no Gaussians, the logits.
         """
         return self._measure_known(X).class_log_likelihood
 
@@ -571,7 +570,7 @@ class BaseDetector(
         Returns
         -------
         ensemble : ndarray of shape (n, D)
-            The parts named in `features_`, in that order, not normalised; of
+            The parts named in `features_`, in that order, not normalised. Of
             ``"logit"`` all logits. float32 for images, float64 for tables.
         """
         rows, model = self._check_new(X), self.model_
@@ -615,7 +614,7 @@ class BaseDetector(
         X : array-like
             As for :meth:`predict`.
         y : array-like of shape (n,)
-            True labels; those not in ``classes_`` count as unknown.
+            True labels. Those not in ``classes_`` count as unknown.
 
         Returns
         -------
@@ -642,8 +641,8 @@ class BaseDetector(
     def p_value(self, X: InputLike) -> np.ndarray:
         """Conformal p-value of "this point is of a known class".
 
-        For new known points it is at most ``a`` with a chance of at most ``a``,
-        whatever the net and the data, as long as they come as the training data came.
+        For new known points it is at most ``a`` with a chance of at most ``a``, if they
+        come as the training data came. This holds for any net and any data.
 
         Parameters
         ----------
@@ -723,7 +722,7 @@ class BaseDetector(
         Parameters
         ----------
         X : array-like
-            As for :meth:`predict`; the batch to select from.
+            As for :meth:`predict`. The batch to select from.
         fdr : float in (0, 1), default=0.05
             False discovery rate: bound on the expected share.
 
@@ -773,7 +772,7 @@ class BaseDetector(
         Parameters
         ----------
         X : array-like
-            As for :meth:`predict`; the whole batch.
+            As for :meth:`predict`. The whole batch.
         rejected : array-like of shape (n,), bool
             The points that you take for unknown.
         confidence : float in (0, 1), default=0.9
@@ -987,18 +986,17 @@ class BaseDetector(
                 :meth:`predict_known`, then by the score under each. ``-1`` where there
                 are no more classes.
             contributions : ndarray of shape (n, n_features)
-                For tables: which columns made the row strange, in the unit of a part,
-                the most negative ones most. The part is the first that is used of
-                ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``,
-                ``"neighbours"`` and ``"linear"``. They sum to its score less its
-                typical value, which is that column of `evidence` times
-                ``evidence_.spread``; far out, where the scale of `evidence` is
-                logarithmic, they shrink alike (see
+                For tables: the columns that made the row unusual, in the unit of a
+                part, the most negative ones most. The part is the first that is used of
+                ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``, ``"neighbours"``
+                and ``"linear"``. They sum to its score less its typical value, which is
+                that column of `evidence` times ``evidence_.spread``. Far out, where the
+                scale of `evidence` is logarithmic, they shrink alike (see
                 :func:`skvmdls.explanation.column_contributions`).
             residual_map : ndarray of shape (n, height, width)
-                For images: how far each place is from a reconstruction by the mean
-                image and the main variations of the class in `nearest` that comes
-                first, smoothed, in standard deviations of the input (see
+                For images: how far each place is from a reconstruction, smoothed, in
+                standard deviations of the input. The reconstruction is made of the mean
+                image and the main variations of the first class in `nearest` (see
                 :class:`skvmdls.scoring.ExpectedImages`).
         """
         rows = self._check_new(X)
@@ -1024,25 +1022,26 @@ class BaseDetector(
         Each new class gets Gaussians of its own, and a part of its rows
         (`calibration_fraction`) is held out and joins the points that set the
         threshold. The net, the other classes' Gaussians and likelihoods, and the
-        evidence's constants stay as they are. Of a new class only those parts of the
-        evidence speak that training has not drawn together (``"x"``, ``"t2"``,
-        ``"t3"``); under it the others go along with these, and the logit counts as
-        typical. A point is given to it where the parts that speak are higher under it
-        than with all classes of `fit` together, by a sixth of the usual range.
+        evidence's constants stay as they are. A new class is scored by the parts that
+        training has not drawn together (``"x"``, ``"t2"``, ``"t3"``). The others take
+        over their value, and the logit counts as typical. A point gets the new label if
+        these parts are higher under the new class than with all classes of `fit`
+        together, by a sixth of the usual range.
 
-        The promise of `contamination` holds for known points that come in the
-        proportions of all rows, those of `fit` and these; with ``guarantee="class"``,
+        The guarantee of `contamination` holds for known points that come in the
+        proportions of all rows, those of `fit` and these. With ``guarantee="class"``,
         for each class. Held-out scores of old points are kept as they were, although a
         new class may raise some: the threshold is then a little low, never too high.
 
-        If anything goes wrong, the detector is left unchanged. :meth:`fit` starts anew.
+        If anything goes wrong, the detector is left unchanged. :meth:`fit` starts
+        from the beginning.
 
         Parameters
         ----------
         X : array-like
             As for :meth:`predict`: rows of new classes only.
         y : array-like of shape (n,)
-            Their labels, of the type of ``classes_``; at least two rows each.
+            Their labels, of the type of ``classes_``. At least two rows each.
 
         Returns
         -------
@@ -1052,7 +1051,7 @@ class BaseDetector(
         ------
         ValueError
             If a label is known already (widening a class means fitting again), or X or
-            y is unusable; the message says which and why.
+            y is unusable. The message says which and why.
 
         Warns
         -----
@@ -1081,16 +1080,16 @@ class BaseDetector(
     def drop_classes(self, labels: ArrayLike) -> Self:
         """Forget classes, of `fit` or of :meth:`add_classes`.
 
-        Their Gaussians, logits and held-out points count no more; their points become
+        Their Gaussians, logits and held-out points no longer count. Their points become
         unknown, as far as no other class explains them. The other classes' likelihoods
-        do not change. Where a dropped class took part in the score of another class's
-        held-out point, the score under its own class stands for it, which is lower: the
-        threshold is never too high.
+        do not change. If the score of a held-out point was made with a dropped class,
+        it is replaced by the lower score under its own class. So the threshold is never
+        too high.
 
         Parameters
         ----------
         labels : array-like of shape (k,)
-            Some of ``classes_``; at least two must stay.
+            Some of ``classes_``. At least two must stay.
 
         Returns
         -------

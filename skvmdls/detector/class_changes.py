@@ -204,7 +204,7 @@ def check_new_labels(known: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]
         raise ValueError(
             "y holds labels that the detector knows already: "
             f"[{listed(map(repr, common))}]. add_classes takes rows of new classes "
-            "only. To learn a class anew, drop_classes it first; to widen it, fit "
+            "only. To learn a class again, drop_classes it first; to widen it, fit "
             "again with all rows."
         )
     if known.dtype.kind in "iu" and y.dtype.kind == "f":

@@ -159,7 +159,7 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
         -------
         reconstructions : ndarray of shape (n, features) or (n, channels, height, \
 width), float64
-            In the units of X; of uint8 images, in [0, 1] units (divided by 255).
+            In the units of X. Of uint8 images, in [0, 1] units (divided by 255).
 
         Raises
         ------
@@ -187,7 +187,7 @@ width), float64
         Returns
         -------
         weights : ndarray of shape (n,), float64
-            ``w(x) = ||t1(x) - t1(x_hat)||^2``, non-negative; large where the
+            ``w(x) = ||t1(x) - t1(x_hat)||^2``, non-negative. Large where the
             autoencoder has not learned to reconstruct.
 
         Raises

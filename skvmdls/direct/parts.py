@@ -188,7 +188,7 @@ class DirectParts:
 
     @property
     def has_column_terms(self) -> bool:
-        """Whether scores can be split by column; not where rows are very wide."""
+        """Whether scores can be split by column. Not where rows are very wide."""
         return self.space.basis is None
 
     def column_terms(self, rows: Tensor | np.ndarray, classes: Tensor) -> Tensor:
@@ -228,13 +228,13 @@ class DirectParts:
         return getattr(self, name).terms(z, classes)
 
     def with_classes(self, X: np.ndarray, labels: np.ndarray) -> "DirectParts":
-        """Append classes from their rows alone; the others' scores stay as they are.
+        """Append classes from their rows alone. The others' scores stay as they are.
 
         Parameters
         ----------
         X : ndarray of shape (n, features)
         labels : ndarray of shape (n,), int
-            Positions of the new classes, from 0 on; each has a row or more.
+            Positions of the new classes, from 0 on. Each has a row or more.
 
         Returns
         -------
@@ -293,7 +293,7 @@ class DirectParts:
     def from_state(
         cls, state: Mapping[str, Any], names: Sequence[str]
     ) -> "DirectParts":
-        """Rebuild from a `state_dict`; a ValueError if it is not of these parts."""
+        """Rebuild from a `state_dict`. A ValueError if it is not of these parts."""
         if unknown := [name for name in names if name not in DIRECT_PARTS]:
             raise ValueError(f"{unknown[0]!r} is not one of {DIRECT_PARTS}")
         is_added = stored_array(state, "is_added", 1, of="direct parts")
@@ -332,7 +332,7 @@ STORED: dict[str, Any] = {
 
 
 def _of_room(state: Mapping[str, Any], room: str) -> dict[str, Any]:
-    """Take the arrays of one room out of a state; a ValueError if there are none."""
+    """Take the arrays of one room out of a state. A ValueError if there are none."""
     prefix = f"{room}."
     found = {
         name.removeprefix(prefix): array
@@ -362,12 +362,12 @@ def fit_direct_parts(
     X : ndarray of shape (n, features)
         Raw rows. Of more than 50,000, so many are drawn, stratified.
     labels : ndarray of shape (n,), int
-        Positions of the classes; each has a row or more.
+        Positions of the classes. Each has a row or more.
     n_classes : int
     names : sequence of str
         Some of :data:`DIRECT_PARTS`.
     normalize : bool, default=False
-        Whether rows are compared at unit length; else columns are standardised.
+        Whether rows are compared at unit length. Else columns are standardised.
     space : RowSpace, optional
         Fitted before, for example with robust scales, in place of `normalize`.
     random_state : int, default=0

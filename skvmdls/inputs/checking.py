@@ -163,7 +163,7 @@ def check_training_data(
     The estimator gets ``n_features_in_`` and, from a DataFrame, ``feature_names_in_``.
     """
     if y is None:
-        way = " Give it beside the dataset: y=X.targets." * hasattr(X, "targets")
+        way = " Pass it next to the dataset: y=X.targets." * hasattr(X, "targets")
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             f"the target y is None.{way}"

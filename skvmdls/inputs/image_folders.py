@@ -9,7 +9,7 @@ from skvmdls.inputs.pictures import IMAGE_ENDINGS
 
 __all__ = ["FoundImages", "find_images", "is_litter", "labelled_image_files"]
 
-# Written by operating systems and file servers, beside names that begin with a dot.
+# Written by operating systems and file servers, like names that begin with a dot.
 LITTER = frozenset(
     {
         "$recycle.bin",
@@ -99,7 +99,7 @@ def labelled_image_files(
         elif entry.is_dir():
             places.append(Path(entry.path))
         else:
-            beside.passed_over["beside the class folders"] += 1
+            beside.passed_over["next to the class folders"] += 1
     if not places:
         raise FileNotFoundError(f"{os.fspath(folder)!r} holds no folder of a class.")
     samples, empty = [], []

@@ -124,7 +124,7 @@ def _of_one_type(values: list[Any], name: str, was_array: bool) -> np.ndarray:
         label != value for label, value in zip(array.tolist(), values, strict=True)
     ):
         raise ValueError(
-            f"{name} holds integers too large to be told apart beside the other "
+            f"{name} holds integers too large to be distinct from the other "
             f"labels or -1, such as {max(values, key=abs)}. Use strings: {name} = "
             f"[str(label) for label in {name}]."
         )
@@ -160,8 +160,7 @@ def _unanswerable(name: str, found: str, examples: list[Any]) -> ValueError:
     shown = f", such as {examples[0]!r}" if examples else ""
     return ValueError(
         f"{name} holds labels of {found}{shown}; expected strings, integers or "
-        f"booleans, beside which -1 can stand for 'unknown'. Convert them: {name} = "
-        f"{way}."
+        f"booleans. Convert them: {name} = {way}."
     )
 
 
@@ -218,7 +217,7 @@ def _check_same_type(values: np.ndarray, classes: np.ndarray, name: str) -> None
         f"{name} holds labels of type {kinds[0]}, such as {example!r}, but the "
         f"classes are of type {kinds[1]}, such as {classes[:1].tolist()[0]!r}. Give "
         f"both in one type: {name} = {way}, say. (Only -1, for 'unknown', may stand "
-        "beside labels of either.)"
+        "among labels of either.)"
     )
 
 

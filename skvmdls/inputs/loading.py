@@ -201,7 +201,7 @@ class BatchReader(Dataset):
             raise ValueError(
                 f"{_named(self.dataset, position)} has shape {row.shape} and dtype "
                 f"{row.dtype}, but the first has {self.kind.shape} and "
-                f"{self.kind.dtype}; expected one shape and one dtype. Bring pictures "
+                f"{self.kind.dtype}; expected one shape and one dtype. Bring images "
                 "to one size in the dataset's transform: "
                 "torchvision.transforms.Resize((height, width))."
             )
@@ -306,8 +306,8 @@ def row_of_item(dataset: Any, position: int, item: Any, kind: RowKind) -> np.nda
     with _named_errors(dataset, position):
         if isinstance(item, Image.Image) and kind.only_grey and not is_grey(item):
             raise UnfitPictureError(
-                "is in colour, but the first picture is grey; expected one kind. "
-                "Convert them in the dataset: picture.convert('RGB')."
+                "is in colour, but the first image is grey; expected one kind. "
+                "Convert them in the dataset: image.convert('RGB')."
             )
         files, _ = innermost(dataset, position)
         row = of_torch_types(_row_of(item, files, kind.pictures))
@@ -362,7 +362,7 @@ def _row_of(item: Any, files: Any, pictures: PictureFormat | None) -> np.ndarray
         raise ValueError(
             f"it is a {type(item).__name__}, of dtype {row.dtype} and shape "
             f"{row.shape}; expected numbers of shape (features,), (height, width) or "
-            "(channels, height, width), or a picture, alone or first of a tuple"
+            "(channels, height, width), or a PIL image, alone or first of a tuple"
         )
     return row[None] if row.ndim == 2 else row
 

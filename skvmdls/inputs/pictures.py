@@ -243,7 +243,7 @@ class PictureFormat:
         if depth != self.depth:
             raise UnfitPictureError(
                 f"holds {depth} pixels, but {self.depth} ones are expected, as in the "
-                "first picture or those of fit. Pictures of two depths have no common "
+                "first image or those of fit. Images of two depths have no common "
                 "scale. Convert them to one depth."
             )
         white_is_zero = _is_white_zero(picture)
@@ -386,17 +386,17 @@ def stacked_pictures(
         try:
             row = rule.as_array(picture)
         except UnfitPictureError as error:
-            raise ValueError(f"Picture {i} of X {error}") from error
+            raise ValueError(f"Image {i} of X {error}") from error
         except Exception as error:
             raise ValueError(
-                f"Picture {i} of X cannot be read: {type(error).__name__}: {error}"
+                f"Image {i} of X cannot be read: {type(error).__name__}: {error}"
             ) from error
         if rows and row.shape != rows[0].shape:
             (height, width), (usual, usual_width) = row.shape[1:], rows[0].shape[1:]
             raise ValueError(
-                f"Picture {i} of X has {height}x{width} pixels, but the first has "
+                f"Image {i} of X has {height}x{width} pixels, but the first has "
                 f"{usual}x{usual_width}; expected one size. Bring them to one first: "
-                "X = [picture.resize((width, height)) for picture in X]."
+                "X = [image.resize((width, height)) for image in X]."
             )
         rows.append(row)
     return np.stack(rows), rule

@@ -147,12 +147,12 @@ class Rows(ABC):
 
     @property
     def content(self) -> tuple[str, tuple[int, ...], np.ndarray]:
-        """What makes two of them the same, wherever they are read from."""
+        """Two of them are the same by this, from any source."""
         return str(self.dtype), self.input_shape, self.digests.view(np.uint8)
 
 
 class ArrayRows(Rows):
-    """Rows of an array (n, ...), which may be a memory map; nothing of it is copied.
+    """Rows of an array (n, ...), which may be a memory map. Nothing of it is copied.
 
     Examples
     --------
@@ -194,17 +194,17 @@ class DatasetRows(Rows):
     The detectors make one of a dataset themselves: a ``Dataset`` of torch, an
     ``ImageFolder``, a set in an HDF5 file, a list of names of image files, or whatever
     else has a length and items. It is for scikit-learn's searches and splits, which
-    take parts of X: an array of positions gives the rows there, none of which is read;
-    a single position gives that row.
+    take parts of X: an array of positions gives the rows there, none of which is read.
+    A single position gives that row.
 
     Parameters
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
         Its item, or the first of a tuple, is a row: an array or a tensor of shape
-        (features,), (height, width) or (channels, height, width), or a picture of PIL.
+        (features,), (height, width) or (channels, height, width), or a PIL image.
         All have one shape and one dtype.
     positions : ndarray of shape (n,), int, default=None
-        Which of its items, and in which order; None is all of them.
+        Positions of its items, in order. None is all of them.
 
     Attributes
     ----------
@@ -216,7 +216,7 @@ class DatasetRows(Rows):
     Raises
     ------
     ValueError
-        If a row cannot be read, or is of another shape; the message names the row and,
+        If a row cannot be read, or is of another shape. The message names the row and,
         if the dataset is one of files, the file.
 
     Examples
@@ -250,15 +250,15 @@ class DatasetRows(Rows):
 
     @property
     def picture_format(self) -> PictureFormat | None:
-        """How its pictures become numbers; None if its items are no pictures."""
+        """How its images become numbers. None if its items are no images."""
         return self._first.pictures if len(self.dataset) else None
 
     def read_as(
         self, pictures: PictureFormat | None, channels: int | None = None
     ) -> "DatasetRows":
-        """Return the same rows, with pictures read in the format of a detector.
+        """Return the same rows, with images read in the format of a detector.
 
-        Without a format, one with `channels` is chosen by the first picture.
+        Without a format, one with `channels` is chosen by the first image.
         """
         rows = DatasetRows(self.dataset, self._positions)
         files = _files_read_as(self._source, pictures, channels)
@@ -328,7 +328,7 @@ class DatasetRows(Rows):
 class ImageFiles(Dataset):
     """A list of image files as a dataset, in colour as torchvision's ``ImageFolder``.
 
-    Pictures are turned as their EXIF entry demands, and transparent pixels are laid
+    Images are turned as their EXIF entry demands, and transparent pixels are laid
     over white. 16-bit files are divided by 65535, and float files keep their values.
     A set has one depth: that of its first file, or of the files that a detector was
     fitted on.
@@ -337,8 +337,8 @@ class ImageFiles(Dataset):
     ----------
     paths : sequence of path
     transform : callable, default=None
-        From a picture of PIL to one of the size that all are to have, or to a tensor;
-        of :mod:`torchvision.transforms`. It is given a picture of mode ``"RGB"``
+        From a PIL image to one of the size that all are to have, or to a tensor, as in
+        :mod:`torchvision.transforms`. It is given an image of mode ``"RGB"``
         (``"L"`` for a detector of grey images), or ``"F"`` if the file holds more than
         8 bits a channel.
 
@@ -384,7 +384,7 @@ class ImageFiles(Dataset):
         return len(self.samples)
 
     def __getitem__(self, position: int) -> Any:
-        """Open a picture."""
+        """Open an image."""
         rule, path = self.picture_format, self._path(position)
         with opened_picture(path) as opened:
             if not self._warned_of_pages:
@@ -428,7 +428,7 @@ class LabelledImageFiles(ImageFiles):
         return self.samples[position][0]
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        """Open a picture, and give the position of its class beside it."""
+        """Open an image, and give the position of its class with it."""
         return super().__getitem__(position), self.targets[position]
 
 
@@ -482,14 +482,14 @@ def _rebuilt(dataset: Any, replaced: Callable[[Any], Any]) -> Any:
 
 
 def rows_of(X: Any, num_workers: int = 0) -> Rows:
-    """Give checked X as rows; of a dataset, worker processes will read them."""
+    """Give checked X as rows. Of a dataset, worker processes will read them."""
     if isinstance(X, DatasetRows):
         return X.with_workers(num_workers)
     return X if isinstance(X, Rows) else ArrayRows(X)
 
 
 def work_of(X: Rows) -> int:
-    """Count the numbers in the rows of a table; images are work for all threads.
+    """Count the numbers in the rows of a table. Images are work for all threads.
 
     Examples
     --------
@@ -500,7 +500,7 @@ def work_of(X: Rows) -> int:
 
 
 def dataset_rows(X: Any) -> DatasetRows | None:
-    """Give rows of what is no array but a dataset; None of all else.
+    """Give rows of what is no array but a dataset. None of all else.
 
     Datasets are torch's, arrays that stay in a file (of h5py or zarr), lists of the
     names of image files, and whatever else has a length and items, but is no list.

@@ -127,7 +127,7 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
         Bytes are divided by 255 and floats are not: to a detector fitted on floats up
         to 255, bytes are all black; to one fitted on bytes, such floats are glaring.
         """
-        # Bytes beside bytes are right, however dark.
+        # Bytes next to bytes are right, however dark.
         if X.ndim != 4 or (X.dtype == np.uint8 and self.were_bytes_):
             return
         values = unit_range(rows_of(X).first())
@@ -145,7 +145,7 @@ StandardScaler`, fed chunk by chunk, so that X is never held whole. Images of
     def _look_rescaled(self, smallest: float, largest: float) -> bool:
         extent = max(-self.smallest_, self.largest_)
         size = max(-smallest, largest)
-        # Of 255 and 1, or 65535 and 255: no picture is so much brighter or darker.
+        # Of 255 and 1, or 65535 and 255: no image is so much brighter or darker.
         if size > 16 * extent or 0 < size < extent / 64:
             return True
         # Of [-1, 1] and [0, 1]: one has black at its most negative, the other at 0.
@@ -214,7 +214,7 @@ def unit_range(batch: Tensor) -> Tensor:
 class BatchSource:
     """Standardised float32 batches of rows, on a device, for training.
 
-    Arrays that fit a GPU beside the training are kept there as they came; of all other
+    Arrays that fit a GPU with the training are kept there as they came; of all other
     rows, a batch is sent there when it is needed.
 
     Examples

@@ -1,6 +1,6 @@
-"""Pretrained nets as backbones, with the transform that brings pictures to their size.
+"""Pretrained nets as backbones, with the transform that brings images to their size.
 
-The weights are fetched by torchvision or timm, into their own caches; nothing is
+The weights are fetched by torchvision or timm, into their own caches. Nothing is
 fetched where these have them already, or where a file is given.
 """
 
@@ -64,7 +64,7 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     ----------
     name : str
         A model of torchvision, as ``"resnet50"``, ``"convnext_tiny"`` or
-        ``"vit_b_16"``; or of timm, if that is installed, as ``"timm/resnet10t"``.
+        ``"vit_b_16"``, or of timm, if that is installed, as ``"timm/resnet10t"``.
     weights : str, path, WeightsEnum or None, default="DEFAULT"
         Of torchvision, a weights object or the name of one (as
         ``"IMAGENET1K_V1"``); ``"DEFAULT"`` are the best there are, of timm those of the
@@ -74,7 +74,7 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
     Returns
     -------
     factory : ModuleFactory
-        Goes in as ``backbone=...``. Its attribute ``transform`` turns a picture of PIL,
+        Goes in as ``backbone=...``. Its attribute ``transform`` turns a PIL image,
         of any size, into the tensor that these weights were trained on: for
         :func:`skvmdls.datasets.image_folder` and :class:`skvmdls.datasets.ImageFiles`.
 

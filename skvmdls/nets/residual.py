@@ -1,4 +1,4 @@
-"""A backbone for vectors and tables that keeps its input beside what it learns.
+"""A backbone for vectors and tables that keeps its input next to learned features.
 
 A net of hidden layers that is trained on few rows discards most of what embeddings
 know. Here each stage adds to its input, and adds nothing before the training begins.
@@ -45,7 +45,7 @@ class ResidualStage(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Three stages that add to the input; ``g`` and the taps are as long as the input.
+    """Three stages that add to the input. ``g`` and the taps are as long as the input.
 
     Parameters
     ----------

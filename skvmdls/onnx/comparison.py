@@ -26,7 +26,7 @@ __all__ = [
     "unit_of",
 ]
 
-# What is promised of scores, in units of their spread.
+# Guaranteed for scores, in units of their spread.
 PROMISED = 1e-4
 DRAWN_INPUTS = 64
 
@@ -46,8 +46,8 @@ class Differences:
         the threshold, or of a held-out score.
     score : float
         Greatest difference, in units of the spread of known points (the interquartile
-        range of the held-out scores; of the rows for the log-likelihoods); of points
-        that are farther from the median than that, in units of their distance.
+        range of the held-out scores, or of the rows for the log-likelihoods). For
+        points that are farther from the median than that, in units of their distance.
     p_value : float
         Greatest difference, ties aside.
     evidence, class_log_likelihood : float

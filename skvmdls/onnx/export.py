@@ -52,7 +52,7 @@ def export_onnx(
     batch: int | str = "dynamic",
     precision: str = "float32",
 ) -> Differences:
-    """Write a fitted detector to one ONNX file, and check that it answers the same.
+    """Write a fitted detector to one ONNX file, and check that it returns the same.
 
     What goes in and comes out, and the metadata: see :mod:`skvmdls.onnx`.
 
@@ -61,14 +61,15 @@ def export_onnx(
     detector : VMDLSDetector or VMDLSbDetector
         Fitted. The threshold is that of now, by its parameters as they are set.
     path : path
-        A file of more than 1 GiB keeps its weights beside it, in ``NAME.data``.
+        A file of more than 1 GiB keeps its weights in a second file, ``NAME.data``.
     X : array-like, default=None
-        Rows to check it on; best known and unknown ones, not trained on. None: drawn.
+        Rows to check it on. Best known and unknown ones, not trained on. None: drawn.
     batch : int or "dynamic", default="dynamic"
         Rows in one call, if it shall be fixed, as some accelerators want it.
     precision : {"float32", "float64"}, default="float32"
-        ``"float32"``: what changes no score by more than 5e-5 of the scores' spread is
-        float32. ``"float64"``: nothing is but the nets of images, as in the detector.
+        ``"float32"``: steps that change no score by more than 5e-5 of the scores'
+        spread are in float32. ``"float64"``: only the nets of images are in float32, as
+        in the detector.
 
     Returns
     -------
@@ -78,10 +79,10 @@ def export_onnx(
     Raises
     ------
     ImportError, OSError
-        If the extra is not installed; if the file cannot be written.
+        If the extra is not installed, or the file cannot be written.
     ValueError
-        If a parameter is out of range; or a module cannot be exported, which is then
-        named; or the file answers otherwise than the detector. No file is written.
+        If a parameter is out of range, a module (which is named) cannot be exported, or
+        the file returns other results than the detector. No file is written.
 
     Warns
     -----

@@ -22,7 +22,7 @@ __all__ = ["import_extra", "run", "session_of", "write_model"]
 
 INPUT_NAME = "X"
 
-# A file with more bytes keeps its weights beside it: protobuf ends at 2 GiB.
+# A file with more bytes keeps its weights in a second file: protobuf ends at 2 GiB.
 LARGEST_FILE = 2**30
 NUMPY = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 

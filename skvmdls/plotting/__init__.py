@@ -1,10 +1,10 @@
-"""Pictures of a detector, in scikit-learn's style of Display classes.
+"""Plots of a detector, in the style of scikit-learn's Display classes.
 
-``from_estimator`` asks a fitted detector (or a pipeline or search with one), where
-labels that are not in ``classes_`` are unknown points; ``from_predictions`` takes what
-it answered. Both draw on given axes `ax`, or make a figure, and ``plot`` draws again;
-``ax_`` and ``figure_`` are where it was drawn. Needs matplotlib (``pip install
-skvmdls[plot]``), but only once something is drawn. Colours are those of Okabe and Ito,
+``from_estimator`` calls a fitted detector (or a pipeline or search with one), where
+labels that are not in ``classes_`` are unknown points. ``from_predictions`` takes its
+results. Both draw on given axes `ax`, or make a figure, and ``plot`` draws again.
+``ax_`` and ``figure_`` are where it was drawn. Needs matplotlib (the extra
+``plot``), but only once something is drawn. Colours are those of Okabe and Ito,
 which colour-blind readers can tell apart.
 """
 

@@ -1,4 +1,4 @@
-"""What all pictures share: being drawn again, colours, pictures of points."""
+"""Base of all plots: drawing again, colours, plots of points."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 
 
 class Display:
-    """A picture: where it was drawn, ``ax_`` and ``figure_``, and drawing it again."""
+    """A plot: where it was drawn, ``ax_`` and ``figure_``, and drawing it again."""
 
     ax_: "Axes"
     figure_: "Figure | SubFigure"
@@ -46,7 +46,7 @@ class Display:
         Raises
         ------
         ValueError
-            If there is nothing to draw; the message says what is missing.
+            If there is nothing to draw. The message says what is missing.
         ImportError
             If matplotlib is missing.
         """
@@ -69,7 +69,7 @@ class Display:
         return self
 
     def _draw(self, ax: "Axes") -> tuple[float, float]:
-        """Draw on given axes, and say which size in inches suits the picture."""
+        """Draw on given axes, and return the size in inches that suits the plot."""
         raise NotImplementedError
 
 
@@ -88,7 +88,7 @@ def as_pictures(images: ArrayLike) -> np.ndarray:
 
 
 class LabelledDisplay(Display):
-    """A picture of labelled points, some of them unknown."""
+    """A plot of labelled points, some of them unknown."""
 
     @classmethod
     def from_estimator(
@@ -101,7 +101,7 @@ class LabelledDisplay(Display):
         estimator : fitted detector, Pipeline or search
         X : array-like
         y : array-like of shape (n,)
-            Labels; those not in ``classes_`` are unknown points.
+            Labels. Those not in ``classes_`` are unknown points.
         ax : matplotlib Axes, optional
 
         Returns

@@ -1,4 +1,4 @@
-"""Pictures of what a fitted detector explains, and of a stream that is watched."""
+"""Plots of explanations, and of a stream that is watched."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ class ExplanationDisplay(Display):
     """Why points score as they do: evidence by part, and where the strangeness is.
 
     A column a point: the evidence with the known points' usual range shaded, and below
-    it, of images, the image, its reconstruction and the residual map; of tables, the
+    it, of images, the image, its reconstruction and the residual map. Of tables, the
     columns that count most.
 
     Parameters
@@ -35,7 +35,7 @@ class ExplanationDisplay(Display):
     names : sequence of str
         The parts of the evidence.
     answers : array-like of shape (n,), optional
-        What `predict` says.
+        Results of `predict`.
     images, reconstructions : array-like, optional
         Of shape (n, height, width) or (n, channels, height, width).
     columns : sequence of str, optional
@@ -44,7 +44,7 @@ class ExplanationDisplay(Display):
     Attributes
     ----------
     ax_ : matplotlib Axes
-        The place of all; the parts are axes within it.
+        The place of all. The parts are axes within it.
     figure_ : matplotlib Figure
 
     Examples

@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["class_offsets", "is_small_class", "rows_for_offsets"]
 
-# A class is small beside one that has so many times its rows.
+# A class is small next to one that has so many times its rows.
 SMALL_BESIDE = 4
 # The median of fewer rows is noise: an offset by it would let anything in.
 FEWEST_ROWS = 10

@@ -1,8 +1,8 @@
 """The parts of the evidence, their standardisation, and their weighted sum.
 
-A part is a depth of the net (or the input itself), with a Gaussian for each class on
-it; the classification head's largest logit; or the residual of the autoencoder. Their
-raw scores differ in unit and spread by orders of magnitude, so that the largest would
+A part is a depth of the net (or the input itself) with a Gaussian for each class, the
+largest logit of the classification head, or the residual of the autoencoder. Their raw
+scores differ in unit and spread by orders of magnitude, so that the largest would
 decide their sum. Held-out known points that do not set the threshold bring them to one
 unit: 0 is the median of known points, -1 the end of their usual range. Far below, the
 scale becomes logarithmic, so that no part outvotes all others. Some parts count only
@@ -148,7 +148,7 @@ def resolve_features(
 
 @dataclass(frozen=True)
 class PartSelection:
-    """Which parts of the net are looked at, and how.
+    """Parts of the net that are used, and how.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ class PartSelection:
     def from_state(
         cls, state: Any, *, is_table: bool, has_head: bool
     ) -> "PartSelection":
-        """Rebuild from a `state_dict`; a ValueError if it cannot be had here."""
+        """Rebuild from a `state_dict`. A ValueError if it cannot be had here."""
         if not isinstance(state, dict):
             raise ValueError(f"a view of {str(state)[:80]}")
         # Older files of this format lack these.
@@ -328,7 +328,7 @@ def default_weights(names: Sequence[str], *, is_table: bool) -> np.ndarray:
 def given_weights(
     names: Sequence[str], usual: np.ndarray, given: Mapping[str, float]
 ) -> np.ndarray:
-    """Replace usual weights (n_parts,) by those that were given; check these.
+    """Replace usual weights (n_parts,) by those that were given. Check these.
 
     Examples
     --------
@@ -409,7 +409,7 @@ def log_tail(scores: Tensor, start: Tensor) -> Tensor:
 def standardized(
     raw: Tensor, typical: Tensor, spread: Tensor, highest: Tensor, bend: Tensor | None
 ) -> Tensor:
-    """Bring raw scores (..., n_parts) to the common unit; see :class:`Evidence`."""
+    """Bring raw scores (..., n_parts) to the common unit. See :class:`Evidence`."""
     in_spreads = (raw - typical) / spread
     if bend is None:
         return in_spreads
@@ -429,7 +429,7 @@ class Evidence:
     typical : ndarray of shape (n_parts,), float64
         Median raw score of known points.
     spread : ndarray of shape (n_parts,), float64
-        From there down to the end of the usual range; positive.
+        From there down to the end of the usual range. Positive.
     weights : ndarray of shape (n_parts,), float64
         Of the parts in the sum.
     highest : ndarray of shape (n_parts,), float64
@@ -440,9 +440,9 @@ class Evidence:
         Standardised score below which the scale is logarithmic. Minus infinity for a
         single part, which cannot outvote others.
     trials : PartTrials, default=None
-        What the weights were learned from, if they were learned.
+        Trials that the weights were learned from, if they were learned.
     offsets : ndarray of shape (n_classes, n_parts), float64, default=None
-        Subtracted from raw scores under each class, if some classes are small beside
+        Subtracted from raw scores under each class, if some classes are small next to
         others.
     usual_sum : ndarray of shape (2,), float64, default=None
         Median of the sum of known points, and from there down to the end of its usual
@@ -534,7 +534,7 @@ class Evidence:
     def from_state(
         cls, state: Mapping[str, np.ndarray], names: Sequence[str], n_classes: int
     ) -> "Evidence":
-        """Rebuild from a `state_dict`; a ValueError if it is not one of these parts."""
+        """Rebuild from a `state_dict`. A ValueError if it is not one of these parts."""
         evidence = cls._constants_from(state, names)
         offsets, trials, usual_sum = None, None, None
         if "usual_sum" in state:
@@ -605,7 +605,7 @@ class Evidence:
         return self.standardize(raw) @ self.weights
 
     def of_classes(self, order: np.ndarray) -> "Evidence":
-        """Reorder classes (k,) by their positions; -1 stands for a new class."""
+        """Reorder classes (k,) by their positions. -1 stands for a new class."""
         if self.offsets is None:
             return self
         offsets = np.where(order[:, None] < 0, 0.0, self.offsets[order])
@@ -647,7 +647,7 @@ def prior_rows(split: Split, n_rows: int) -> np.ndarray | None:
 
 
 def _range_below(raw: np.ndarray) -> np.ndarray:
-    """From the median down to the end of the usual range, of each column; positive."""
+    """From the median down to the end of the usual range, of each column. Positive."""
     typical = np.median(raw, axis=0)
     below = typical - np.quantile(raw, TAIL, axis=0)
     # Points that all score alike have no range: any difference is then a large one.

@@ -1,4 +1,4 @@
-"""What images of each class look like, for the maps of `explain`."""
+"""Mean images of each class, for the maps of `explain`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ LARGEST_GRID, N_COMPONENTS, N_IMAGES, SMOOTHING = 32, 8, 3000, 2.5 / 28
 
 
 class ExpectedImages(nn.Module):
-    """What images of each class look like: its mean, and how all classes vary.
+    """Mean images of each class, and the main variations of all classes.
 
     An autoencoder that is good at small parts of an image reconstructs strange ones
     too. The mean of its class and a few principal components cannot: what is left over
@@ -68,7 +68,7 @@ class ExpectedImages(nn.Module):
     def from_state(
         cls, state: Mapping[str, Any], input_shape: tuple[int, ...], n_classes: int
     ) -> "ExpectedImages":
-        """Rebuild from a `state_dict`; a ValueError if it is not of these classes."""
+        """Rebuild from a `state_dict`. A ValueError if it is not of these classes."""
         means = stored_array(state, "means", 4, of="expected")
         components = stored_array(state, "components", 4, of="expected")
         shape = (input_shape[0], *grid_of(input_shape))
@@ -96,8 +96,8 @@ class ExpectedImages(nn.Module):
         Returns
         -------
         residuals : Tensor of shape (n, height, width), float64
-            What is left over of the image, averaged over a neighbourhood, where the
-            edges of strokes cancel out; root mean square over the channels, in standard
+            The rest of the image, averaged over a neighbourhood, where the
+            edges of strokes cancel out. Root mean square over the channels, in standard
             deviations of the input.
         """
         from scipy.ndimage import gaussian_filter

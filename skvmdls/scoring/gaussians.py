@@ -71,15 +71,15 @@ class ClassGaussians(nn.Module):
         ``"full"``, (D, D) for ``"tied"``, (n_classes, D) for ``"diag"``.
     covariance_type : {"full", "tied", "diag"}
     common : mapping of str to ndarray, optional
-        What all classes have in common, for those that are added later: ``scale`` (D,),
-        the pooled deviations, of ``"full"`` and ``"diag"``; ``pooled`` (D, D), the
-        pooled covariance in units of `scale`, of ``"full"``; ``centre`` (D,), about
+        Common to all classes, for those that are added later: ``scale`` (D,),
+        the pooled deviations, of ``"full"`` and ``"diag"``. ``pooled`` (D, D), the
+        pooled covariance in units of `scale`, of ``"full"``. ``centre`` (D,), about
         which ``"tied"`` computes, by default the mean of `means`.
 
     Attributes
     ----------
     means, precisions_cholesky : Tensor
-        As given; they move with ``.to(device)``.
+        As given. They move with ``.to(device)``.
     covariance_type : str
 
     Examples
@@ -174,7 +174,7 @@ class ClassGaussians(nn.Module):
         Returns
         -------
         log_likelihood : Tensor of shape (n, n_classes), float64
-            Natural logarithms of densities; positive values are ordinary.
+            Natural logarithms of densities. Positive values are ordinary.
         """
         t = features.to(self.means)
         distances = {
@@ -221,7 +221,7 @@ class ClassGaussians(nn.Module):
         )
 
     def half_log_precision(self) -> Tensor:
-        """Half of the precisions' log determinants, (n_classes,); of "tied", one."""
+        """Half of the precisions' log determinants, (n_classes,). Of "tied", one."""
         if self.covariance_type == "diag":
             return self.precisions_cholesky.log().sum(dim=-1)
         diagonal = self.precisions_cholesky.diagonal(dim1=-2, dim2=-1)
@@ -302,7 +302,7 @@ def check_class_sizes(class_sizes: np.ndarray, covariance_type: str) -> None:
         hint = "" if needed == 2 else "covariance_type='diag', or "
         raise ValueError(
             f"covariance_type={covariance_type!r} needs a class with at least {needed} "
-            "training points, beside those held out for calibration, but the largest "
+            "training points in addition to those held out, but the largest "
             f"has {max(class_sizes)}. Use {hint}more points a class."
         )
 
@@ -318,7 +318,7 @@ def fit_gaussians(
 
     A first pass takes running moments, which is all that ``"diag"`` needs. For
     ``"full"`` and ``"tied"``, a second pass estimates the covariances of one class at a
-    time, in units of the features' pooled within-class standard deviation; ``"tied"``
+    time, in units of the features' pooled within-class standard deviation. ``"tied"``
     averages the class covariances by the classes' sizes, as scikit-learn's linear
     discriminant analysis does. Ledoit-Wolf shrinkage is computed from running sums, in
     memory that does not grow with the number of points. `pooling` draws each class's
@@ -329,7 +329,7 @@ def fit_gaussians(
 
     `class_batches` takes a class's position in `classes` and yields its features: dicts
     from a block's name to an array (at most a batch, D of the block). A class that is
-    too small for a covariance of its own gets the pooled one, with a warning; where
+    too small for a covariance of its own gets the pooled one, with a warning. Where
     that is singular too, a ValueError says what to do.
 
     Classes that join `known` ones have their type of covariance. They are fitted in

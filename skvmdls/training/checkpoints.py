@@ -1,7 +1,7 @@
 """A training's state on disk after every epoch (parameter `checkpoint`).
 
 The file holds the stages of a fit in their order: the network, the autoencoder, the
-Gaussians. Beside it stands the file of one write before, for when it is damaged.
+Gaussians. Next to it is the file of one write before, for when it is damaged.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ class Checkpoint:
                 "of a file in it, which the fit will write."
             )
         if self.path.is_symlink():
-            # The copy of one write before stands beside the file, not the link.
+            # The copy of one write before is next to the file, not the link.
             self.path = Path(os.path.realpath(self.path))
         self._ingredients = what_decides(ingredients)
         path = self.path
@@ -193,7 +193,7 @@ def _last_good(path: Path) -> tuple[dict[str, Any], bool]:
         except (OSError, ValueError):
             raise ValueError(
                 f"checkpoint={os.fspath(path)!r} cannot be used: {error}. There is no "
-                "earlier one. Delete it to start anew, or give another path."
+                "earlier one. Delete it to start again, or give another path."
             ) from error
         warn(
             f"checkpoint={os.fspath(path)!r} cannot be used: {error}. The fit goes on "

@@ -139,7 +139,7 @@ class _Reader:
         return name, _source(function), self.content(owner), self._held(inner)
 
     def _held(self, function: Any) -> Any:
-        """Take what a function holds beside its code: its defaults and its closure."""
+        """Take the defaults and the closure of a function, which its code lacks."""
         cells = getattr(function, "__closure__", None) or ()
         return self.content(
             (

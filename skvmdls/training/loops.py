@@ -42,7 +42,7 @@ from skvmdls.training.sampling import BalancedBatchSampler
 __all__ = ["backbone_share", "joint_loss", "train_autoencoder", "train_network"]
 
 # Squared distance, missed on the mean over triplets, at which the metric losses shape
-# the backbone beside a head by 1/e. See docs/recipe.md.
+# the backbone with a head by 1/e. See docs/recipe.md.
 MISSED_MARGIN = 0.25
 
 
@@ -308,7 +308,7 @@ def joint_loss(terms: Mapping[str, Tensor], plan: NetworkPlan) -> Tensor:
 
 
 def backbone_share(terms: Mapping[str, Tensor]) -> Tensor:
-    """Share of the metric losses' gradient that shapes the backbone beside a head.
+    """Share of the metric losses' gradient that shapes the backbone if there is a head.
 
     On digits the triplet and distancing loss soon fall to hundredths, as the head's
     cross-entropy does; on photographs they stay at 2 and more, and in full they would

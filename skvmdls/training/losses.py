@@ -1,8 +1,8 @@
 """The losses that shape the latent space: pure functions of tensors.
 
 The metric loss (Dinari & Freifeld 2022, eqs. 2-4) works on squared Euclidean distances
-between the generator's stochastic outputs and averages over *all* triplets of a batch;
-the KL loss (eqs. 5-7) pulls each point's Gaussian towards its class's prior.
+between the generator's stochastic outputs and averages over *all* triplets of a batch.
+The KL loss (eqs. 5-7) pulls each point's Gaussian towards its class's prior.
 """
 
 import math
@@ -56,7 +56,7 @@ def triplet_loss(
     point of another. Its loss is ``max(0, margin + d(a, p) - d(a, n))``. The sum over
     triplets is that of the distances, each times how often it is in an active one. So
     triplets are only counted, and gradients never pass through more than the batch^2
-    distances. That is exact; in memory it is O(batch^2).
+    distances. That is exact. In memory it is O(batch^2).
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def triplet_loss(
     Returns
     -------
     loss : Tensor of shape (batch,)
-        Mean over the anchor's triplets; 0 for an anchor that has none.
+        Mean over the anchor's triplets. 0 for an anchor that has none.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def distancing_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
     Returns
     -------
     loss : Tensor of shape (batch,)
-        Mean over the anchor's triplets; 0 for an anchor that has none.
+        Mean over the anchor's triplets. 0 for an anchor that has none.
 
     Examples
     --------

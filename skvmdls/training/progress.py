@@ -20,7 +20,7 @@ __all__ = [
     "progress_bar",
 ]
 
-# By a figure's name, its value of each epoch; see `history_` of the detectors.
+# By the name of a metric, its value of each epoch; see `history_` of the detectors.
 History = dict[str, list[float]]
 
 
@@ -68,7 +68,7 @@ class ClassMeans:
 
 
 class Averages:
-    """Means of named figures over the batches of an epoch, read only at its end."""
+    """Means of named metrics over the batches of an epoch, read only at its end."""
 
     def __init__(self) -> None:
         self.n_added = 0
@@ -139,7 +139,7 @@ class Progress:
             if not math.isfinite(value):
                 raise self._diverged(f"{name!r} is {value}")
             self.history.setdefault(name, []).append(value)
-        # The last step's weights are in no figure yet.
+        # The last step's weights are in no metric yet.
         if not _is_finite(self.parts["net"]):
             raise self._diverged("a weight is no longer finite")
         rate = float(self.parts["schedule"].get_last_lr()[0])

@@ -82,7 +82,7 @@ def test_predict_writes_a_table(folders, detector, tmp_path):
 def test_explain_names_every_part(folders, detector, capsys, tmp_path):
     image = sorted((folders / "new" / "seven").iterdir())[0]
     picture = tmp_path / "why.png"
-    command = ["explain", str(detector), str(image), "--picture", str(picture)]
+    command = ["explain", str(detector), str(image), "--plot", str(picture)]
     assert main([*command, "--quiet"]) == 0
     told = capsys.readouterr().out
     for name in skvmdls.load(detector).evidence_names_:
@@ -214,8 +214,8 @@ def test_images_of_other_sizes_and_colours_are_brought_to_one(tmp_path):
             "--augmentation varies images, but with --backbone",
         ),
         (
-            "explain {detector} {new} --picture x.doc",
-            "--picture x.doc: expected a name that ends in .png",
+            "explain {detector} {new} --plot x.doc",
+            "--plot x.doc: expected a name that ends in .png",
         ),
         ("predict nothing.safetensors {new}", "expected one that 'fit --out' wrote"),
         ("predict {broken} {new}", "is damaged, or was not written by skvmdls.save"),

@@ -131,7 +131,7 @@ def test_files_that_are_passed_over_are_warned_of_by_kind(tmp_path):
     classes_of(tmp_path, "cat", "dog")
     (tmp_path / "cat" / "notes.txt").touch()
     (tmp_path / "labels.csv").touch()
-    with pytest.warns(UserWarning, match=r"1 \.txt, 1 beside the class folders"):
+    with pytest.warns(UserWarning, match=r"1 \.txt, 1 next to the class folders"):
         image_folder(tmp_path)
 
 

@@ -133,9 +133,9 @@ def test_other_types_are_refused_with_the_conversion(given, way):
         ([True, 1], "two types, boolean .* and integer"),
         ([1.0, "a"], "two types, float .* and string"),
         ([1, "a", True], "3 types"),
-        ([2**53 + 1, 1.0], "too large to be told apart"),
-        ([2**64, 1], "too large to be told apart"),
-        ([2**63, -5], "too large to be told apart"),
+        ([2**53 + 1, 1.0], "too large to be distinct"),
+        ([2**64, 1], "too large to be distinct"),
+        ([2**63, -5], "too large to be distinct"),
     ],
     ids=repr,
 )

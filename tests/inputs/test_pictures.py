@@ -372,7 +372,7 @@ def test_a_float_file_with_nan_or_infinity_is_named(bad, tmp_path):
     paths = stored(tmp_path / "files", pictures, "tif")
     with pytest.raises(ValueError, match=r"Row 1 .*01\.tif.* contains NaN or infinity"):
         read(paths)
-    with pytest.raises(ValueError, match="Picture 1 of X contains NaN or infinity"):
+    with pytest.raises(ValueError, match="Image 1 of X contains NaN or infinity"):
         read(pictures)
 
 
@@ -530,7 +530,7 @@ def test_what_is_no_list_of_pictures_is_refused_with_the_line_that_helps(
 
 
 def test_pictures_of_two_sizes_are_named_with_the_line_for_pictures():
-    with pytest.raises(ValueError, match=r"Picture 1 of X has 5x6 .*picture.resize"):
+    with pytest.raises(ValueError, match=r"Image 1 of X has 5x6 .*image.resize"):
         stacked_pictures([Image.new("L", (7, 5)), Image.new("L", (6, 5))])
 
 
