@@ -843,7 +843,7 @@ KINDS = {
     "results_ablations.md": ("# Ablations", ("",)),
 }
 
-PAGES = {
+PAGES: dict[str, Callable[[Path], str]] = {
     "results.md": results_page,
     **{page: partial(runs_page, page=page) for page in KINDS},
     "performance.md": performance_page,
