@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from skvmdls import VMDLSbDetector
 from skvmdls._support.torch_state import seeded
 from skvmdls.training.mirroring import SIDE, reduced, try_mirroring
 
@@ -67,16 +66,3 @@ def test_large_images_are_tried_small_and_small_ones_as_they_are():
     assert reduced(torch.zeros(1, 3, 90, 40)).shape == (1, 3, SIDE, SIDE)
     small = torch.rand(1, 1, 8, 11)
     torch.testing.assert_close(reduced(small), small)
-
-
-def test_fit_mirrors_no_digits_and_keeps_what_it_chose(digits, tmp_path):
-    import skvmdls
-
-    settings = {"max_epochs": 1, "random_state": 0}
-    detector = VMDLSbDetector(**settings).fit(digits.X_train, digits.y_train)
-    choices = detector.training_choices_
-    assert choices.augmentation == "affine"
-    assert "mirror" in choices.reason
-    path = tmp_path / "detector.safetensors"
-    skvmdls.save(detector, path)
-    assert skvmdls.load(path).training_choices_ == choices

@@ -1,11 +1,9 @@
 """First layers that are set from the training images."""
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from skvmdls import VMDLSbDetector
 from skvmdls.nets import photo_cnn
 from skvmdls.training.whitening import whiten_first_layer, whitened_layer
 
@@ -50,16 +48,3 @@ def test_images_of_one_colour_give_finite_filters():
 def test_only_nets_that_ask_for_it_are_whitened():
     assert whitened_layer(nn.Sequential(nn.Conv2d(3, 8, 3))) is None
     assert whitened_layer(photo_cnn((3, 32, 32))).kernel_size == (2, 2)
-
-
-@pytest.mark.parametrize("n_channels", [1, 3, 5])
-def test_fit_sets_the_first_layer_and_leaves_it(n_channels):
-    images = photographs().numpy()
-    X = images[:, np.arange(n_channels) % 3]
-    y = np.arange(len(X)) % 2
-    detector = VMDLSbDetector(
-        "photo_cnn", max_epochs=2, random_state=0, contamination=0.5, augmentation=None
-    ).fit(X, y)
-    layer = whitened_layer(detector.network_.backbone)
-    half = len(layer.weight) // 2
-    torch.testing.assert_close(layer.weight[half:], -layer.weight[:half])
