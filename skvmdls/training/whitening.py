@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MOST_PATCHES", "whiten_first_layer", "whitened_layer"]
+__all__ = ["enough_images", "whiten_first_layer", "whitened_layer"]
 
-# Enough for the covariance of the numbers in a patch.
-MOST_PATCHES = 1_000_000
+# Enough for the covariance of the numbers in a patch, and of different images.
+ENOUGH_PATCHES, FEWEST_IMAGES = 1_000_000, 100
 
 # Added to the variances of patches whose standard deviation is about 1.
 SMALLEST_VARIANCE = 5e-4
@@ -23,6 +24,18 @@ def whitened_layer(backbone: nn.Module) -> nn.Conv2d | None:
     layer = backbone.get_submodule(name)
     assert isinstance(layer, nn.Conv2d)
     return layer
+
+
+def enough_images(n_images: int, height: int, width: int) -> np.ndarray:
+    """Pick positions (k,) of images at even distances, whose patches are enough.
+
+    Examples
+    --------
+    >>> len(enough_images(50_000, 32, 32)), len(enough_images(50_000, 224, 224))
+    (976, 100)
+    """
+    n_taken = max(FEWEST_IMAGES, ENOUGH_PATCHES // (height * width))
+    return np.linspace(0, n_images - 1, min(n_taken, n_images)).astype(int)
 
 
 @torch.no_grad()
@@ -46,8 +59,6 @@ def whiten_first_layer(layer: nn.Conv2d, batches: Iterable[Tensor]) -> None:
         total += patches.sum(dim=0)
         products += patches.T @ patches
         n_patches += len(patches)
-        if n_patches >= MOST_PATCHES:
-            break
     mean = total / n_patches
     covariance = products / n_patches - mean.outer(mean)
     variances, axes = torch.linalg.eigh(covariance)

@@ -141,7 +141,7 @@ def test_a_report_shows_maps_where_there_are_any(
     n_cards = page.count('<figure class="card">')
     assert n_cards > 0
     assert page.count("<img") == (1 + has_maps) * n_cards
-    assert ("The second picture" in page) is has_maps
+    assert ("The second image" in page) is has_maps
     assert "autoencoder" not in page
 
 

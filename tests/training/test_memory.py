@@ -12,7 +12,7 @@ import torch
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
 
-import skvmdls.detector.fitting
+import skvmdls.detector.trained_nets
 import skvmdls.training.fingerprints
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.nets.backbones import mlp
@@ -60,13 +60,13 @@ def trainings(monkeypatch):
     """Names of the nets that were trained, in order."""
     done = []
     for name in ("train_network", "train_autoencoder"):
-        train = getattr(skvmdls.detector.fitting, name)
+        train = getattr(skvmdls.detector.trained_nets, name)
 
         def counted(*arguments, name=name, train=train):
             done.append(name)
             return train(*arguments)
 
-        monkeypatch.setattr(skvmdls.detector.fitting, name, counted)
+        monkeypatch.setattr(skvmdls.detector.trained_nets, name, counted)
     return done
 
 
