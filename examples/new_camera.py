@@ -1,14 +1,14 @@
 """A new camera
 ============
 
-A camera is replaced. The monitor raises an alarm, and a hundred known pictures of the
+A camera is replaced. The monitor raises an alarm, and a hundred known images of the
 new camera set the threshold again. The detector itself stays as it is.
 
     python examples/new_camera.py
 """
 
 # %%
-# Six digits are known. With their rows as features nothing but the data is given.
+# Six digits are known. Their rows are the features, so that nothing has to be set.
 import numpy as np
 
 from skvmdls import VMDLSbDetector
@@ -57,7 +57,7 @@ print(f"AUROC against unknown digits, by the new camera: {area:.3f}")
 
 # %%
 # They are, but twice as many known ones are rejected as are allowed. So the
-# threshold alone is wrong. Somebody looks at a hundred pictures of the new camera and
+# threshold alone is wrong. Somebody looks at a hundred images of the new camera and
 # finds that all are known digits. They set the threshold. The report compares them with
 # the old threshold, and would name those that lie far below the others.
 looked_at, rest = new_stream[:100], new_stream[100:]

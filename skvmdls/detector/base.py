@@ -892,7 +892,7 @@ class BaseDetector(
     ) -> str:
         """Describe in sentences what the threshold guarantees.
 
-        It says how many known points will be rejected, how sure that is, how many
+        These are how many known points will be rejected, how sure that is, how many
         held-out points would make it surer, and how many points of each class are
         accepted.
 

@@ -66,10 +66,10 @@ def pretrained(name: str, weights: Any = "DEFAULT") -> ModuleFactory:
         A model of torchvision, as ``"resnet50"``, ``"convnext_tiny"`` or
         ``"vit_b_16"``, or of timm, if that is installed, as ``"timm/resnet10t"``.
     weights : str, path, WeightsEnum or None, default="DEFAULT"
-        Of torchvision, a weights object or the name of one (as
-        ``"IMAGENET1K_V1"``); ``"DEFAULT"`` are the best there are, of timm those of the
-        model's name. The path of a file that holds a `state_dict`, of torch or
-        safetensors: these; its classifier may be another. None: random.
+        Of torchvision, a weights object or the name of one, such as
+        ``"IMAGENET1K_V1"``. ``"DEFAULT"`` is the best of torchvision's, and timm's of
+        the model's name. Or the path of a file that holds a `state_dict` of torch or
+        safetensors. Its classifier may be another. None is random weights.
 
     Returns
     -------

@@ -223,7 +223,7 @@ class PartSelection:
 
     @property
     def of_ensemble(self) -> tuple[str, ...]:
-        """The parts that are features of a point; without a net, its input."""
+        """The parts that are features of a point, or its input if there is no net."""
         others = (TEXTURE, BOUNDARY, *DIRECT_PARTS)
         return tuple(name for name in self.features if name not in others) or (INPUT,)
 
@@ -236,9 +236,9 @@ class PartSelection:
     def blocks(self) -> dict[str, tuple[str, ...]]:
         """Parts that share one Gaussian for each class, by the block's name.
 
-        Of early fusion one block of all parts; of late fusion a block a part, those of
-        the head aside, which need no Gaussian. The residual's and the texture's are not
-        among them.
+        Early fusion has one block of all parts. Late fusion has a block for each part,
+        except those of the head, which need no Gaussian. The residual's and the
+        texture's are not among them.
         """
         if self.fusion == "early":
             return {JOINT: self.features}
@@ -435,7 +435,7 @@ class Evidence:
     highest : ndarray of shape (n_parts,), float64
         In spreads from the median, where a part no longer grows: 0 for parts that count
         only below the median, -1 for those that count only below the usual range, else
-        4; infinity where the scale is linear.
+        4. It is infinity where the scale is linear.
     bend : float, default=-4.0
         Standardised score below which the scale is logarithmic. Minus infinity for a
         single part, which cannot outvote others.
@@ -625,7 +625,7 @@ class Evidence:
         )
 
     def typical_of(self, name: str) -> float:
-        """Median raw score of a part for known points; 0 where it is no part."""
+        """Median raw score of a part for known points, or 0 where it is no part."""
         if name not in self.names:
             return 0.0
         return float(self.typical[self.names.index(name)])
