@@ -231,7 +231,7 @@ def camera(options: argparse.Namespace) -> list[Row]:
     mnist = load_mnist(options.data_home)
     rng = np.random.default_rng(0)
     train = rng.choice(len(mnist.X_train), 6000, replace=False)
-    detector = VMDLSbDetector(max_epochs=12, augmentation="affine", random_state=0)
+    detector = VMDLSbDetector(max_epochs=12, random_state=0)
     detector.fit(mnist.X_train[train], mnist.y_train[train])
     unknown = load_omniglot(options.data_home)
     known_scores, unknown_scores = (

@@ -249,9 +249,7 @@ def detector_for(
     rows: np.ndarray,
     **settings: Any,
 ) -> Any:
-    detector = kind(
-        max_epochs=options.epochs, augmentation="affine", random_state=0, **settings
-    )
+    detector = kind(max_epochs=options.epochs, random_state=0, **settings)
     return detector.fit(mnist.X_train[rows], mnist.y_train[rows])
 
 
