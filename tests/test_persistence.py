@@ -29,7 +29,7 @@ from skvmdls.nets.pretrained import pretrained
 from skvmdls.persistence import CHECKSUM, FORMAT, KEY, _checksum
 from skvmdls.scoring.gaussians import ClassGaussians
 
-QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
+QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0, "augmentation": None}
 
 
 def quick(detector=VMDLSDetector, **parameters):

@@ -386,8 +386,13 @@ def trains_in_folds(
 ) -> bool:
     """Whether images, of so many numbers in all, are few and cheap enough for it."""
     is_paper = settings.fusion == "early" or settings.weighting == "paper"
-    is_own_net = not isinstance(settings.backbone, str)
-    if is_paper or is_own_net or len(labels) > MOST_IMAGES or n_numbers > MOST_NUMBERS:
+    is_large_net = settings.backbone not in ("auto", "cnn")
+    if (
+        is_paper
+        or is_large_net
+        or len(labels) > MOST_IMAGES
+        or n_numbers > MOST_NUMBERS
+    ):
         return False
     folds = row_folds(labels, groups=groups)
     n_left = [

@@ -128,11 +128,13 @@ def asks_for_net(settings: "Settings") -> bool:
         return True
     if settings.autoencoder not in ("auto", None):
         return True
+    if settings.augmentation not in ("auto", None):
+        return True
     return any(
         getattr(settings, declared.name) != declared.default
         for declared in fields(settings)
         if declared.metadata["decides"] == "nets"
-        and declared.name not in ("autoencoder", *OF_ANY_EVIDENCE)
+        and declared.name not in ("autoencoder", "augmentation", *OF_ANY_EVIDENCE)
     )
 
 
@@ -322,8 +324,8 @@ class DetectorParameters:
         prediction), and the final detector is fitted to all rows. With a net it takes
         six trainings instead of one. ``"auto"`` is ``"cross"`` up to 2,000 rows of a
         table or 5,000 vectors, if no part of the net is used, and for up to 1,000
-        images of 200,000 numbers in all. A `calibration_fraction` makes it
-        ``"split"``.
+        images of 200,000 numbers in all if the net is ``"cnn"``. A
+        `calibration_fraction` makes it ``"split"``.
         """,
     )
     calibration_fraction: float | Literal["auto"] = parameter(

@@ -91,6 +91,8 @@ def quick(detector=VMDLSbDetector, **parameters):
     settings = {"precision": "float32", "max_epochs": 4, "contamination": 0.1}
     # Nor "cross", the default for few images, which takes six trainings.
     settings |= {"random_state": 0, "calibration": "split"}
+    # Nor the trial that the default augmentation asks for.
+    settings["augmentation"] = None
     if detector is VMDLSDetector:
         settings["autoencoder_epochs"] = 2
     return detector(**(settings | parameters))

@@ -17,7 +17,7 @@ def images(digits):
 
 
 def quick(detector=VMDLSbDetector, **parameters):
-    return detector(max_epochs=2, random_state=0, **parameters)
+    return detector(max_epochs=2, random_state=0, augmentation=None, **parameters)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import skvmdls
 from children import extra_memory
 from skvmdls import VMDLSbDetector, VMDLSDetector
 
-QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
+QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0, "augmentation": None}
 
 
 def fit_and_score(X, y, seed=0):

@@ -375,7 +375,8 @@ def test_only_batches_are_ever_converted(dtype, shape, monkeypatch):
     monkeypatch.setattr(Standardizer, "transform", observed)
     # Parts without a net are fitted to all rows at once.
     features = ("x", "t1", "mu", "logit") if len(shape) == 1 else "auto"
-    detector = VMDLSDetector(**QUICK, autoencoder_epochs=1, features=features)
+    settings = {"autoencoder_epochs": 1, "calibration": "split"}
+    detector = VMDLSDetector(**QUICK, **settings, features=features)
     detector.fit(X, y)
     for method in METHODS:
         getattr(detector, method)(X)

@@ -138,9 +138,8 @@ def test_small_images_keep_their_resolution_through_the_stem(name, resolutions):
 def test_named_backbones_fit_score_load_and_clone(name, digits, tmp_path):
     rows = np.isin(digits.y_train, (0, 1))
     X, y = digits.X_train[rows][:64], digits.y_train[rows][:64]
-    detector = VMDLSDetector(
-        backbone=name, max_epochs=2, autoencoder_epochs=1, random_state=0
-    )
+    settings = {"max_epochs": 2, "autoencoder_epochs": 1, "calibration": "split"}
+    detector = VMDLSDetector(backbone=name, **settings, random_state=0)
     with pytest.warns(UserWarning, match="calibration points are too few"):
         detector.fit(X, y)
     scores = detector.score_samples(digits.X_test[:20])

@@ -30,7 +30,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 ROOT = Path(__file__).parents[2]
-QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0}
+QUICK = {"max_epochs": 2, "contamination": 0.1, "random_state": 0, "augmentation": None}
 EXACT = Precision(torch.float64, torch.float64, torch.float64)
 OUTPUTS = ["label", "score", "p_value", "evidence", "class_log_likelihood"]
 

@@ -18,7 +18,7 @@ from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.nets.backbones import mlp
 from skvmdls.training.memory import cached, cached_training
 
-QUICK = {"max_epochs": 3, "contamination": 0.1, "random_state": 0}
+QUICK = {"max_epochs": 3, "contamination": 0.1, "random_state": 0, "augmentation": None}
 
 
 def scaled(factor):
