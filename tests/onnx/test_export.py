@@ -73,7 +73,7 @@ def assert_same(answers, detector, X, rtol):
     spread = upper - lower
     np.testing.assert_allclose(score, expected, rtol=rtol, atol=rtol * spread)
     np.testing.assert_allclose(evidence, detector.evidence(X), rtol=rtol, atol=rtol)
-    # A sum over parts, each of which is rounded: near 0 it is as uncertain as elsewhere.
+    # A sum over parts, each of which is rounded, so that near 0 it is no more exact.
     expected_likelihood = detector.class_log_likelihood(X)
     size = rtol * np.abs(expected_likelihood).mean()
     np.testing.assert_allclose(likelihood, expected_likelihood, rtol=rtol, atol=size)
