@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -267,9 +267,9 @@ def _of_entries(
     ]
     accuracy = [entry.get("closed-set accuracy", np.nan) for entry in entries]
     return {
-        "AUROC": np.mean([figures["AUROC"] for figures in sets]),
-        "TNR@TPR95": np.mean([figures["TNR@TPR95"] for figures in sets]),
-        "accuracy": np.mean([np.nan if a is None else a for a in accuracy]),
+        "AUROC": float(np.mean([figures["AUROC"] for figures in sets])),
+        "TNR@TPR95": float(np.mean([figures["TNR@TPR95"] for figures in sets])),
+        "accuracy": float(np.mean([np.nan if a is None else a for a in accuracy])),
     }
 
 
@@ -843,7 +843,7 @@ KINDS = {
     "results_ablations.md": ("# Ablations", ("",)),
 }
 
-PAGES = {
+PAGES: dict[str, Callable[[Path], str]] = {
     "results.md": results_page,
     **{page: partial(runs_page, page=page) for page in KINDS},
     "performance.md": performance_page,
