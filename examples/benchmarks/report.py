@@ -267,9 +267,9 @@ def _of_entries(
     ]
     accuracy = [entry.get("closed-set accuracy", np.nan) for entry in entries]
     return {
-        "AUROC": np.mean([figures["AUROC"] for figures in sets]),
-        "TNR@TPR95": np.mean([figures["TNR@TPR95"] for figures in sets]),
-        "accuracy": np.mean([np.nan if a is None else a for a in accuracy]),
+        "AUROC": float(np.mean([figures["AUROC"] for figures in sets])),
+        "TNR@TPR95": float(np.mean([figures["TNR@TPR95"] for figures in sets])),
+        "accuracy": float(np.mean([np.nan if a is None else a for a in accuracy])),
     }
 
 
