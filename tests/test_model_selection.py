@@ -447,7 +447,7 @@ def test_comparisons_are_remembered_of_so_many_test_sets(comparisons):
 
 
 def test_a_search_finds_the_threshold_that_a_person_would(digits, vmdls_b, comparisons):
-    """The winner accepts about 95 % of new known points, and rejects unknown ones.
+    """The winner accepts 95 % of new known points, and rejects unknown ones.
 
     One fitted detector is moved: the candidates of a search differ in nothing else.
     """
@@ -458,7 +458,8 @@ def test_a_search_finds_the_threshold_that_a_person_would(digits, vmdls_b, compa
     ]
     scorer = get_scorer("accepted_accuracy", min_acceptance=0.95)
     best = max(candidates, key=lambda detector: scorer(detector, X, y))
-    assert 0.92 <= np.mean(best.predict(X) != -1) <= 0.98
+    assert np.mean(best.predict(X) != -1) >= 0.95
+    assert np.mean(best.predict(digits.X_test[~is_known]) == -1) > 0.7
     with pytest.warns(UserWarning, match="every rejection is an error"):
         scores = [get_scorer("open_set_f1")(each, X, y) for each in candidates]
     assert np.argmax(scores) == 0
