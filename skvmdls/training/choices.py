@@ -62,7 +62,7 @@ class Situation(NamedTuple):
 class TrainingChoices:
     """How the network of a detector was trained.
 
-    Attributes
+    Parameters
     ----------
     optimizer : {"adamw", "muon"}
     learning_rate : float

@@ -49,7 +49,8 @@ def try_mirroring(
     `images` (n, channels, height, width) are standardised and reduced, `labels` (n,)
     from 0, on one device. Draws from torch's global generators.
     """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator).to(images.device)
     n_held_out = max(1, round(HELD_OUT_SHARE * len(images)))
     held_out, training = order[:n_held_out], order[n_held_out:]
     n_classes = int(labels.max()) + 1
@@ -86,6 +87,7 @@ def _trained(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(N_STEPS):
         batch = torch.randint(len(images), (BATCH,), generator=generator)
+        batch = batch.to(images.device)
         with autocast(images.device, dtype):
             logits = net(images[batch])
         optimizer.zero_grad()

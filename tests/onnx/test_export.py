@@ -277,7 +277,8 @@ def test_bytes_go_in_as_bytes(average_flips, tmp_path):
     digits = load_digits(known=(0, 1, 2), random_state=0)
     X = np.round(digits.X_train * 255 / digits.X_train.max()).astype(np.uint8)
     test = np.round(digits.X_test * 255 / digits.X_test.max()).astype(np.uint8)
-    detector = quick(max_epochs=1, average_flips=average_flips)
+    settings = {"max_epochs": 1, "calibration": "split"}
+    detector = quick(**settings, average_flips=average_flips)
     detector.fit(X, digits.y_train)
     path = tmp_path / "detector.onnx"
     differences = export_onnx(detector, path, test[:300], batch=3)
