@@ -71,7 +71,7 @@ class TrainingChoices:
     augmentation : callable, str or None
         As the parameter `augmentation` names it.
     max_epochs : int
-    reason : str
+    reason : str, default=""
         Why: one sentence for each choice that was left to `fit`.
 
     Examples
