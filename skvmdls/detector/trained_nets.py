@@ -1,5 +1,6 @@
 """Train the nets of a detector: choose how, build them, and run the trainings."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,7 +135,8 @@ def _choose(
         settings, situation, lambda: _try_mirroring(settings, rows, session)
     )
     if settings.verbose:
-        print(f"training: {choices}")
+        # Where the progress bars are.
+        print(f"training: {choices}", file=sys.stderr)
     return choices
 
 

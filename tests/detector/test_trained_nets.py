@@ -48,7 +48,7 @@ def test_choices_are_those_of_the_parameters_that_are_given(photographs):
 
 def test_a_line_tells_what_was_chosen(photographs, capsys):
     VMDLSbDetector(**QUICK, verbose=1).fit(*photographs)
-    [line] = capsys.readouterr().out.splitlines()
+    line = capsys.readouterr().err.splitlines()[0]
     assert line.startswith("training: muon, learning rate ")
     assert "mirrored ones" in line
 
