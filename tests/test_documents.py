@@ -30,13 +30,23 @@ NEED_NO_EXAMPLE = {
 }
 # Their rooms say once what they all take and return.
 FACTORIES = {**BACKBONES, **AUTOENCODERS}
-# Their code takes longest: it searches, or writes ONNX files.
+# Their code takes longest: it searches, writes ONNX files, or trains more than one net.
 LONG = {
+    "bigger_than_memory.md",
     "choosing_the_threshold.md",
+    "coming_from.md",
     "faq.md",
+    "first_steps.md",
+    "images.md",
     "in_scikit_learn.md",
+    "index.md",
+    "interrupted_trainings.md",
+    "learning_new_classes.md",
     "outside_python.md",
+    "reading_the_answers.md",
     "tuning.md",
+    "watching_a_stream.md",
+    "why_was_it_rejected.md",
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -54,6 +54,7 @@ def run_on_copy(script, folder, monkeypatch):
     return SimpleNamespace(**runpy.run_path(str(copy)))
 
 
+@pytest.mark.slow
 def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 40)
@@ -80,6 +81,7 @@ def test_mnist_open_set_prints_a_row_for_every_figure(tmp_path):
         assert all(0 <= r[name] <= 1 for r in runs)
 
 
+@pytest.mark.slow
 def test_what_the_gallery_asks_about_was_rejected():
     printed = run_here(EXAMPLES / "why_rejected.py")
     labels = [line for line in printed.splitlines() if line.startswith("predicted:")]

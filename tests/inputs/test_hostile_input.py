@@ -112,7 +112,9 @@ def test_tables_of_any_numbers_get_finite_scores_or_a_reason(
     )
 )
 def test_images_of_any_numbers_get_finite_scores_or_a_reason(images):
-    detector = VMDLSbDetector(max_epochs=1, random_state=0)
+    # One training without a trial, for a hundred examples.
+    short = {"max_epochs": 1, "calibration": "split", "augmentation": None}
+    detector = VMDLSbDetector(**short, random_state=0)
     answers_or_refuses(detector, images, np.arange(12) % 2, images)
 
 

@@ -129,6 +129,7 @@ def test_hidden_weights_are_all_layers_but_the_first():
     assert len(hidden_weights(nn.Sequential(nn.Linear(4, 4), shared, shared))) == 1
 
 
+@pytest.mark.slow
 def test_a_detector_trains_by_it_and_repeats_itself(digits):
     X, y = digits.X_train, digits.y_train
     fit = {"max_epochs": 3, "random_state": 0}
