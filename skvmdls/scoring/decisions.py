@@ -336,7 +336,7 @@ class AddedClasses(nn.Module):
             is_pooled |= ~can_score
             shares = shares * can_score.all(axis=0)
         fitted, added = np.flatnonzero(positions >= 0), np.flatnonzero(positions < 0)
-        self.n_fitted = len(fitted)
+        self.n_fitted, self.has_texture = len(fitted), TEXTURE in names
         self.register_buffer("fitted", torch.from_numpy(fitted))
         self.register_buffer("added", torch.from_numpy(added))
         self.register_buffer("is_pooled", torch.from_numpy(is_pooled))
@@ -354,7 +354,7 @@ class AddedClasses(nn.Module):
         """
         mean = self._mean_in_spreads(raw)[:, :, None]
         pooled = torch.where(self.is_pooled, self.typical + mean * self.spread, raw)
-        if not self.is_texture.any():
+        if not self.has_texture:
             return pooled
         is_taken = self.is_texture & self.is_pooled
         return torch.where(is_taken, raw.amax(dim=1, keepdim=True), pooled)
