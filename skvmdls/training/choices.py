@@ -72,7 +72,7 @@ class TrainingChoices:
         As the parameter `augmentation` names it.
     max_epochs : int
     reason : str, default=""
-        Why: one sentence for each choice that was left to `fit`.
+        Why the images are mirrored, or not, if that was left to `fit`.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def choose_training(
     `try_mirroring` is called if the augmentation depends on it.
     """
     is_image = len(situation.input_shape) == 3
-    reasons = []
+    reason = ""
     optimizer: str = settings.optimizer
     if optimizer == "auto":
         has_head = settings.classification_weight > 0
@@ -132,13 +132,11 @@ def choose_training(
         trial = try_mirroring()
         augmentation = "crop_flip" if trial.keeps_classes else "affine"
         chosen = "Images are mirrored" if trial.keeps_classes else "No mirroring"
-        reasons.append(f"{chosen}: {trial}.")
+        reason = f"{chosen}: {trial}."
     epochs = settings.max_epochs
     if isinstance(epochs, str):
         epochs = usual_epochs(situation)
-    return TrainingChoices(
-        optimizer, rate, decay, augmentation, epochs, " ".join(reasons)
-    )
+    return TrainingChoices(optimizer, rate, decay, augmentation, epochs, reason)
 
 
 def usual_epochs(situation: Situation) -> int:
