@@ -33,7 +33,7 @@ PROGRAM = textwrap.dedent(
             max_epochs=1, contamination=0.3, random_state=0, **{name: value}
         )
         detector.fit(X, y)
-    detector.fit(X.astype(np.uint8), y)
+    detector.set_params(checkpoint=None).fit(X.astype(np.uint8), y)
     skvmdls.save(detector, place / "detector")
     Image.fromarray(X[0].astype(np.uint8)).save(place / "picture.png")
     words = [place / "detector", place / "picture.png", "--out", place / "page.html"]

@@ -95,6 +95,8 @@ SETTINGS = {
     "contamination": 0.2,
     # The batch of 21 has no equal halves.
     "samples_per_class": 7,
+    # Each process draws the augmentation of its own share of a batch.
+    "augmentation": None,
     "random_state": 0,
     "device": "cpu",
 }
