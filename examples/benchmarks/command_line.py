@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=RESULTS, help="folder of the JSON files"
     )
     parser.add_argument("--seeds", type=int, help="instead of the preset's")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="only these, such as 'seed 0'"
+    )
     parser.add_argument("--n-train", type=int, help="instead of the preset's")
     parser.add_argument("--n-test", type=int, help="instead of the preset's")
     parser.add_argument(
@@ -108,6 +111,8 @@ def _run_experiment(options: argparse.Namespace) -> None:
         },
     )
     for name, task in _tasks(experiment, Options(options.data_home, **chosen)):
+        if options.parts and name not in options.parts:
+            continue
         if name in record.parts:
             print(f"{name}: stored in {record.path} already.")
             continue

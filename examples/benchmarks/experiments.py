@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from torch import nn
 
 from archives import load_cifar10, load_cifar100, load_imagenet_resize
 from figures import (
@@ -42,6 +43,7 @@ __all__ = [
     "TUNING_SPLITS",
     "Experiment",
     "Options",
+    "strided_net",
     "with_peers",
     "with_table_peers",
 ]
@@ -80,6 +82,9 @@ TUNING_SPLITS = (
     (0, 1, 2, 4, 6, 8),
     (0, 1, 3, 5, 7, 9),
 )
+
+# And those of runs on half of the classes.
+HALVES = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
 
 ENSEMBLE = ("t1", "t2", "t3", "g", "mu")
 FEATURE_SUBSETS = (("mu",), ("g",), ("g", "mu"), ("t1", "t2", "t3"), ENSEMBLE)
@@ -298,6 +303,47 @@ def _photographs(known: str, others: Sequence[str], options: Options) -> Tasks:
     return _by_seed(train, (X_known, y_known), unknown, options)
 
 
+def strided_net(input_shape: tuple[int, ...]) -> nn.Module:
+    """Stand for a net of the user's own: strided convolutions, ``g`` of 192.
+
+    Parameters
+    ----------
+    input_shape : tuple (channels, height, width)
+
+    Returns
+    -------
+    net : Module
+        With the attribute `taps`, which a factory's net must have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> strided_net((3, 32, 32))(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 192])
+    """
+    net = nn.Sequential()
+    n_inputs = input_shape[0]
+    for number, (n_outputs, stride) in enumerate([(48, 1), (96, 2), (192, 2)], 1):
+        stage = nn.Sequential()
+        for place_stride in (stride, 1):
+            stage.append(
+                nn.Conv2d(n_inputs, n_outputs, 3, place_stride, padding=1, bias=False)
+            )
+            stage.append(nn.BatchNorm2d(n_outputs)).append(nn.ReLU())
+            n_inputs = n_outputs
+        net.add_module(f"stage{number}", stage)
+    net.add_module("pooling", nn.AdaptiveAvgPool2d(1))
+    net.add_module("flatten", nn.Flatten())
+    net.taps = ("stage1", "stage2", "stage3")  # type: ignore[assignment]
+    return net
+
+
+def _on_own_net(tasks: Callable[[Options], Tasks], options: Options) -> Tasks:
+    # A function cannot be among the settings that a run stores.
+    settings = {**options.settings, "backbone": strided_net}
+    yield from tasks(replace(options, settings=settings))
+
+
 _cifar10 = partial(_photographs, "CIFAR-10", ("ImageNet-resize", "CIFAR-100", "MNIST"))
 _cifar100 = partial(_photographs, "CIFAR-100", ("ImageNet-resize", "CIFAR-10"))
 
@@ -437,6 +483,24 @@ EXPERIMENTS = {
             "paper": _preset(50_000, 10_000, {"max_epochs": 100}),
         },
     ),
+    "own-net-cifar10": Experiment(
+        "CIFAR-10 on a net of the user's own, by AUROC and TNR",
+        partial(_on_own_net, _cifar10),
+        {
+            "quick": _preset(2_000, 1_000, {"max_epochs": 2}),
+            "cpu": _preset(20_000, 3_000, {"max_epochs": 12}, seeds=3),
+            "paper": _preset(50_000, 10_000, {"max_epochs": 100}),
+        },
+    ),
+    "defaults-cifar10": Experiment(
+        "CIFAR-10, 20,000 images and nothing set, by AUROC and TNR",
+        _cifar10,
+        {
+            "quick": _preset(2_000, 1_000, {"max_epochs": 2}),
+            "cpu": _preset(20_000, 3_000, {}, seeds=3),
+            "paper": _preset(50_000, 10_000, {}),
+        },
+    ),
     "ood-cifar100": Experiment(
         "CIFAR-100 against other photographs and noise, by AUROC and TNR (the paper's "
         "Table 1)",
@@ -444,6 +508,16 @@ EXPERIMENTS = {
         _photograph_presets(
             _preset(10_000, 3_000, {"max_epochs": 10}), 50_000, "densenet_bc100"
         ),
+    ),
+    "defaults-few-cifar10": Experiment(
+        "Five classes of CIFAR-10 with 200 images each and nothing set, against the "
+        "other five",
+        partial(_left_out, "CIFAR-10", HALVES),
+        {
+            "quick": _preset(500, 500, {"max_epochs": 2}),
+            "cpu": _preset(1_000, 3_000, {}, seeds=2),
+            "paper": _preset(25_000, 5_000, {}),
+        },
     ),
     "osr-splits-cifar10": Experiment(
         "Six known classes of CIFAR-10 against the four others, on the five public "

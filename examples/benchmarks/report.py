@@ -837,7 +837,7 @@ KINDS = {
     "results_tables.md": ("# Results on tables", ("osr-tables",)),
     "results_photographs.md": (
         "# Results on photographs",
-        ("ood-cifar", "osr-splits-cifar10", "all-cifar10"),
+        ("ood-cifar", "osr-splits-cifar10", "all-cifar10", "defaults-", "own-net-"),
     ),
     "results_digits.md": ("# Results on digits", ("osr-mnist", "osr-splits")),
     "results_ablations.md": ("# Ablations", ("",)),
