@@ -33,7 +33,14 @@ from figures import draw_points
 from peers import PEERS, SoftmaxNet, plan_of, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
-from report import PAGES, readme_with_tables, summary_table
+from report import (
+    PAGES,
+    WITH_TABLES,
+    details_table,
+    gains_table,
+    summary_table,
+    with_tables,
+)
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.metrics import open_set_f1
 from skvmdls.nets.backbones import mlp
@@ -528,12 +535,13 @@ def test_the_pages_are_those_of_the_stored_runs(name):
     assert (RESULTS.parent / name).read_text() == PAGES[name](RESULTS)
 
 
-def test_the_readmes_tables_are_those_of_the_stored_runs():
-    readme = (RESULTS.parents[1] / "README.md").read_text()
-    assert readme_with_tables(readme, RESULTS) == readme
-    changed = re.sub(r"\b0\.\d{3}\b", "0.5", readme)
-    assert changed != readme
-    assert readme_with_tables(changed, RESULTS) == readme
+@pytest.mark.parametrize("name", WITH_TABLES)
+def test_tables_in_pages_written_by_hand_are_those_of_the_stored_runs(name):
+    text = (RESULTS.parents[1] / name).read_text()
+    assert with_tables(text, RESULTS) == text
+    emptied = re.sub(r"(?s)(<!-- [\w ]+ -->\n)\|.*?(<!-- end -->)", r"\1\2", text)
+    assert emptied != text
+    assert with_tables(emptied, RESULTS) == text
 
 
 def test_the_summary_is_of_the_stored_means():
@@ -552,23 +560,77 @@ def test_the_summary_is_of_the_stored_means():
 
     far = {"MNIST", "NOISE"}
     tasks = json.loads((RESULTS / "ood-vectors.json").read_text())["tasks"]
-    rows = "\n".join(summary_table(RESULTS))
-    [of_far] = re.findall(r".*, digits, noise .*", rows)
+    lines = summary_table(RESULTS)
+    rows = "\n".join(lines)
+    [of_far] = re.findall(r".* MNIST, uniform noise .*", rows)
     [of_tables] = re.findall(r"\| \[tables.*", rows)
-    [of_images] = re.findall(r"\| \[image embeddings.*", rows)
-    assert f"| **{mean('ood-cifar10-cpu', 'VMDLS', far):.3f}** |" in of_far
-    assert f"| {mean('ood-cifar10-cpu', 'MSP', far):.3f} |" in of_far
+    [of_images] = re.findall(r"\| \[image embeddings: CIFAR-100\].*", rows)
+    assert f"| **{mean('ood-cifar10-cpu', 'VMDLS', far):.3f}** /" in of_far
+    assert f"| {mean('ood-cifar10-cpu', 'MSP', far):.3f} /" in of_far
     parts = json.loads((RESULTS / "osr-tables-cpu.json").read_text())["parts"]
     aurocs = [
         part["methods"]["VMDLS"]["sets"]["classes left out"]["AUROC"]
         for name, part in parts.items()
         if name.partition(";")[0] in TEST_TABLES
     ]
-    assert f"| **{np.mean(aurocs):.3f}** |" in of_tables
-    ours = [task["ours"]["auroc"] for name, task in tasks.items() if "CIFAR" in name]
-    assert f"| **{np.mean(ours):.3f}** |" in of_images
-    # Of each row the best is in bold, ours or not.
-    assert rows.count("**") == 2 * len(summary_table(RESULTS)[2:])
+    assert f"| **{np.mean(aurocs):.3f}** /" in of_tables
+    ours = tasks["CIFAR-100 features, unknown CIFAR-10"]["ours"]["auroc"]
+    assert f"| {ours:.3f} /" in of_images
+    # The best of a row and measure are in bold, ours or not.
+    for line in lines[2:]:
+        for column in (0, 1):
+            cells = [cell.split(" / ")[column] for cell in line.split(" | ")[2:]]
+            values = [float(re.search(r"\d\.\d{3}", cell)[0]) for cell in cells]
+            for cell, value in zip(cells, values, strict=True):
+                assert ("**" in cell) == (value == max(values)), line
+
+
+def test_the_page_of_results_begins_with_what_the_stored_runs_show():
+    behind = {
+        (cells[1].partition("]")[0].strip("[ "), cells[2].strip())
+        for cells in (line.split("|") for line in summary_table(RESULTS)[2:])
+        if float(re.search(r"0\.\d{3}", cells[3])[0])
+        <= float(re.search(r"0\.\d{3}", cells[6])[0])
+    }
+    assert behind == {
+        ("text embeddings: intents of CLINC150", "its other intents"),
+        ("image embeddings: CIFAR-100", "CIFAR-10"),
+        ("photographs: CIFAR-10", "ImageNet, CIFAR-100"),
+        ("photographs: six classes of CIFAR-10", "its four others"),
+    }
+
+
+def test_the_details_are_those_of_the_stored_runs():
+    of_tables = next(line for line in details_table(RESULTS) if "tables:" in line)
+    parts = json.loads((RESULTS / "osr-tables-cpu.json").read_text())["parts"]
+    aurocs = {
+        (method, *name.split("; seed ")): entry["sets"]["classes left out"]["AUROC"]
+        for name, part in parts.items()
+        for method, entry in part["methods"].items()
+        if method != "VMDLS_b" and "error" not in entry
+    }
+    by_seed = [
+        np.mean([aurocs["VMDLS", table, seed] for table in TEST_TABLES])
+        for seed in "01234"
+    ]
+    assert f"| 5 | {np.std(by_seed, ddof=1) / 5**0.5:.4f} |" in of_tables
+    methods = {method for method, _, _ in aurocs}
+    n_best = 0
+    for table in TEST_TABLES:
+        means = {
+            method: np.mean([aurocs[method, table, seed] for seed in "01234"])
+            for method in methods
+        }
+        n_best += max(means, key=means.get) == "VMDLS"
+    assert f"| {n_best} of {len(TEST_TABLES)} |" in of_tables
+
+
+def test_the_gains_are_those_of_the_stored_runs():
+    parts = json.loads((RESULTS / "ablation-evidence-cifar10-cpu.json").read_text())
+    methods = parts["parts"]["logit alone; seed 0"]["methods"]
+    logit = methods["VMDLS_b"]["sets"]["ImageNet-resize"]["AUROC"]
+    [row] = [line for line in gains_table(RESULTS) if "ImageNet-resize" in line]
+    assert f"{logit:.3f}" in row.split("|")[5]
 
 
 @pytest.mark.parametrize("name", ["osr-vectors", "ood-vectors"])

@@ -124,7 +124,7 @@ def test_the_table_of_a_page_is_the_stored_run(page, script):
 @pytest.mark.parametrize(
     ("page", "groups"),
     [
-        ("choosing_the_threshold", ["guarantee"]),
+        ("results_guarantees", ["guarantee"]),
         ("learning_new_classes", ["classes"]),
         ("watching_a_stream", ["stream", "alarm", "selection"]),
         ("why_was_it_rejected", ["columns", "map"]),

@@ -57,7 +57,7 @@ def test_coverage_keeps_to_the_bound(example, monkeypatch, tmp_path, capsys):
     ("example", "part", "page"),
     [
         ("tune_without_ood", None, "tuning"),
-        ("benchmarks/threshold_coverage", "coverage", "choosing_the_threshold"),
+        ("benchmarks/threshold_coverage", "coverage", "results_guarantees"),
     ],
     indirect=["example"],
 )

@@ -13,7 +13,7 @@ CROSS = BENCHMARKS / "cross_calibration.py"
 @pytest.mark.parametrize(
     ("page", "groups"),
     [
-        ("choosing_the_threshold", ["confidence", "order"]),
+        ("results_guarantees", ["confidence", "order"]),
         ("watching_a_stream", ["camera", "false discoveries"]),
         ("in_scikit_learn", ["probabilities"]),
     ],
@@ -64,7 +64,7 @@ def test_after_a_new_camera_the_threshold_holds_again(tmp_path, monkeypatch):
 def test_the_tables_of_few_rows_are_those_of_the_stored_run():
     stored = ROOT / "docs" / "results" / "cross_calibration.json"
     found = run_here(CROSS, "--show", stored)
-    text = (ROOT / "docs" / "choosing_the_threshold.md").read_text()
+    text = (ROOT / "docs" / "results_guarantees.md").read_text()
     assert all(table.strip() in text for table in found.split("\n\n"))
     for group in json.loads(stored.read_text()).values():
         for row in group["rows"]:

@@ -19,7 +19,7 @@ from experiments import EXPERIMENTS, Experiment, Options
 from protocol import Task
 from records import Record
 from records import command_line as command_of
-from report import PAGES, experiment_of, readme_with_tables, stored_run
+from report import PAGES, WITH_TABLES, experiment_of, stored_run, with_tables
 from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
 
@@ -47,10 +47,11 @@ def _report(folder: Path) -> None:
     for name, page in PAGES.items():
         (folder.parent / name).write_text(page(folder))
         print(folder.parent / name)
-    readme = folder.parent.parent / "README.md"
-    if readme.exists():
-        readme.write_text(readme_with_tables(readme.read_text(), folder))
-        print(readme)
+    for name in WITH_TABLES:
+        path = folder.parents[1] / name
+        if path.exists():
+            path.write_text(with_tables(path.read_text(), folder))
+            print(path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,7 +57,7 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     new known point is rejected with a probability of at most `contamination`. No
     out-of-distribution data is used.
 
-    :meth:`from_paper` makes the paper's method to the letter.
+    :meth:`from_paper` makes a detector with the losses and the score of the paper.
 
     Attributes
     ----------
@@ -92,10 +92,12 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
 
     @classmethod
     def from_paper(cls, **parameters: Any) -> Self:
-        """Make a detector that follows the paper to the letter.
+        """Make a detector with the losses and the score of the paper.
 
         Without a classification head, with early fusion in one Gaussian a class and
-        with the product of reconstruction weight and log-likelihood.
+        with the product of reconstruction weight and log-likelihood. The training has
+        warm-ups and a smaller weight of the KL loss. ``margin_warmup=0``,
+        ``kl_warmup=0`` and ``kl_weight=1`` undo these.
 
         Parameters
         ----------
