@@ -155,7 +155,7 @@ class ShiftMonitor:
     >>> from skvmdls import VMDLSbDetector
     >>> from skvmdls.datasets import load_digits
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
-    >>> detector = VMDLSbDetector(max_epochs=5, random_state=0)
+    >>> detector = VMDLSbDetector(max_epochs=3, random_state=0)
     >>> detector = detector.fit(digits.X_train, digits.y_train)
     >>> monitor = ShiftMonitor(detector, random_state=0)
     >>> is_known = digits.y_test < 3

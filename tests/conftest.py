@@ -15,6 +15,8 @@ import torch
 from shared import TABLE_SETTINGS, blobs
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.datasets import load_digits
+from skvmdls.direct.trees import TreeVotes
+from skvmdls.training import mirroring
 
 torch.set_num_threads(1)
 
@@ -38,6 +40,34 @@ class FreshState:
 def pytest_configure(config):
     # As a plugin, for doctests too, which are outside this folder.
     config.pluginmanager.register(FreshState())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_trials():
+    """Fewer trees, and a shorter trial of mirroring: most of the time of a small fit.
+
+    A test of what they decide takes :func:`full_trials`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        fit = TreeVotes.fit
+
+        def fit_fewer(*given, n_trees=10, **named):
+            return fit(*given, n_trees=n_trees, **named)
+
+        patch.setattr(TreeVotes, "fit", staticmethod(fit_fewer))
+        patch.setattr(mirroring, "N_STEPS", 10)
+        yield patch
+
+
+@pytest.fixture
+def full_trials(short_trials):
+    """The sizes that users get, for one test."""
+    given = [(TreeVotes, "fit"), (mirroring, "N_STEPS")]
+    short = [(place, name, vars(place)[name]) for place, name in given]
+    short_trials.undo()
+    yield
+    for place, name, value in short:
+        short_trials.setattr(place, name, value)
 
 
 @pytest.fixture(scope="session")

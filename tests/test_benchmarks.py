@@ -204,6 +204,7 @@ def data_home(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* calibration points are too few")
 def test_a_command_stores_its_parts_and_does_not_repeat_them(data_home, capsys):
     output = data_home / "results"
@@ -218,6 +219,13 @@ def test_a_command_stores_its_parts_and_does_not_repeat_them(data_home, capsys):
     assert set(stored["parts"]["seed 0"]["methods"]) == {"VMDLS", "VMDLS_b", *PEERS}
     main([*command, "--seeds", "1"])
     assert "seed 0: stored" in capsys.readouterr().out
+
+
+def test_a_part_that_an_experiment_lacks_is_named(small_data, tmp_path):
+    command = ["osr-splits-cifar10", "--output", str(tmp_path), "--parts", "seed 7"]
+    with pytest.raises(SystemExit, match="osr-splits-cifar10 has no seed 7"):
+        main(command)
+    assert not list(tmp_path.iterdir())
 
 
 def small_images(data_home):
@@ -257,7 +265,10 @@ def small_data(monkeypatch):
         pytest.param(
             "osr-splits-cifar10", 5, ["other classes"], marks=pytest.mark.slow
         ),
-        ("leave-classes-out-cifar10", 4, ["other classes"]),
+        pytest.param(
+            *("leave-classes-out-cifar10", 4, ["other classes"]),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "leave-classes-out-tables", 9, ["classes left out"], marks=pytest.mark.slow
         ),

@@ -32,6 +32,7 @@ NEED_NO_EXAMPLE = {
 FACTORIES = {**BACKBONES, **AUTOENCODERS}
 # Their code takes longest: it searches, writes ONNX files, or trains more than one net.
 LONG = {
+    "README.md",
     "bigger_than_memory.md",
     "choosing_the_threshold.md",
     "coming_from.md",

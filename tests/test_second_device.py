@@ -66,6 +66,7 @@ def test_a_file_from_there_is_one_of_the_cpu(second_device, tmp_path):
     np.testing.assert_allclose(loaded.score_samples(new), scores, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cache_holds_tensors_of_the_cpu(second_device, tmp_path):
     """Those of one GPU cannot be loaded where there is none, or only another."""
     make, X, y, new = KINDS["images"]
@@ -75,6 +76,7 @@ def test_the_cache_holds_tensors_of_the_cpu(second_device, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.slow
 def test_the_optimisers_step_there(optimizer, second_device):
     _, X, y, new = KINDS["images"]
     scores = [

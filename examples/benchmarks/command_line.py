@@ -111,9 +111,11 @@ def _run_experiment(options: argparse.Namespace) -> None:
             "parameters": VMDLSDetector(**chosen["settings"]).get_params(),
         },
     )
+    missing = set(options.parts or ())
     for name, task in _tasks(experiment, Options(options.data_home, **chosen)):
         if options.parts and name not in options.parts:
             continue
+        missing.discard(name)
         if name in record.parts:
             print(f"{name}: stored in {record.path} already.")
             continue
@@ -122,6 +124,10 @@ def _run_experiment(options: argparse.Namespace) -> None:
         part = experiment.measure(task())
         part |= {"seconds": time.perf_counter() - started, "command": _command()}
         record.add(name, part)
+    if missing:
+        raise SystemExit(
+            f"--parts: {options.name} has no {', '.join(sorted(missing))}."
+        )
     if experiment.draw is not None:
         experiment.draw(record.parts, record.path.with_suffix(".png"))
     print(stored_run(record.path))

@@ -37,7 +37,7 @@ class VMDLSbDetector(BaseDetector):
     >>> from skvmdls import VMDLSbDetector
     >>> from skvmdls.datasets import load_digits
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
-    >>> detector = VMDLSbDetector(max_epochs=10, random_state=0)
+    >>> detector = VMDLSbDetector(max_epochs=3, random_state=0)
     >>> detector.fit(digits.X_train, digits.y_train).predict(digits.X_test).shape
     (1422,)
     """
@@ -83,7 +83,7 @@ class VMDLSDetector(AutoencoderParameters, BaseDetector):
     >>> from skvmdls import VMDLSDetector
     >>> from skvmdls.datasets import load_digits
     >>> digits = load_digits(known=(0, 1, 2), random_state=0)
-    >>> detector = VMDLSDetector(max_epochs=10, random_state=0)
+    >>> detector = VMDLSDetector(max_epochs=3, random_state=0)
     >>> detector = detector.fit(digits.X_train, digits.y_train)
     >>> answers = detector.predict(digits.X_test)
     >>> sorted(set(answers.tolist()))

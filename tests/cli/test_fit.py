@@ -114,6 +114,7 @@ def test_weights_without_a_backbone_are_refused(known, run, tmp_path):
 # ------------------------------------------------------------------- interruptions
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_where_it_was(
     known, run, tmp_path, monkeypatch
 ):
@@ -148,6 +149,7 @@ def interrupt_once(monkeypatch, after):
     monkeypatch.setattr(checkpoints.Checkpoint, "_keep", kept)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_does_not_stop_the_default(
     known, run, tmp_path, monkeypatch
 ):
@@ -428,6 +430,7 @@ def test_the_page_names_options_that_there_are(capsys):
         )
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_fit_prints(known, run, tmp_path):
     out = tmp_path / "x.safetensors"
     told = run("fit", known, "--out", out, *QUICK, "--epochs", 4)[1]

@@ -329,6 +329,7 @@ def test_rows_are_written_as_they_are_judged(detector, run, tmp_path, monkeypatc
     assert len(out.read_text().splitlines()) == 9
 
 
+@pytest.mark.slow
 def test_whoever_reads_the_output_may_stop(detector, known):
     command = f"{sys.executable} -m skvmdls predict {detector} {known} --quiet"
     ended = subprocess.run(

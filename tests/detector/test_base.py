@@ -598,6 +598,7 @@ def test_auto_normalises_late_parts_of_images_alone(is_image, table, digits):
         assert gaussians.means.shape == (len(detector.classes_), n_columns)
 
 
+@pytest.mark.slow
 def test_with_average_flips_a_mirror_image_is_seen_as_the_image_is(digits):
     X, y, new = digits.X_train, digits.y_train, digits.X_test[:100]
     detector = VMDLSbDetector(max_epochs=3, average_flips=True, random_state=0)

@@ -146,7 +146,7 @@ def test_linear_is_the_logit_of_a_logistic_regression(n_classes):
 def test_trees_vote_as_in_scikit_learn(data, parts):
     X, y = data
     z = parts.space(torch.from_numpy(X)).numpy()
-    model = ExtraTreesClassifier(100, random_state=0).fit(z, y)
+    model = ExtraTreesClassifier(len(parts.trees.roots), random_state=0).fit(z, y)
     new = blobs(seed=5, spread=2.0)[0]
     expected = model.predict_proba(parts.space(torch.from_numpy(new)).numpy())
     np.testing.assert_allclose(scores_of(parts, "trees", new), expected, atol=1e-12)

@@ -254,6 +254,7 @@ SMALL_SHARED_MEMORY = textwrap.dedent(
     not sys.platform.startswith("linux") or os.geteuid() != 0,
     reason="mounts a small /dev/shm, as root on Linux",
 )
+@pytest.mark.slow
 def test_workers_read_batches_larger_than_the_shared_memory():
     mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
     words = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"']

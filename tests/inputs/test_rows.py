@@ -324,6 +324,7 @@ def test_what_cannot_be_read_by_the_row_is_explained(given, message):
         VMDLSbDetector().fit(given, [0, 0, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_dataset_of_another_shape_than_at_fit_is_refused(of_images, table):
     with pytest.raises(ValueError, match=r"inputs of shape \(3, 8, 8\).*\(3, 8, 9\)"):
         of_images.predict(Items(np.zeros((2, 3, 8, 8), np.uint8)))

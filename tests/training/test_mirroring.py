@@ -10,6 +10,8 @@ from skvmdls.training.mirroring import SIDE, reduced, try_mirroring
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.usefixtures("full_trials")
+
 
 def trial(images, labels, seed=0):
     images = torch.as_tensor(images, dtype=torch.float32)
