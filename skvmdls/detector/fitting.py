@@ -109,6 +109,19 @@ class Learned:
 
 
 @dataclass(frozen=True, eq=False)
+class Task:
+    """What a fit was given: rows, labels (n,) from 0, groups (n,) or None, settings."""
+
+    settings: Settings
+    selection: PartSelection
+    X: Rows
+    labels: np.ndarray
+    classes: np.ndarray
+    groups: np.ndarray | None
+    session: TrainingSession
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedDirect:
     """The parts without a net, what their weights were learned from, and their seed.
 
@@ -139,18 +152,36 @@ def learn(
         usual = default_weights(selection.names, is_table=len(X.input_shape) == 1)
         given_weights(selection.names, usual, settings.part_weights)
     warn_of_small_classes(classes, labels, groups)
-    if is_cross_calibrated(settings, selection, X, labels, groups):
-        cross = _learn_across_nets if selection.needs_net else _learn_from_all
-        return cross(settings, selection, X, labels, classes, groups, session)
-    fraction = held_out_fraction(settings, len(X), len(classes))
-    split = hold_out(labels, fraction, EVIDENCE_SHARE, session.random_state, groups)
-    rows = _training_rows(settings, selection, X, labels, classes, groups, split)
+    task = Task(settings, selection, X, labels, classes, groups, session)
+    if not is_cross_calibrated(settings, selection, X, labels, groups):
+        return _learn_from_split(task)
+    return _learn_across_nets(task) if selection.needs_net else _learn_from_all(task)
+
+
+def _learn_from_split(task: Task) -> Learned:
+    """Fit to some rows, and calibrate on the others."""
+    settings, X, labels = task.settings, task.X, task.labels
+    random_state = task.session.random_state
+    fraction = held_out_fraction(settings, len(X), len(task.classes))
+    split = hold_out(labels, fraction, EVIDENCE_SHARE, random_state, task.groups)
+    rows = _training_rows(task, split)
     helping = _helping_rows(split, labels)
-    fitted = _fit_parts(settings, selection, rows, session, helping)
-    model, nets, direct = fitted.model, fitted.nets, fitted.direct
-    model = _with_evidence(model, X, split, helping, direct, settings)
+    fitted = _fit_parts(settings, task.selection, rows, task.session, helping)
+    model = _with_evidence(fitted.model, X, split, helping, fitted.direct, settings)
     held_out = X.take(split.threshold), labels[split.threshold]
     calibration = calibrate(model, *held_out, settings)
+    return _learned(model, calibration, split, fitted.nets, rows, settings)
+
+
+def _learned(
+    model: FittedModel,
+    calibration: Calibration,
+    split: Split,
+    nets: TrainedNets,
+    rows: TrainingRows,
+    settings: Settings,
+) -> Learned:
+    """Sum up a fit with nets; of images, with the means that explanations need."""
     if not model.is_table:
         model = replace(model, expected_images=_expected_images(model, rows, settings))
     histories = nets.history, nets.autoencoder_history
@@ -203,23 +234,17 @@ def _offsets_of_parts(direct: TrainedDirect, n_parts: int) -> np.ndarray | None:
     return offsets
 
 
-def _learn_across_nets(
-    settings: Settings,
-    selection: PartSelection,
-    X: Rows,
-    labels: np.ndarray,
-    classes: np.ndarray,
-    groups: np.ndarray | None,
-    session: TrainingSession,
-) -> Learned:
+def _learn_across_nets(task: Task) -> Learned:
     """Train on all rows, and calibrate on scores by trainings without each fold.
 
     All trainings start from one seed, so that their scores are alike. The scores of all
     rows together set the units of the parts and the threshold of the final detector.
     """
+    settings, selection = task.settings, task.selection
+    X, session = task.X, task.session
     seed = session.random_state.randint(np.iinfo(np.int32).max)
     everything = Split(*[np.arange(len(X))] * 3)
-    rows = _training_rows(settings, selection, X, labels, classes, groups, everything)
+    rows = _training_rows(task, everything)
     final = _fit_parts(settings, selection, rows, session.of_one_training(seed))
     if choices := final.nets.choices:
         # As the final training, whose trials are not repeated.
@@ -228,64 +253,44 @@ def _learn_across_nets(
             max_epochs=choices.max_epochs,
             augmentation=choices.augmentation,
         )
-    without = _models_without_folds(
-        settings, selection, X, labels, classes, groups, session, seed
-    )
-    model, trials = final.model, final.direct.trials
+    without = _models_without_folds(replace(task, settings=settings), seed)
+    model = final.model
     raw = _measured_across(without, model, X, settings)
-    weights = _weights(selection.names, trials, settings, is_table=model.is_table)
-    only_below = BELOW_MEDIAN if model.is_table else BELOW_RANGE
-    evidence = Evidence.fit(selection.names, raw.raw, weights, only_below=only_below)
-    offsets = model.evidence.offsets
     model = replace(
         model,
-        evidence=replace(evidence, trials=trials, offsets=offsets),
+        evidence=_evidence(model, raw.raw, final.direct.trials, settings),
         weight_calibration=_product(raw, settings),
     )
     scored = np.sort(np.concatenate([positions for _, positions in without]))
-    kept = one_of_each_group(groups, scored, session.random_state)
+    kept = one_of_each_group(task.groups, scored, session.random_state)
     split = Split(everything.training, scored, scored[kept])
     measured = _measured_across(without, model, X, settings, by_class=True)
-    calibration = calibration_of(measured.take(kept), labels[split.threshold], model)
-    if not model.is_table:
-        model = replace(model, expected_images=_expected_images(model, rows, settings))
-    nets = final.nets
-    histories = nets.history, nets.autoencoder_history
-    return Learned(model, calibration, split, *histories, nets.choices)
+    labels = task.labels[split.threshold]
+    calibration = calibration_of(measured.take(kept), labels, model)
+    return _learned(model, calibration, split, final.nets, rows, settings)
 
 
 def _models_without_folds(
-    settings: Settings,
-    selection: PartSelection,
-    X: Rows,
-    labels: np.ndarray,
-    classes: np.ndarray,
-    groups: np.ndarray | None,
-    session: TrainingSession,
-    seed: int,
+    task: Task, seed: int
 ) -> list[tuple[FittedModel, np.ndarray]]:
     """Fit without each fold of rows; with each model, the positions of its fold."""
     # The weights are those of the final detector: these need none.
-    settings = replace(settings, part_weights="fixed")
-    folds = row_folds(labels, groups=groups)
+    settings = replace(task.settings, part_weights="fixed")
+    folds = row_folds(task.labels, groups=task.groups)
     found = []
     for fold in np.unique(folds[folds >= 0]).tolist():
-        training, left_out = (
-            np.flatnonzero(folds != fold),
-            np.flatnonzero(folds == fold),
-        )
-        split = Split(training, left_out, left_out)
-        rows = _training_rows(settings, selection, X, labels, classes, groups, split)
+        left_out = np.flatnonzero(folds == fold)
+        split = Split(np.flatnonzero(folds != fold), left_out, left_out)
+        rows = _training_rows(task, split)
         note = f", without fold {fold + 1} of {N_FOLDS}"
-        fitted = _fit_parts(
-            settings, selection, rows, session.of_one_training(seed, note)
-        )
+        session = task.session.of_one_training(seed, note)
+        fitted = _fit_parts(settings, task.selection, rows, session)
         found.append((fitted.model, left_out))
     if not found:
         raise ValueError(
             f"calibration='cross' can score no row by a training without it. Each of "
-            f"{len(classes)} classes is a single group (equal rows are one, and rows "
-            "of the same `groups`). Give two groups or more of some class."
+            f"{len(task.classes)} classes is a single group (equal rows are one, and "
+            "rows of the same `groups`). Give two groups or more of some class."
         )
     return found
 
@@ -318,18 +323,11 @@ def _product(raw: Measured, settings: Settings) -> WeightCalibration | None:
     return WeightCalibration.fit(raw.log_likelihood, raw.weight)
 
 
-def _learn_from_all(
-    settings: Settings,
-    selection: PartSelection,
-    X: Rows,
-    labels: np.ndarray,
-    classes: np.ndarray,
-    groups: np.ndarray | None,
-    session: TrainingSession,
-) -> Learned:
+def _learn_from_all(task: Task) -> Learned:
     """Fit parts without a net to all rows, and calibrate on cross-fitted scores."""
-    everything = Split(*[np.arange(len(X))] * 3)
-    rows = _training_rows(settings, selection, X, labels, classes, groups, everything)
+    settings, selection = task.settings, task.selection
+    X, session = task.X, task.session
+    rows = _training_rows(task, Split(*[np.arange(len(X))] * 3))
     direct = _fit_direct_parts(settings, selection, rows, session, np.arange(len(X)))
     found = direct.unseen
     assert found is not None
@@ -351,13 +349,13 @@ def _learn_from_all(
         selection=selection,
         gaussians=nn.ModuleDict(),
         evidence=evidence,
-        fit_positions=np.arange(len(classes)),
+        fit_positions=np.arange(len(task.classes)),
         direct=direct.parts,
     )
     decided = decide_scores(model, found.scores)
-    kept = one_of_each_group(groups, found.positions, session.random_state)
+    kept = one_of_each_group(task.groups, found.positions, session.random_state)
     split = Split(np.arange(len(X)), found.positions, found.positions[kept])
-    calibration = calibration_of(decided.take(kept), labels[split.threshold])
+    calibration = calibration_of(decided.take(kept), task.labels[split.threshold])
     return Learned(model, calibration, split, {}, None, None)
 
 
@@ -439,20 +437,12 @@ def select_parts(settings: Settings, X: Rows, n_classes: int) -> PartSelection:
     return selection if selection.needs_net else replace(selection, residual=False)
 
 
-def _training_rows(
-    settings: Settings,
-    selection: PartSelection,
-    X: Rows,
-    labels: np.ndarray,
-    classes: np.ndarray,
-    groups: np.ndarray | None,
-    split: Split,
-) -> TrainingRows:
-    X, labels = X.take(split.training), labels[split.training]
-    if selection.needs_net:
-        check_class_sizes(np.bincount(labels), settings.covariance_type)
-    groups = None if groups is None else groups[split.training]
-    return TrainingRows(X, labels, classes, groups, Standardizer().fit(X))
+def _training_rows(task: Task, split: Split) -> TrainingRows:
+    X, labels = task.X.take(split.training), task.labels[split.training]
+    if task.selection.needs_net:
+        check_class_sizes(np.bincount(labels), task.settings.covariance_type)
+    groups = None if task.groups is None else task.groups[split.training]
+    return TrainingRows(X, labels, task.classes, groups, Standardizer().fit(X))
 
 
 def _fit_gaussians(
@@ -591,7 +581,7 @@ def _with_evidence(
     settings: Settings,
 ) -> FittedModel:
     """Fit the constants of the evidence on held-out points that set no threshold."""
-    names, offsets = model.selection.names, model.evidence.offsets
+    names = model.selection.names
     measured = _measured(model, X.take(split.evidence), settings)
     raw_of_training = None
     if helping is not None:
@@ -604,16 +594,31 @@ def _with_evidence(
             if direct.offsets is not None:
                 scores = scores - direct.offsets
             raw_of_training[:, len(names) - scores.shape[2] :] = scores.max(axis=1)
-    weights = _weights(names, direct.trials, settings, is_table=model.is_table)
-    only_below = BELOW_MEDIAN if model.is_table else BELOW_RANGE
-    evidence = Evidence.fit(
-        names, measured.raw, weights, raw_of_training, only_below=only_below
-    )
     return replace(
         model,
-        evidence=replace(evidence, trials=direct.trials, offsets=offsets),
+        evidence=_evidence(
+            model, measured.raw, direct.trials, settings, raw_of_training
+        ),
         weight_calibration=_product(measured, settings),
     )
+
+
+def _evidence(
+    model: FittedModel,
+    raw: np.ndarray,
+    trials: PartTrials | None,
+    settings: Settings,
+    raw_of_training: np.ndarray | None = None,
+) -> Evidence:
+    """Fit units and weights to raw scores (n, n_parts), and keep the model's offsets.
+
+    On images the early parts count only below their usual range.
+    """
+    names = model.selection.names
+    weights = _weights(names, trials, settings, is_table=model.is_table)
+    only_below = BELOW_MEDIAN if model.is_table else BELOW_RANGE
+    evidence = Evidence.fit(names, raw, weights, raw_of_training, only_below=only_below)
+    return replace(evidence, trials=trials, offsets=model.evidence.offsets)
 
 
 def _weights(
