@@ -113,6 +113,8 @@ html_theme_options = {
         "*": ["page-toc"],
         "api/**": ["page-toc"],
         "gallery/**": [],
+        # Its tables need the width.
+        "results": [],
     },
     "pygments_light_style": "tango",
 }
