@@ -569,7 +569,7 @@ def _repetitions(stored: Any, chosen: tuple[str, ...]) -> str:
     match = re.search(r"--seeds (\d+)", stored["command"])
     assert match is not None
     # Their rows are given, or all are taken: there is nothing to draw.
-    names = [name for name in stored["tasks"] if name.startswith(chosen)]
+    names = [name for name in stored["tasks"] if name.startswith(chosen or "")]
     counts = {1 if name.endswith(FIXED_TASKS) else int(match[1]) for name in names}
     return " or ".join(map(str, sorted(counts)))
 
@@ -604,7 +604,7 @@ def _groups(
     A method with an error in a group is not in it.
     """
     if "tasks" in stored:
-        names = [name for name in stored["tasks"] if name.startswith(chosen)]
+        names = [name for name in stored["tasks"] if name.startswith(chosen or "")]
         return [
             {
                 "VMDLS" if method == "ours" else method: {
