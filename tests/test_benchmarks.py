@@ -30,17 +30,11 @@ from experiments import (
     _in_colour,
 )
 from figures import draw_points
+from overview import details_table, gains_table, summary_table
 from peers import PEERS, SoftmaxNet, plan_of, softmax_net, softmax_peers, train_softmax
 from protocol import HELD_OUT, Task, fit, points_to_score, run, split
 from records import Record
-from report import (
-    PAGES,
-    WITH_TABLES,
-    details_table,
-    gains_table,
-    summary_table,
-    with_tables,
-)
+from report import PAGES, WITH_TABLES, with_tables
 from skvmdls import VMDLSbDetector, VMDLSDetector
 from skvmdls.metrics import open_set_f1
 from skvmdls.nets.backbones import mlp

@@ -19,9 +19,11 @@ from experiments import EXPERIMENTS, Experiment, Options
 from protocol import Task
 from records import Record
 from records import command_line as command_of
-from report import PAGES, WITH_TABLES, experiment_of, stored_run, with_tables
+from report import PAGES, WITH_TABLES, with_tables
+from sections import run_section
 from skvmdls import VMDLSDetector
 from speed import GROUPS, speed
+from stored_runs import experiment_of
 
 RESULTS = Path("docs/results")
 PRESETS = ("quick", "cpu", "paper")
@@ -130,7 +132,7 @@ def _run_experiment(options: argparse.Namespace) -> None:
         )
     if experiment.draw is not None:
         experiment.draw(record.parts, record.path.with_suffix(".png"))
-    print(stored_run(record.path))
+    print(run_section(record.path))
 
 
 def _tasks(
