@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from gpu_page import gpu_page
 from guarantees_page import few_rows_table, guarantees_page
 from overview import gains_table, rejected_table, summary_table
 from performance_page import performance_page
@@ -57,6 +58,7 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "results_guarantees.md": guarantees_page,
     **{page: partial(runs_page, page=page) for page in KINDS},
     "performance.md": performance_page,
+    "on_a_gpu.md": gpu_page,
     "recipe_runs.md": recipe_page,
     "recipe_trials.md": trials_page,
 }
