@@ -105,8 +105,8 @@ def _speed_lines(parts: dict[str, Any]) -> list[str]:
         else:
             slowest = list(part["on the host, s"])[:N_SHOWN]
             sentences += [
-                f"With `{net}`, the GPU computes for {part['GPU busy, share']:.0%} of a",
-                "fit of one epoch. In the other time the CPU prepares and starts the",
+                f"With `{net}`, the GPU computes for {part['GPU busy, share']:.0%} of",
+                "a fit of one epoch. In the other time the CPU prepares and starts the",
                 f"work, above all {', '.join(f'`{one}`' for one in slowest)}.",
                 "A small net therefore gains little from a faster GPU.",
             ]
