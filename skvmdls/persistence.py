@@ -359,8 +359,15 @@ def _read(path: Path) -> tuple[Head, Arrays]:
             os.fspath(path),
         )
     # safetensors says of every file that it cannot open that it does not exist.
-    with open(path, "rb"):
-        pass
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "No such file; expected one that skvmdls.save wrote",
+            os.fspath(path),
+        ) from error
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -68,14 +68,19 @@ def check_inputs(
             f"images of shape (channels, height, width) = {input_shape}. Pass X "
             "of shape (n, channels, height, width); a single image as X[None]."
         )
-    X = validate_data(
-        estimator,
-        X,
-        reset=input_shape is None,
-        dtype="numeric",
-        allow_nd=True,
-        ensure_2d=is_table,
-    )
+    try:
+        X = validate_data(
+            estimator,
+            X,
+            reset=input_shape is None,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_2d=is_table,
+        )
+    except ValueError as error:
+        if not str(error).startswith("Input X contains"):
+            raise
+        raise ValueError(_not_finite(estimator, X, str(error))) from error
     if is_table:
         return X
     if X.ndim > 4:
@@ -86,6 +91,27 @@ def check_inputs(
         )
     images = X if X.ndim == 4 else X[:, None]
     return _checked_shape(estimator, images, X.shape, input_shape)
+
+
+def _not_finite(estimator: Any, X: Any, message: str) -> str:
+    """Say where NaN and infinity are, and what to do; else return the message."""
+    try:
+        values = np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):  # Such as pandas' NA.
+        return message
+    is_bad = ~np.isfinite(values)
+    row, *place = np.argwhere(is_bad)[0].tolist()
+    where = f"row {row}"
+    if values.ndim == 2:
+        names = getattr(X, "columns", None)
+        where += f", column {place[0] if names is None else repr(names[place[0]])}"
+    found = "NaN" if np.isnan(values).any() else "infinity"
+    return (
+        f"Input X contains {found}: {is_bad.sum()} of {values.size} numbers are not "
+        f"finite, such as the one in {where}. {type(estimator).__name__} does not "
+        "accept missing values or infinity. Drop these rows, or put an imputer such as "
+        "sklearn.impute.SimpleImputer before it in a pipeline."
+    )
 
 
 def _expected(

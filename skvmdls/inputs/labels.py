@@ -245,9 +245,9 @@ def check_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(classes) < 2:
         raise ValueError(
-            f"y holds 1 class, {classes.tolist()}; at least 2 classes are needed to "
-            "shape the latent space. For a single class use an outlier detector such "
-            "as sklearn.ensemble.IsolationForest."
+            f"y holds 1 class, {classes.tolist()}; at least 2 classes are needed. For "
+            "a single class use an outlier detector such as "
+            "sklearn.ensemble.IsolationForest."
         )
     if counts.min() < 2:
         lonely = classes[counts < 2].tolist()

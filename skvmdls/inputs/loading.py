@@ -202,8 +202,8 @@ class BatchReader(Dataset):
                 f"{_named(self.dataset, position)} has shape {row.shape} and dtype "
                 f"{row.dtype}, but the first has {self.kind.shape} and "
                 f"{self.kind.dtype}; expected one shape and one dtype. Bring images "
-                "to one size in the dataset's transform: "
-                "torchvision.transforms.Resize((height, width))."
+                "to one size: resize the files, or pass a dataset whose transform "
+                "does, torchvision.transforms.Resize((height, width))."
             )
 
 

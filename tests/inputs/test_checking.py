@@ -282,3 +282,24 @@ def test_images_with_their_channels_last_are_warned_of(shape, is_warned_of):
     told = [str(w.message) for w in said]
     assert len(told) == is_warned_of
     assert all("X.transpose(0, 3, 1, 2)" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")]
+)
+def test_a_number_that_is_not_finite_is_told_by_its_place(value, found):
+    X = np.zeros((5, 3))
+    X[3, 1] = X[4, 2] = value
+    estimator = BaseEstimator()
+    told = f"contains {found}: 2 of 15 numbers are not finite, such as the one in row 3"
+    with pytest.raises(ValueError, match=rf"{told}, column 1[.].*SimpleImputer"):
+        check_inputs(estimator, X, None)
+    frame = pd.DataFrame(X, columns=["ash", "hue", "alcohol"])
+    with pytest.raises(ValueError, match=f"{told}, column 'hue'[.]"):
+        check_inputs(estimator, frame, None)
+
+
+def test_pandas_own_missing_values_are_refused():
+    frame = pd.DataFrame({"ash": pd.array([1, None, 3], dtype="Int64")})
+    with pytest.raises(ValueError, match="contains NaN"):
+        check_inputs(BaseEstimator(), frame, None)
