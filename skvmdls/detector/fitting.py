@@ -1,6 +1,7 @@
 """What a fit learns: from checked data to a model and its calibration."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -152,6 +153,10 @@ def learn(
         usual = default_weights(selection.names, is_table=len(X.input_shape) == 1)
         given_weights(selection.names, usual, settings.part_weights)
     warn_of_small_classes(classes, labels, groups)
+    if settings.verbose and not selection.needs_net:
+        kind = "vectors" if selection.unit_rows else "a table"
+        parts = ", ".join(selection.names)
+        print(f"no net is trained: X is {kind}, scored by {parts}", file=sys.stderr)
     task = Task(settings, selection, X, labels, classes, groups, session)
     if not is_cross_calibrated(settings, selection, X, labels, groups):
         return _learn_from_split(task)

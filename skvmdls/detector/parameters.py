@@ -571,7 +571,11 @@ class DetectorParameters:
         decides="neither",
     )
     verbose: int = parameter(
-        "verbose", default=0, text="With 1 progress bars are shown.", decides="neither"
+        "verbose",
+        default=0,
+        text="""With 1 `fit` prints what it chose, and shows progress bars where a net
+        is trained.""",
+        decides="neither",
     )
     random_state: int | np.random.RandomState | None = parameter(
         "random_state",

@@ -329,7 +329,8 @@ def _checked_dtype(X: np.ndarray) -> np.ndarray:
             f"X is a sequence of texts, such as {str(text)[:50]!r}; expected a row of "
             "numbers for each. Make embeddings, sentence_transformers."
             "SentenceTransformer('all-MiniLM-L6-v2').encode(X), or put "
-            "TfidfVectorizer() and TruncatedSVD(300) before the detector in a Pipeline."
+            "TfidfVectorizer() and TruncatedSVD(300), with fewer components for few "
+            "texts, before the detector in a Pipeline."
         )
     if text is not None:
         raise ValueError(

@@ -61,8 +61,19 @@ def test_a_net_that_was_trained_before_keeps_small_steps(photographs):
     assert own.fit(*photographs).training_choices_.optimizer == "muon"
 
 
-def test_no_net_no_choices(table):
-    assert VMDLSDetector(random_state=0).fit(*table).training_choices_ is None
+def test_no_net_no_choices(table, capsys):
+    detector = VMDLSDetector(random_state=0, verbose=1).fit(*table)
+    assert detector.training_choices_ is None
+    parts = ", ".join(detector.evidence_names_)
+    told = capsys.readouterr().err
+    assert told == f"no net is trained: X is a table, scored by {parts}\n"
+
+
+def test_vectors_are_told_from_tables(capsys):
+    y = np.arange(60) % 3
+    X = np.random.default_rng(0).normal(size=(60, 64)) + 3 * np.eye(64)[y]
+    VMDLSbDetector(random_state=0, verbose=1).fit(X, y)
+    assert "X is vectors, scored by shared, relative" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("n_channels", [1, 3, 5])
