@@ -84,7 +84,7 @@ class Calibration:
     """Scores of held-out known points, which set the threshold.
 
     Thresholds and p-values compare new scores with these scores less a small slack, so
-    that rounding does not decide (see :mod:`skvmdls.calibration.rounding`).
+    that rounding does not decide (see ``calibration/rounding.py``).
 
     Parameters
     ----------
