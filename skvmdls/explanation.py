@@ -7,7 +7,6 @@ import torch
 from sklearn.utils import Bunch
 from torch import Tensor
 
-from skvmdls.calibration.conformal import conformal_p_value
 from skvmdls.calibration.verdicts import Calibration, Verdicts
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.inputs.rows import Rows
@@ -43,7 +42,7 @@ def explain(
     explanation = Bunch(
         label=verdicts.labels,
         margin=verdicts.margins,
-        p_value=conformal_p_value(calibration.scores, measured.score),
+        p_value=calibration.p_values(measured.score),
         evidence=model.evidence.standardize(measured.raw),
         nearest=labels_with_unknown(classes)[nearest],
     )

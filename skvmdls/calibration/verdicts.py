@@ -17,12 +17,15 @@ from skvmdls._support.stored_arrays import (
 )
 from skvmdls._support.values import plain
 from skvmdls.calibration.conformal import (
+    class_p_values,
     class_thresholds,
+    conformal_p_value,
     conformal_threshold,
     rejection_range,
     warn_of_classes_never_excluded,
 )
 from skvmdls.calibration.probabilities import ClassProbabilities
+from skvmdls.calibration.rounding import lowered
 from skvmdls.calibration.summary import RejectionSummary, acceptance_by
 from skvmdls.inputs.labels import labels_with_unknown
 
@@ -80,6 +83,9 @@ class ThresholdSettings:
 class Calibration:
     """Scores of held-out known points, which set the threshold.
 
+    Thresholds and p-values compare new scores with these scores less a small slack, so
+    that rounding does not decide (see ``calibration/rounding.py``).
+
     Parameters
     ----------
     scores : ndarray of shape (n,), float64
@@ -96,8 +102,8 @@ class Calibration:
     --------
     >>> scores, labels = np.arange(1.0, 20.0), np.zeros(19, dtype=np.int64)
     >>> held_out = Calibration(scores, scores, labels, labels[:, None])
-    >>> held_out.threshold(ThresholdSettings(contamination=0.1))
-    2.0
+    >>> round(held_out.threshold(ThresholdSettings(contamination=0.1)), 2)
+    1.99
     """
 
     scores: np.ndarray
@@ -188,7 +194,7 @@ class Calibration:
         if settings.threshold is not None:
             return float(settings.threshold)
         return conformal_threshold(
-            self.scores, settings.contamination, settings.confidence
+            lowered(self.scores), settings.contamination, settings.confidence
         )
 
     def class_thresholds(
@@ -201,8 +207,16 @@ class Calibration:
         rate, confidence = settings.contamination, settings.confidence
         warn_of_classes_never_excluded(classes, self.labels, rate, confidence)
         return class_thresholds(
-            self.class_scores, self.labels, len(classes), rate, confidence
+            lowered(self.class_scores), self.labels, len(classes), rate, confidence
         )
+
+    def p_values(self, scores: np.ndarray) -> np.ndarray:
+        """Compute conformal p-values (m,) of new scores (m,)."""
+        return conformal_p_value(lowered(self.scores), scores)
+
+    def class_p_values(self, class_scores: np.ndarray) -> np.ndarray:
+        """Compute p-values of new scores (m, n_classes), each among its class's own."""
+        return class_p_values(lowered(self.class_scores), self.labels, class_scores)
 
     def rejection_range(
         self, settings: ThresholdSettings, n_classes: int
@@ -364,9 +378,14 @@ class RankTable(nn.Module):
         self.register_buffer("sizes", torch.from_numpy(sizes))
 
     @classmethod
+    def of(cls, calibration: Calibration) -> "RankTable":
+        """Make the table behind :meth:`Calibration.p_values`, of one column."""
+        return cls([lowered(calibration.scores)])
+
+    @classmethod
     def by_class(cls, calibration: Calibration, n_classes: int) -> "RankTable":
-        """Make the table of the scores that points have under their own classes."""
-        scores, labels = calibration.class_scores, calibration.labels
+        """Make the table behind :meth:`Calibration.class_p_values`."""
+        scores, labels = lowered(calibration.class_scores), calibration.labels
         return cls([scores[labels == label] for label in range(n_classes)])
 
     def forward(self, scores: Tensor) -> Tensor:

@@ -23,11 +23,7 @@ from skvmdls._support.sklearn import (
 from skvmdls._support.threads import one_thread_if_small
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import InputLike, plain, warn
-from skvmdls.calibration.conformal import (
-    class_p_values,
-    conformal_p_value,
-    discoveries,
-)
+from skvmdls.calibration.conformal import discoveries
 from skvmdls.calibration.exchangeability import exchangeability_p_value, warn_of_drift
 from skvmdls.calibration.false_discoveries import false_discovery_bound
 from skvmdls.calibration.probabilities import (
@@ -36,6 +32,7 @@ from skvmdls.calibration.probabilities import (
     with_unknown,
 )
 from skvmdls.calibration.recalibration import compare_with_calibration
+from skvmdls.calibration.rounding import lowered
 from skvmdls.calibration.summary import acceptance_by, acceptance_lines
 from skvmdls.calibration.verdicts import (
     Calibration,
@@ -452,7 +449,7 @@ class BaseDetector(
             return probabilities
         trials = self.model_.evidence.trials
         unknown = unknown_probability(
-            conformal_p_value(held_out.scores, measured.score),
+            held_out.p_values(measured.score),
             len(held_out.scores),
             plain(self.unknown_prior),
             USUAL_AUROC if trials is None else trials.expected_auroc,
@@ -633,7 +630,9 @@ class BaseDetector(
         """Threshold on the scores, from `threshold` or `contamination` as they are now.
 
         Both may be changed on a fitted detector by `set_params`: the net, the Gaussians
-        and the held-out scores do not depend on them.
+        and the held-out scores do not depend on them. A threshold from `contamination`
+        is one of the held-out scores less 0.001 of their spread, so that rounding does
+        not decide.
         """
         return self.calibration_.threshold(self._threshold_settings())
 
@@ -656,7 +655,7 @@ class BaseDetector(
             threshold exactly where this is at most ``contamination``.
         """
         score = self._measure(X).score
-        return conformal_p_value(self.calibration_.scores, score)
+        return self.calibration_.p_values(score)
 
     @under_ordinary_torch
     def p_values(self, X: InputLike) -> np.ndarray:
@@ -677,9 +676,8 @@ class BaseDetector(
             is at most ``a`` with a chance of at most ``a``. Not smaller than ``1 / (m +
             1)`` of a class with ``m`` held-out points.
         """
-        new = self._class_scores(X)
-        held_out = self.calibration_.class_scores, self.calibration_.labels
-        return class_p_values(*held_out, new)
+        class_scores = self._class_scores(X)
+        return self.calibration_.class_p_values(class_scores)
 
     @under_ordinary_torch
     def prediction_set(self, X: InputLike) -> np.ndarray:
@@ -846,7 +844,7 @@ class BaseDetector(
             labels = None if labels is None else labels[np.sort(first)]
         measured = self._measure_rows(rows, by_class=True)
         self.recalibration_report_ = compare_with_calibration(
-            self.calibration_.scores,
+            lowered(self.calibration_.scores),
             measured.score,
             settings.contamination,
             settings.confidence,

@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from skvmdls._support.values import listed, warn
-from skvmdls.calibration.conformal import conformal_p_value
 from skvmdls.calibration.hold_out import hold_out
 from skvmdls.calibration.verdicts import Calibration
 from skvmdls.detector.fitting import calibrate, held_out_fraction, images_in_grid
@@ -160,7 +159,7 @@ def warn_of_close_classes(
 
     The points were measured before their classes were added.
     """
-    p_values = conformal_p_value(calibration.scores, measured.score)
+    p_values = calibration.p_values(measured.score)
     is_usual = p_values > CLOSE_P_VALUE
     close = []
     for label in np.unique(labels).tolist():

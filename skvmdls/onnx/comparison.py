@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skvmdls.calibration.conformal import conformal_p_value
+from skvmdls.calibration.rounding import lowered, unit_of
 from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.inputs.checking import check_inputs
 from skvmdls.inputs.labels import labels_with_unknown
@@ -23,7 +23,6 @@ __all__ = [
     "drawn_features",
     "drawn_inputs",
     "one_by_one",
-    "unit_of",
 ]
 
 # Guaranteed for scores, in units of their spread.
@@ -105,7 +104,7 @@ class Expected:
             labels,
             {
                 "score": scores,
-                "p_value": conformal_p_value(held_out, scores),
+                "p_value": detector.calibration_.p_values(scores),
                 "evidence": detector.evidence(X),
                 "class_log_likelihood": detector.class_log_likelihood(X),
             },
@@ -131,7 +130,7 @@ class Expected:
         at_threshold = np.zeros(len(scores), dtype=bool)
         if self.threshold is not None:
             at_threshold = np.abs(scores - self.threshold) <= near
-        sorted_scores = np.sort(self.held_out)
+        sorted_scores = np.sort(lowered(self.held_out))
         between = np.searchsorted(sorted_scores, scores + near, side="right")
         between -= np.searchsorted(sorted_scores, scores - near, side="left")
         n_ranks = np.abs(by_name["p_value"] - self.answers["p_value"])
@@ -152,20 +151,6 @@ class Expected:
             relative["evidence"],
             relative["class_log_likelihood"],
         )
-
-
-def unit_of(values: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
-    """In what to measure differences: the reference's spread, or the distance to it.
-
-    Without a reference the values are in units of their spread already.
-    """
-    if reference is None:
-        return np.maximum(1, np.abs(values))
-    lower, middle, upper = np.quantile(reference, [0.25, 0.5, 0.75], axis=0)
-    spread = upper - lower
-    # A single held-out point has no spread, and is no measure of anything.
-    spread = np.where(spread > 0, spread, np.maximum(1, np.abs(middle)))
-    return np.maximum(spread, np.abs(values - middle))
 
 
 def _relative(

@@ -19,6 +19,7 @@ from skvmdls._support.files import write_atomically
 from skvmdls._support.torch_state import under_ordinary_torch
 from skvmdls._support.values import warn
 from skvmdls._support.version import __version__
+from skvmdls.calibration.rounding import unit_of
 from skvmdls.calibration.verdicts import ThresholdSettings
 from skvmdls.inputs.labels import labels_with_unknown
 from skvmdls.onnx.comparison import (
@@ -28,7 +29,6 @@ from skvmdls.onnx.comparison import (
     drawn_features,
     drawn_inputs,
     one_by_one,
-    unit_of,
 )
 from skvmdls.onnx.files import import_extra, run, session_of, write_model
 from skvmdls.onnx.graph import Answers, Graph, Precision, WhiteDistances

@@ -215,7 +215,7 @@ class _Verdict(nn.Module):
         self, calibration: Calibration, settings: ThresholdSettings, classes: np.ndarray
     ) -> None:
         super().__init__()
-        self.ranks = RankTable([calibration.scores])
+        self.ranks = RankTable.of(calibration)
         self.class_ranks = None
         if settings.by_class:
             limits = calibration.class_thresholds(settings, classes)

@@ -17,6 +17,7 @@ import skvmdls
 import skvmdls.onnx
 import skvmdls.onnx.files
 from skvmdls import VMDLSbDetector, VMDLSDetector, export_onnx
+from skvmdls.calibration.rounding import lowered
 from skvmdls.calibration.verdicts import Calibration, ThresholdSettings
 from skvmdls.datasets import load_digits
 from skvmdls.inputs.labels import labels_with_unknown
@@ -78,7 +79,7 @@ def assert_same(answers, detector, X, rtol):
     size = rtol * np.abs(expected_likelihood).mean()
     np.testing.assert_allclose(likelihood, expected_likelihood, rtol=rtol, atol=size)
     # A score may pass a held-out one only where rounding can carry it over.
-    held_out = detector.calibration_scores_
+    held_out = lowered(detector.calibration_scores_)
     gaps = np.abs(expected[:, None] - held_out).min(axis=1)
     # Equal ones are no matter of rounding: the evidence is cut at 4, and at 0.
     is_tied = (gaps > 0) & (gaps <= rtol * np.maximum(spread, np.abs(expected)))
@@ -158,6 +159,24 @@ def test_classes_that_came_and_went_are_in_the_graph(parameters, table, rows):
     detector.drop_classes([1])
     assert_same(answered_in_torch(detector, rows), detector, rows, rtol=1e-9)
     assert {0, 9, -1} & set(detector.predict(rows).tolist())
+
+
+@pytest.mark.parametrize("guarantee", ["marginal", "class"])
+def test_held_out_rows_get_the_detectors_answers_from_a_file_in_any_batch(
+    guarantee, table, tmp_path
+):
+    X, y = table
+    detector = quick(calibration_fraction=0.4, guarantee=guarantee).fit(X, y)
+    held_out = X[detector.split_.threshold].astype(np.float32)
+    path = tmp_path / "detector.onnx"
+    export_onnx(detector, path, held_out)
+    expected = detector.predict(X[detector.split_.threshold])
+    p_values = detector.p_value(X[detector.split_.threshold])
+    for n in (1, 7, len(held_out)):
+        parts = [run(path, rows) for rows in np.split(held_out, range(n, len(X), n))]
+        label, _, p_value, *_ = map(np.concatenate, zip(*parts, strict=True))
+        np.testing.assert_array_equal(label, expected)
+        np.testing.assert_array_equal(p_value, p_values)
 
 
 def test_thresholds_are_those_of_now(table, rows):
