@@ -11,6 +11,7 @@ __all__ = [
     "SMALLEST_TRAINING",
     "Split",
     "hold_out",
+    "numbers_held_out",
     "one_of_each_group",
     "usual_fraction",
     "warn_of_small_classes",
@@ -90,6 +91,30 @@ def usual_fraction(n_rows: int, n_classes: int, settings: ThresholdNeeds) -> flo
     return min(LARGEST_FRACTION, needed / n_rows)
 
 
+class HeldOutNumbers(NamedTuple):
+    """How many rows are held out, and how many of them have which task."""
+
+    n_held_out: int
+    n_evidence: int
+    n_threshold: int
+
+
+def numbers_held_out(
+    n_rows: int, fraction: float, evidence_share: float
+) -> HeldOutNumbers:
+    """Count the rows that :func:`hold_out` holds out, of rows without groups.
+
+    Examples
+    --------
+    >>> numbers_held_out(100, 0.2, 0.25)
+    HeldOutNumbers(n_held_out=20, n_evidence=5, n_threshold=15)
+    """
+    # Every other row at most: of two neighbours in a class, one is left to train on.
+    n_held_out = max(1, min(round(fraction * n_rows), n_rows // 2))
+    n_evidence = math.ceil(evidence_share * n_held_out)
+    return HeldOutNumbers(n_held_out, n_evidence, max(1, n_held_out - n_evidence))
+
+
 def hold_out(
     labels: np.ndarray,
     fraction: float,
@@ -118,11 +143,9 @@ def hold_out(
     """
     if groups is not None:
         return _hold_out_groups(labels, groups, fraction, evidence_share, rng)
-    # Every other row at most: of two neighbours in a class, one is left to train on.
-    n_held_out = max(1, min(round(fraction * len(labels)), len(labels) // 2))
+    n_held_out, n_evidence, _ = numbers_held_out(len(labels), fraction, evidence_share)
     held_out = stratified_sample(labels, n_held_out, rng)
     rows = np.flatnonzero(held_out)
-    n_evidence = math.ceil(evidence_share * n_held_out)
     for_evidence = stratified_sample(labels[rows], n_evidence, rng)
     for_threshold = ~for_evidence if n_held_out > 1 else np.ones(1, dtype=bool)
     return Split(np.flatnonzero(~held_out), rows[for_evidence], rows[for_threshold])

@@ -3,11 +3,13 @@
 import math
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 
-from skvmdls.calibration.hold_out import hold_out
+from skvmdls.calibration.hold_out import numbers_held_out
 from skvmdls.detector.base import BaseDetector
 from skvmdls.detector.direct_evidence import most_cross_fitted
 from skvmdls.detector.fitting import EVIDENCE_SHARE, held_out_fraction
@@ -24,8 +26,10 @@ __all__ = [
 ]
 
 # Of the images of left-out classes, and of noise and plain images, fewer rejected ones
-# than this are worth a warning; and held-out images with fewer right labels.
+# than this are worth a warning; and held-out images with fewer right labels. The AUROC
+# is that of a trial without a threshold.
 FEWEST_LEFT_OUT, FEWEST_STRANGE, FEWEST_RIGHT = 0.5, 0.9, 0.7
+LOWEST_AUROC = 0.7
 
 LEFT_OUT_SHARE = 1 / 3
 MOST_TRIED, N_STRANGE = 1500, 60
@@ -45,6 +49,41 @@ class Trial:
     warning: str = ""
 
 
+class ThresholdImages(NamedTuple):
+    """How many images set the threshold, how many must, and how many images it takes.
+
+    `n_enough` images in all are the fewest of which `n_needed` set the threshold.
+    """
+
+    n_set: int
+    n_needed: int
+    n_enough: int
+
+
+def threshold_images(
+    n_images: int, n_classes: int, detector: BaseDetector, *, is_table: bool
+) -> ThresholdImages:
+    """Count the images that set the threshold, of so many images and classes.
+
+    A table holds features of a frozen net. Of a small one, all rows set the threshold.
+    `contamination` must be positive.
+    """
+    settings = detector.resolved()
+    n_needed = math.ceil(1 / settings.contamination - 1 - 1e-9)
+
+    def n_set(n_images: int) -> int:
+        is_small = n_images <= most_cross_fitted(unit_rows=False)
+        if is_table and is_small and not asks_for_net(settings):
+            return n_images
+        fraction = held_out_fraction(settings, n_images, n_classes)
+        return numbers_held_out(n_images, fraction, EVIDENCE_SHARE).n_threshold
+
+    n_enough = n_needed
+    while n_set(n_enough) < n_needed:
+        n_enough = max(n_enough + 1, n_enough * n_needed // (n_set(n_enough) + 1))
+    return ThresholdImages(n_set(n_images), n_needed, n_enough)
+
+
 def check_enough_held_out(
     labels: np.ndarray,
     detector: BaseDetector,
@@ -54,7 +93,7 @@ def check_enough_held_out(
 ) -> None:
     """Refuse a threshold that no image could fall below, before the training.
 
-    A table holds features of a frozen net. Of a small one, all rows set the threshold.
+    A table holds features of a frozen net.
 
     Raises
     ------
@@ -64,18 +103,10 @@ def check_enough_held_out(
     if contamination == 0:
         return
     asked_for = clone(detector).set_params(contamination=contamination)
-    settings = asked_for.resolved()
-    classes, codes = np.unique(labels, return_inverse=True)
-    is_small = len(labels) <= most_cross_fitted(unit_rows=False)
-    share, n_held_out = 1.0, len(labels)
-    if not (is_table and is_small and not asks_for_net(settings)):
-        fraction = held_out_fraction(settings, len(labels), len(classes))
-        rng = np.random.RandomState(0)
-        n_held_out = len(hold_out(codes, fraction, EVIDENCE_SHARE, rng).threshold)
-        share = (1 - EVIDENCE_SHARE) * fraction
-    n_needed = math.ceil(1 / contamination - 1 - 1e-9)
+    n_held_out, n_needed, n_images = threshold_images(
+        len(labels), len(np.unique(labels)), asked_for, is_table=is_table
+    )
     if n_held_out < n_needed:
-        n_images = math.ceil(n_needed / share)
         lowest = math.ceil(1e4 / (n_held_out + 1)) / 1e4
         are = "is" if n_held_out == 1 else "are"
         raise ValueError(
@@ -118,8 +149,9 @@ def try_left_out_classes(
 ) -> Trial | None:
     """Train once more without some classes, and count which of their images it rejects.
 
-    It is an estimate for images of classes that the detector does not know. None if
-    there are fewer than three classes, or too few images.
+    It is an estimate for images of classes that the detector does not know. Where too
+    few images are left for a threshold, their scores are compared. None if there are
+    fewer than three classes.
     """
     classes = np.unique(labels)
     if len(classes) < 3:
@@ -127,18 +159,20 @@ def try_left_out_classes(
     rng = np.random.default_rng(0)
     n_out = max(1, min(len(classes) - 2, round(LEFT_OUT_SHARE * len(classes))))
     left_out = np.sort(rng.permutation(classes)[:n_out])
+    names = ", ".join(left_out[:3]) + (", ..." if n_out > 3 else "")
     is_out = np.isin(labels, left_out)
     known = rng.permutation(np.flatnonzero(~is_out))[:MOST_TRIED]
     strange = rng.permutation(np.flatnonzero(is_out))[:MOST_TRIED]
     trial = clone(detector).set_params(checkpoint=None, verbose=0)
+    # They would be read as warnings of the detector, which is trained on more images.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trial.fit(X[known], labels[known])
-    if not np.isfinite(trial.offset_):
-        # Too few held-out images for a threshold.
-        return None
+        has_threshold = np.isfinite(trial.offset_)
+    if not has_threshold:
+        reason = _why_no_threshold(trial, labels, len(known), is_table=X.ndim == 2)
+        return _compared_scores(trial, X[strange], names, reason)
     is_rejected = trial.predict(X[strange]) == "-1"
-    names = ", ".join(left_out[:3]) + (", ..." if n_out > 3 else "")
     told = (
         f"A trial that had not seen {names} rejected {is_rejected.sum()} of "
         f"{len(strange)} of their images ({is_rejected.mean():.0%})."
@@ -149,6 +183,46 @@ def try_left_out_classes(
         told,
         "images of classes that are not among these will mostly be accepted: only "
         f"{is_rejected.mean():.0%} of them were rejected in a trial.",
+    )
+
+
+def _why_no_threshold(
+    trial: BaseDetector, labels: np.ndarray, n_known: int, *, is_table: bool
+) -> str:
+    """Say why a trial has no threshold, and how many images would give it one."""
+    if trial.contamination == 0:
+        return "had no threshold, since --contamination is 0."
+    n_set = len(trial.calibration_scores_)
+    few = (
+        f"had no threshold: it held out {n_set} images for it, too few for "
+        f"--contamination {trial.contamination:g}."
+    )
+    n_classes = len(trial.classes_)
+    n_enough = threshold_images(n_known, n_classes, trial, is_table=is_table).n_enough
+    if n_enough > MOST_TRIED:
+        return f"{few} A trial trains on at most {MOST_TRIED} images."
+    share_known = np.isin(labels, trial.classes_).mean()
+    n_images = math.ceil(n_enough / share_known)
+    return f"{few} About {n_images} images in all would be enough, not {len(labels)}."
+
+
+def _compared_scores(
+    trial: BaseDetector, strange: np.ndarray, names: str, reason: str
+) -> Trial:
+    """Compare scores of images of left-out classes with those of known ones."""
+    scores = np.r_[trial.calibration_scores_, trial.score_samples(strange)]
+    is_known = np.arange(len(scores)) < len(trial.calibration_scores_)
+    auroc = roc_auc_score(is_known, scores)
+    told = (
+        f"A trial that had not seen {names} {reason} Its scores tell their images from "
+        f"known ones with an AUROC of {auroc:.2f} (1 is perfect, 0.5 is chance)."
+    )
+    if auroc >= LOWEST_AUROC:
+        return Trial(told)
+    return Trial(
+        told,
+        "images of classes that are not among these will mostly be accepted: their "
+        f"scores were hardly lower in a trial (AUROC {auroc:.2f}).",
     )
 
 

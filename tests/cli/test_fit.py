@@ -3,6 +3,7 @@
 import configparser
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,59 @@ def test_too_few_classes_for_a_trial_are_no_trial(known):
     X = np.zeros((20, 1, 8, 8), np.uint8)
     labels = np.repeat(["a", "b"], 10)
     assert trials.try_left_out_classes(skvmdls.VMDLSbDetector(), X, labels) is None
+
+
+@pytest.mark.parametrize("contamination", [0.1, 0])
+def test_a_trial_without_a_threshold_tells_why_and_compares_scores(
+    contamination, known, run, tmp_path
+):
+    """Of 120 images 9 set the threshold, but 6 of the 80 that the trial trains on."""
+    folder = tmp_path / "known"
+    shutil.copytree(known, folder)
+    rng = np.random.default_rng(1)
+    for label, level in LEVELS.items():
+        for i in range(30, 40):
+            pixels = rng.normal(level, 15, (16, 16)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+    out = tmp_path / "x.safetensors"
+    words = ("fit", folder, "--out", out, *QUICK, "--contamination", contamination)
+    status, told, warned = run(*words)
+    assert status == 0
+    [line] = [line for line in told.splitlines() if line.startswith("A trial")]
+    assert re.search(r"with an AUROC of [01]\.\d\d \(1 is perfect", line)
+    if contamination:
+        assert "it held out 6 images for it, too few for --contamination 0.1" in line
+        assert "About 173 images in all would be enough, not 120" in line
+    else:
+        assert "had no threshold, since --contamination is 0." in line
+    assert "calibration" not in warned
+
+
+def test_scores_that_do_not_tell_unknown_images_are_warned_of():
+    class Trial:
+        calibration_scores_ = np.linspace(0, 1, 9)
+
+        def score_samples(self, X):
+            return X
+
+    def compared(scores):
+        return trials._compared_scores(Trial(), np.asarray(scores), "c", "is small.")
+
+    good, poor = compared([-1, -2, -3]), compared([0.2, 0.5, 0.8])
+    assert "AUROC of 1.00" in good.told
+    assert not good.warning
+    assert "will mostly be accepted" in poor.warning
+
+
+def test_a_threshold_that_needs_more_images_than_a_trial_trains_on_is_told():
+    class Trial(skvmdls.VMDLSbDetector):
+        classes_ = np.array(["a", "b"])
+        calibration_scores_ = np.zeros(99)
+
+    trial = Trial(contamination=0.001)
+    labels = np.repeat(["a", "b", "c"], 10)
+    told = trials._why_no_threshold(trial, labels, 20, is_table=False)
+    assert told.endswith("A trial trains on at most 1500 images.")
 
 
 def test_noise_and_plain_images_span_the_values():
