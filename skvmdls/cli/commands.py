@@ -47,6 +47,10 @@ from skvmdls.inputs.pictures import BYTES, SHORTS, PictureFormat, picture_header
 __all__ = ["entry", "main"]
 
 INCOMPLETE, FAILED, INTERRUPTED = 1, 2, 130
+
+# If chance alone may let a detector reject a larger share of known images, `fit` warns.
+WIDEST = 0.5
+
 ABOUT = """\
 Learn to tell classes of images apart, and to say which images are of none of them.
 
@@ -66,12 +70,15 @@ could not be read, with 2 and a message if something is wrong with what was give
 with 130 if it was interrupted."""
 
 FIT = """\
-Train on FOLDER/CLASS/IMAGE.png: the name of each sub-folder is a label. Twenty images a
-class are the least, hundreds are good. Unknown images are not needed, and not used.
+Train on FOLDER/CLASS/IMAGE.png: the name of each sub-folder is a label. At least two
+classes are needed. Hundreds of images a class are good. Unknown images are not needed,
+and not used.
 
-Some of the images are held out to set the threshold: a new image of a known class is
-rejected with a chance of at most --contamination. That needs 1 / contamination - 1
-held-out images, which is checked before the training.
+Of 40 images 4 are held out, and 3 of these set the threshold: a new image of a known
+class is rejected with a chance of at most --contamination. That needs
+1 / contamination - 1 images that set the threshold, which is checked before the
+training. For the default of 0.05 they are 19, so 255 images in all are the least. With
+--backbone fewer are enough, since all of up to 2,000 images set the threshold.
 
 Images that have one size of at most 96 pixels keep it; others are scaled to 64 x 64, or
 to --size. Images are turned as their EXIF entry demands, and transparent pixels become
@@ -403,6 +410,13 @@ def _print_fit(
     written = str(options.out)
     if reader.net is not None:
         written += f", {beside(options.out)} (the net: keep it next to the detector)"
+    highest = detector.rejection_range_[1]
+    if highest > WIDEST:
+        _tell(
+            f"warning: up to {highest:.0%} of new images of these classes may be "
+            "rejected, since few held-out images set the threshold. More images make "
+            "this range narrower."
+        )
     # Before the trials, since an interruption of these loses nothing.
     print(f"Written: {written}", flush=True)
     is_poor = False

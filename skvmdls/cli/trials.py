@@ -31,6 +31,9 @@ __all__ = [
 FEWEST_LEFT_OUT, FEWEST_STRANGE, FEWEST_RIGHT = 0.5, 0.9, 0.7
 LOWEST_AUROC = 0.7
 
+# The largest contamination that is advised: above, too much of it is left to chance.
+LARGEST_ADVISED = 0.2
+
 LEFT_OUT_SHARE = 1 / 3
 MOST_TRIED, N_STRANGE = 1500, 60
 
@@ -52,7 +55,7 @@ class Trial:
 class ThresholdImages(NamedTuple):
     """How many images set the threshold, how many must, and how many images it takes.
 
-    `n_enough` images in all are the fewest of which `n_needed` set the threshold.
+    Of `n_enough` images in all, and hardly of fewer, `n_needed` set the threshold.
     """
 
     n_set: int
@@ -108,12 +111,14 @@ def check_enough_held_out(
     )
     if n_held_out < n_needed:
         lowest = math.ceil(1e4 / (n_held_out + 1)) / 1e4
+        is_advised = lowest <= LARGEST_ADVISED
+        others = f"--contamination {lowest:g} or more, or " if is_advised else ""
         are = "is" if n_held_out == 1 else "are"
         raise ValueError(
             f"--contamination {contamination:g} needs {n_needed} held-out images, and "
             f"of these {len(labels)} images {n_held_out} {are} held out to set the "
-            "threshold: no image would ever be rejected. Give --contamination "
-            f"{lowest:g} or more, or about {n_images} images."
+            "threshold: no image would ever be rejected. Give "
+            f"{others}about {n_images} images in all."
         )
 
 

@@ -88,7 +88,7 @@ def test_a_contamination_that_rejects_nothing_is_refused(known, run, tmp_path):
     status, _, told = run("fit", known, "--out", out, *QUICK, "--contamination", 0.001)
     assert status == 2
     assert "--contamination 0.001 needs 999 held-out images" in told
-    assert re.search(r"of these 90 images \d is held|of these 90 images \d are", told)
+    assert "of these 90 images 6 are held out" in told
     lowest = float(re.search(r"Give --contamination ([\d.]+) or more", told)[1])
     n_images = int(re.search(r"or about (\d+) images", told)[1])
     # What it asks for suffices, and a little less does not.
@@ -97,8 +97,38 @@ def test_a_contamination_that_rejects_nothing_is_refused(known, run, tmp_path):
     trials.check_enough_held_out(labels, detector, lowest)
     with pytest.raises(ValueError, match="held-out images"):
         trials.check_enough_held_out(labels, detector, 0.9 * lowest)
-    many = np.arange(n_images) % 3
-    trials.check_enough_held_out(many, detector, 0.001)
+    trials.check_enough_held_out(np.arange(n_images) % 3, detector, 0.001)
+    with pytest.raises(ValueError, match="held-out images"):
+        trials.check_enough_held_out(np.arange(n_images - 20) % 3, detector, 0.001)
+
+
+@pytest.mark.parametrize("n_images", [4, 20, 40, 54])
+def test_no_large_contamination_is_advised(n_images):
+    with pytest.raises(ValueError, match=r"Give about 255 images in all\.$"):
+        trials.check_enough_held_out(
+            np.arange(n_images) % 2, skvmdls.VMDLSbDetector(), 0.05
+        )
+
+
+def test_the_least_number_of_images_is_that_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    least = int(re.search(r"they are 19, so (\d+) images in all", text)[1])
+    assert f"{least} images in all" in " ".join(PAGE.split())
+    default, labels = skvmdls.VMDLSDetector(), np.arange(least) % 2
+    trials.check_enough_held_out(labels, default, 0.05)
+    with pytest.raises(ValueError, match="needs 19 held-out images"):
+        trials.check_enough_held_out(labels[1:], default, 0.05)
+
+
+def test_a_threshold_of_few_images_is_warned_of(known, run, tmp_path):
+    out = tmp_path / "x.safetensors"
+    words = ("fit", known, "--out", out, *QUICK, "--without-trials")
+    for contamination, is_wide in ((0.15, False), (0.5, True)):
+        status, _, warned = run(*words, "--contamination", contamination)
+        assert status == 0
+        assert ("of new images of these classes may be rejected" in warned) is is_wide
 
 
 def test_accepting_everything_may_be_asked_for():
