@@ -273,15 +273,12 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
 def _fit(options: argparse.Namespace) -> int:
     _check_fit_options(options)
     found, labels = labelled_images(options.folder)
-    if UNREADABLE in labels:
-        raise ValueError(
-            f"A class is named {UNREADABLE!r}, which 'predict' writes for images that "
-            "cannot be read. Rename its folder."
-        )
+    _check_classes(labels, options.folder)
     paths = found.paths
     headers, failures = surveyed(paths)
     if not headers or (options.strict and failures):
         raise _none_readable(failures, len(paths))
+    _check_none_lost(labels, (labels[i] for i in headers), failures)
     pictures = choose_format(paths, headers, options.size and tuple(options.size))
     detector = _new_detector(options)
     check_enough_held_out(
@@ -297,11 +294,7 @@ def _fit(options: argparse.Namespace) -> int:
     if batch.X is None or (options.strict and failures):
         raise _none_readable(failures, len(paths))
     y = np.array([labels[readable[i]] for i in batch.positions])
-    if lost := sorted(set(labels) - set(y.tolist())):
-        raise ValueError(
-            f"None of the images of {', '.join(lost)} can be read, so these classes "
-            f"cannot be learned.{_listed(failures)}"
-        )
+    _check_none_lost(labels, y.tolist(), failures)
     _tell_of_files(found, failures, batch.n_further_pages)
     _fit_with_checkpoint(detector, batch.X, y, options)
     detector.picture_format_ = reader.pictures
@@ -339,6 +332,33 @@ def _check_fit_options(options: argparse.Namespace) -> None:
         )
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed {options.seed}: expected a number from 0 to 2**32.")
+
+
+def _check_classes(labels: Sequence[str], folder: Path) -> None:
+    """Refuse the names of sub-folders that cannot be the classes."""
+    classes = set(labels)
+    if UNREADABLE in classes:
+        raise ValueError(
+            f"A class is named {UNREADABLE!r}, which 'predict' writes for images that "
+            "cannot be read. Rename its folder."
+        )
+    if len(classes) == 1:
+        raise ValueError(
+            f"{folder} holds one class, {labels[0]!r}; expected two or more, since the "
+            "detector learns by telling classes apart. Give FOLDER a sub-folder for "
+            "each class, such as each kind of the known objects."
+        )
+
+
+def _check_none_lost(
+    labels: Iterable[str], readable: Iterable[str], failures: Failures
+) -> None:
+    """Refuse classes of which no image can be read."""
+    if lost := sorted(set(labels) - set(readable)):
+        raise ValueError(
+            f"None of the images of {', '.join(lost)} can be read, so these classes "
+            f"cannot be learned.{_listed(failures)}"
+        )
 
 
 def _new_detector(options: argparse.Namespace) -> BaseDetector:

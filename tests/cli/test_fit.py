@@ -102,6 +102,16 @@ def test_a_contamination_that_rejects_nothing_is_refused(known, run, tmp_path):
         trials.check_enough_held_out(np.arange(n_images - 20) % 3, detector, 0.001)
 
 
+@pytest.mark.usefixtures("no_training")
+def test_a_single_class_is_refused_before_the_number_of_images(known, run, tmp_path):
+    shutil.copytree(known / "dark", tmp_path / "known" / "dark")
+    out = tmp_path / "x.safetensors"
+    status, _, told = run("fit", tmp_path / "known", "--out", out)
+    assert status == 2
+    assert f"{tmp_path / 'known'} holds one class, 'dark'; expected two or more" in told
+    assert "contamination" not in told
+
+
 @pytest.mark.parametrize("n_images", [4, 20, 40, 54])
 def test_no_large_contamination_is_advised(n_images):
     with pytest.raises(ValueError, match=r"Give about 255 images in all\.$"):

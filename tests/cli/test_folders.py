@@ -130,7 +130,8 @@ def test_fit_lists_all_that_it_cannot_read_and_learns_from_the_rest(run, tmp_pat
 def test_a_class_of_which_no_image_can_be_read_is_not_left_out_in_silence(
     run, tmp_path
 ):
-    new, out = fill(tmp_path / "new", 25), tmp_path / "x.safetensors"
+    """That is told before the number of images, which is too small here, too."""
+    new, out = fill(tmp_path / "new", 5), tmp_path / "x.safetensors"
     (new / "third").mkdir()
     for i in range(3):
         (new / "third" / f"{i}.png").write_bytes(b"no image")
