@@ -22,7 +22,9 @@ from skvmdls.cli.folders import (
     ImageReader,
     Judged,
     choose_format,
+    described_scaling,
     images_below,
+    in_pixels,
     joined,
     judged_in_batches,
     labelled_images,
@@ -80,10 +82,10 @@ class is rejected with a chance of at most --contamination. That needs
 training. For the default of 0.05 they are 19, so 255 images in all are the least. With
 --backbone fewer are enough, since all of up to 2,000 images set the threshold.
 
-Images that have one size of at most 96 pixels keep it; others are scaled to 64 x 64, or
-to --size. Images are turned as their EXIF entry demands, and transparent pixels become
-white. All must have one depth (8 bits, 16 bits or floats). Training takes about a
-minute for 2,000 small images on two cores.
+All images are scaled to one size. It is --size, or the size of more than half of them,
+if that is at most 96 pixels a side, or else 64 x 64. Images are turned as their EXIF
+entry demands, and transparent pixels become white. All must have one depth (8 bits,
+16 bits or floats). Training takes about a minute for 2,000 small images on two cores.
 
 After the training the detector is tried: on the held-out images, in a second training
 without some of the classes, and on noise. Poor results are warned of. For photographs
@@ -279,7 +281,8 @@ def _fit(options: argparse.Namespace) -> int:
     if not headers or (options.strict and failures):
         raise _none_readable(failures, len(paths))
     _check_none_lost(labels, (labels[i] for i in headers), failures)
-    pictures = choose_format(paths, headers, options.size and tuple(options.size))
+    size = options.size and tuple(options.size)
+    pictures = choose_format(paths, headers, size)
     detector = _new_detector(options)
     check_enough_held_out(
         np.array([labels[i] for i in headers]),
@@ -288,6 +291,10 @@ def _fit(options: argparse.Namespace) -> int:
         is_table=options.backbone is not None,
     )
     reader = _reader(pictures, options.backbone, options.weights)
+    if size is None and reader.pictures.size is not None:
+        scaling = described_scaling(paths, headers, reader.pictures.size)
+        if scaling:
+            _tell(scaling)
     readable = sorted(headers)
     batch = read_all(reader, [paths[i] for i in readable], progress=not options.quiet)
     failures += batch.failures
@@ -412,10 +419,10 @@ def _print_fit(
     assert X is not None
     classes = ", ".join(map(str, detector.classes_))
     size = reader.pictures.size
-    pixels = f" of {size[0]} x {size[1]} pixels" if size else ""
+    of_size = f" of {in_pixels(size)}" if size else ""
     print(
         f"Learned {len(detector.classes_)} classes ({classes}) from {len(X)} images"
-        f"{pixels}, {reader.pictures.described()}."
+        f"{of_size}, {reader.pictures.described()}."
     )
     if reader.net is not None:
         print(f"They are seen by the features of {reader.net.name}, which stays fixed.")
@@ -476,11 +483,11 @@ def _predict(options: argparse.Namespace) -> int:
         detector, reader, found.paths, progress=not options.quiet
     )
     if options.out is None:
-        return _written_answers(sys.stdout, batches, found, options)[0]
+        return _written_answers(sys.stdout, batches, found, reader, options)[0]
     with options.out.open(
         "w", newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        status, counted = _written_answers(file, batches, found, options)
+        status, counted = _written_answers(file, batches, found, reader, options)
     print(f"{counted}. Written: {options.out}")
     return status
 
@@ -489,6 +496,7 @@ def _written_answers(
     file: Any,
     batches: Iterable[Judged],
     found: FoundImages,
+    reader: ImageReader,
     options: argparse.Namespace,
 ) -> tuple[int, str]:
     """Write a row for each image as soon as it is judged.
@@ -498,7 +506,7 @@ def _written_answers(
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("file", "answer", "p_value", "nearest"))
     failures: Failures = []
-    n_rejected = n_pages = n_judged = 0
+    n_rejected = n_pages = n_scaled = n_judged = 0
     for judged in batches:
         _stop_if_strict(judged.failures, options)
         rows = {
@@ -519,7 +527,9 @@ def _written_answers(
         failures += judged.failures
         n_rejected += int(judged.is_rejected.sum())
         n_pages += judged.n_further_pages
+        n_scaled += judged.n_scaled
     _tell_of_files(found, failures, n_pages)
+    _tell_of_scaled(n_scaled, n_judged - len(failures), reader)
     counted = f"{n_rejected} of {n_judged - len(failures)} images rejected"
     if len(failures) == n_judged:
         _tell("error: none of the images could be read.")
@@ -598,6 +608,7 @@ def _judged(
     if not judged.paths:
         raise _none_readable(judged.failures, len(found.paths))
     _tell_of_files(found, judged.failures, judged.n_further_pages)
+    _tell_of_scaled(judged.n_scaled, len(judged.paths), reader)
     return judged
 
 
@@ -717,6 +728,17 @@ def _tell_of_files(found: FoundImages, failures: Failures, n_pages: int) -> None
         passed_over.passed_over["pages or frames behind the first of a file"] += n_pages
     if told := passed_over.described():
         _tell(f"passed over: {told}.")
+
+
+def _tell_of_scaled(n_scaled: int, n_images: int, reader: ImageReader) -> None:
+    """Count on stderr the files of other sizes than the detector's images."""
+    size = reader.pictures.size
+    if n_scaled and size is not None:
+        were = "was" if n_scaled == 1 else "were"
+        _tell(
+            f"{n_scaled} of {n_images} images {were} scaled to {in_pixels(size)} "
+            "(height x width), the size that the detector was trained on."
+        )
 
 
 def _tell(message: str) -> None:

@@ -30,6 +30,7 @@ from skvmdls.inputs.pictures import (
     n_pages,
     opened_picture,
     picture_header,
+    turned_size,
 )
 
 __all__ = [
@@ -38,7 +39,9 @@ __all__ = [
     "Judged",
     "Survey",
     "choose_format",
+    "described_scaling",
     "images_below",
+    "in_pixels",
     "joined",
     "judged_in_batches",
     "labelled_images",
@@ -131,9 +134,9 @@ def choose_format(
 ) -> PictureFormat:
     """Choose how the images of a training are read.
 
-    In grey if all are grey. In their own size, if it is one and at most 96 pixels a
-    side, else in 64 x 64. Images of several depths have no common scale, and are
-    refused.
+    In grey if all are grey. In the size of more than half of them, if it is at most 96
+    pixels a side, else in 64 x 64: a few images of another size do not change how the
+    others are read. Images of several depths have no common scale, and are refused.
     """
     depths: dict[str, list[int]] = {}
     for i, header in headers.items():
@@ -147,14 +150,56 @@ def choose_format(
             f"The images have several depths: {counts}. Convert them to one depth, "
             "since there is no common scale for their values."
         )
-    sizes = Counter(header.size for header in headers.values())
     if size is None:
-        [(usual, n_usual)] = sizes.most_common(1)
-        is_kept = n_usual == len(headers) and max(usual) <= MOST_KEPT
-        size = usual if is_kept else USUAL_SIZE
+        usual = _size_of_most(headers)
+        size = usual if usual and max(usual) <= MOST_KEPT else USUAL_SIZE
     is_grey = all(header.is_grey for header in headers.values())
     [depth] = depths
     return PictureFormat(1 if is_grey else 3, depth, size=size)
+
+
+def described_scaling(
+    paths: Sequence[Path], headers: dict[int, PictureHeader], size: tuple[int, int]
+) -> str:
+    """Describe which images are scaled to `size`; empty if none is."""
+    sizes = {header.size for header in headers.values()}
+    if sizes == {size}:
+        return ""
+    usual = _size_of_most(headers)
+    if len(sizes) == 1:
+        found = f"All {len(headers)} images are of {in_pixels(*sizes)}."
+    elif usual is None:
+        found = f"The {len(headers)} images have {len(sizes)} sizes."
+    else:
+        others = [i for i, header in headers.items() if header.size != usual]
+        have = "has" if len(others) == 1 else "have"
+        found = (
+            f"{len(others)} of {len(headers)} images {have} another size than most "
+            f"({in_pixels(usual)}), for example {paths[others[0]]} "
+            f"({in_pixels(headers[others[0]].size)})."
+        )
+    return (
+        f"{found} All images are scaled to {in_pixels(size)} (height x width). Give "
+        "--size HEIGHT WIDTH for another size."
+    )
+
+
+def in_pixels(size: tuple[int, int]) -> str:
+    """Write (height, width) for a message.
+
+    Examples
+    --------
+    >>> in_pixels((32, 48))
+    '32 x 48 pixels'
+    """
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def _size_of_most(headers: dict[int, PictureHeader]) -> tuple[int, int] | None:
+    """Return the size of more than half of the images, or None."""
+    sizes = Counter(header.size for header in headers.values())
+    [(usual, n_usual)] = sizes.most_common(1)
+    return usual if 2 * n_usual > len(headers) else None
 
 
 @dataclass(frozen=True)
@@ -190,25 +235,30 @@ class ImageReader:
     def _batch(
         self, paths: Sequence[Path], chunk: range, results: list[Any]
     ) -> "ImageBatch":
-        rows, positions, failures, n_further = [], [], [], 0
+        rows, positions, failures, n_further, n_scaled = [], [], [], 0, 0
         for i, result in zip(chunk, results, strict=True):
             if isinstance(result, str):
                 failures.append((paths[i], result))
                 continue
-            row, pages = result
+            row, pages, is_scaled = result
             rows.append(row)
             positions.append(i)
             n_further += pages - 1
+            n_scaled += is_scaled
         X = np.stack(rows) if rows else None
         if X is not None and self.net is not None:
             X = self.net.features(X)
-        return ImageBatch(chunk, X, np.array(positions, int), failures, n_further)
+        found = np.array(positions, int)
+        return ImageBatch(chunk, X, found, failures, n_further, n_scaled)
 
-    def _read(self, path: Path) -> tuple[np.ndarray, int]:
+    def _read(self, path: Path) -> tuple[np.ndarray, int, bool]:
+        size = self.pictures.size
         with opened_picture(path) as picture:
             pages = n_pages(picture)
-            pixels = self.pictures.as_array(picture)
-        return (pixels if self.net is None else self.net.prepared(pixels)), pages
+            row = self.pictures.as_array(picture)
+            # Behind the pixels, since of a damaged file PIL's readers load only once.
+            is_scaled = size is not None and turned_size(picture) != size
+        return row if self.net is None else self.net.prepared(row), pages, is_scaled
 
     def strange_images(self, X: np.ndarray) -> dict[str, np.ndarray]:
         """Make rows like X of noise and of plain images, by name."""
@@ -238,6 +288,7 @@ class ImageBatch(NamedTuple):
     positions: np.ndarray
     failures: Failures
     n_further_pages: int
+    n_scaled: int
 
 
 def read_all(
@@ -258,6 +309,7 @@ def read_all(
         np.concatenate([batch.positions for batch in found]),
         [failure for batch in found for failure in batch.failures],
         sum(batch.n_further_pages for batch in found),
+        sum(batch.n_scaled for batch in found),
     )
 
 
@@ -291,11 +343,11 @@ def shown_images(
     Deep images are scaled to the brightest of them.
     """
     as_seen = replace(reader, net=None)
-    pixels = [x for batch in as_seen.batches(paths, 1) for x in _rows_of(batch)]
+    seen = [x for batch in as_seen.batches(paths, 1) for x in _rows_of(batch)]
     if reader.pictures.depth != BYTES:
-        white = max((float(x.max()) for x in pixels), default=0) or 1
-        pixels = [(x * (255 / white)).clip(0, 255).astype(np.uint8) for x in pixels]
-    return pixels, read_all(reader, paths).X if len(paths) else None
+        white = max((float(x.max()) for x in seen), default=0) or 1
+        seen = [(x * (255 / white)).clip(0, 255).astype(np.uint8) for x in seen]
+    return seen, read_all(reader, paths).X if len(paths) else None
 
 
 def _rows_of(batch: ImageBatch) -> list[np.ndarray]:
@@ -315,6 +367,7 @@ class Judged:
     names: Sequence[str]
     failures: Failures = field(default_factory=list)
     n_further_pages: int = 0
+    n_scaled: int = 0
 
     @property
     def is_rejected(self) -> np.ndarray:
@@ -361,6 +414,7 @@ def judged_in_batches(
                     names=names,
                     failures=batch.failures,
                     n_further_pages=batch.n_further_pages,
+                    n_scaled=batch.n_scaled,
                 )
             bar.update(len(batch.chunk))
 
@@ -379,6 +433,7 @@ def joined(batches: Iterable[Judged]) -> Judged:
         names=found[0].names,
         failures=[failure for batch in found for failure in batch.failures],
         n_further_pages=sum(batch.n_further_pages for batch in found),
+        n_scaled=sum(batch.n_scaled for batch in found),
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "opened_picture",
     "picture_header",
     "stacked_pictures",
+    "turned_size",
     "warn_of_pages",
 ]
 

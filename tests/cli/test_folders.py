@@ -275,6 +275,74 @@ def test_a_folder_of_other_files_says_what_it_holds(detector, run, tmp_path):
     assert "Passed over: 1 .heic" in told
 
 
+# ------------------------------------------------------------------- sizes
+
+
+@pytest.mark.usefixtures("no_training")
+def test_fit_tells_which_images_have_another_size_than_most(run, tmp_path):
+    new, out = fill(tmp_path / "new", 25), tmp_path / "x.safetensors"
+    stray = new / "light" / "stray.png"
+    picture(200).resize((24, 32)).save(stray)
+    told = run("fit", new, "--out", out, *QUICK)[2]
+    assert (
+        "1 of 51 images has another size than most (16 x 16 pixels), for example "
+        f"{stray} (32 x 24 pixels). All images are scaled to 16 x 16 pixels (height x "
+        "width). Give --size HEIGHT WIDTH for another size." in told
+    )
+    told = run("fit", new, "--out", out, *QUICK, "--size", 8, 8)[2]
+    assert "scaled" not in told
+
+
+@pytest.mark.usefixtures("no_training")
+def test_fit_tells_to_which_size_it_scales_where_none_is_kept(run, tmp_path):
+    new, out = fill(tmp_path / "new", 25), tmp_path / "x.safetensors"
+    for i, path in enumerate(sorted(new.rglob("*.png"))):
+        picture(50).resize((100, 120 + i % 2)).save(path)
+    told = run("fit", new, "--out", out, *QUICK)[2]
+    assert "The 50 images have 2 sizes. All images are scaled to 64 x 64 pixels" in told
+    for path in new.rglob("*.png"):
+        picture(50).resize((100, 120)).save(path)
+    told = run("fit", new, "--out", out, *QUICK)[2]
+    assert "All 50 images are of 120 x 100 pixels. All images are scaled" in told
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def stop(*_):
+        raise ValueError("It would train now.")
+
+    monkeypatch.setattr(commands, "_fit_with_checkpoint", stop)
+
+
+def test_turned_images_of_the_size_of_fit_are_not_scaled(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [tmp_path / f"turned.{ending}" for ending in ("jpg", "tif", "png")]
+    for path in paths:
+        # Pillow 13.0 turns a TIFF that is not compressed twice.
+        compressed = {"compression": "tiff_lzw"} if path.suffix == ".tif" else {}
+        Image.new("L", (20, 10), 90).save(path, exif=exif, **compressed)
+    for size, n_scaled in (((20, 10), 0), ((10, 20), 3)):
+        reader = ImageReader(PictureFormat(1, size=size))
+        assert read_all(reader, paths).n_scaled == n_scaled
+
+
+def test_images_of_other_sizes_are_counted(detector, run, tmp_path):
+    new = fill(tmp_path / "new", 5)
+    commands_of = (
+        ("predict", detector, new),
+        ("explain", detector, new),
+        ("report", detector, new, "--out", tmp_path / "page.html"),
+    )
+    for words in commands_of:
+        assert "scaled" not in run(*words)[2]
+    picture(50).resize((30, 20)).save(new / "dark" / "001.png")
+    picture(50).resize((30, 20)).save(new / "dark" / "002.png")
+    damage(new / "dark" / "003.png")
+    for words in commands_of:
+        assert "2 of 9 images were scaled to 16 x 16 pixels" in run(*words)[2]
+
+
 # ------------------------------------------------------------------- names
 
 
