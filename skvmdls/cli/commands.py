@@ -32,6 +32,7 @@ from skvmdls.cli.folders import (
     surveyed,
 )
 from skvmdls.cli.frozen import FrozenNet, beside
+from skvmdls.cli.options import Parser, check_options
 from skvmdls.cli.report import report_page
 from skvmdls.cli.trials import (
     BACKBONE_HELPS,
@@ -132,7 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or what went wrong: 1 if some images could not be read, 2 for bad input,
         130 for an interruption.
     """
-    options = _parser().parse_args(arguments)
     # A name that the output's encoding lacks must not cost the rest of the table.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            options = _parsed(sys.argv[1:] if arguments is None else arguments)
             return options.command(options)
     except BrokenPipeError:
         # Whoever reads the output has seen enough. Python would write to it at its end.
@@ -165,8 +166,8 @@ def entry() -> None:
     sys.exit(main())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
         "skvmdls",
         description=ABOUT,
         epilog=EXITS,
@@ -219,7 +220,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--most", type=int, default=200, help="rejected images that are shown (200)"
     )
-    return parser
+    check_options(words, parser, commands.choices)
+    return parser.parse_args(words)
 
 
 def _add_fit_options(fit: argparse.ArgumentParser) -> None:

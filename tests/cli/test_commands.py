@@ -218,6 +218,22 @@ def test_images_of_other_sizes_and_colours_are_brought_to_one(tmp_path):
             "--plot x.doc: expected a name that ends in .png",
         ),
         ("predict nothing.safetensors {new}", "expected one that 'fit --out' wrote"),
+        (
+            "fit {new} --out x.safetensors --contaminaton 0.1",
+            "--contaminaton: 'skvmdls fit' has no such option. Did you mean "
+            "--contamination? 'skvmdls fit --help' lists all.",
+        ),
+        ("fit {new} --otu=x.safetensors", "--otu: 'skvmdls fit' has no such option."),
+        ("report {detector} {new} -out x.html", "Did you mean --out?"),
+        (
+            "predict {detector} {new} --frobnicate",
+            "'skvmdls predict' has no such option. 'skvmdls predict --help' lists all",
+        ),
+        (
+            "--strict fit {new} --out x.safetensors",
+            "--strict: it stands before the command; expected behind it, as in "
+            "'skvmdls fit --strict'.",
+        ),
         ("predict {broken} {new}", "is damaged, or was not written by skvmdls.save"),
         ("predict {table} {new}", "is a detector for tables, of 6 columns"),
         ("predict {detector} nowhere", "There is no file or folder 'nowhere'"),
@@ -253,6 +269,27 @@ def test_what_is_wrong_is_said_in_a_line(
     assert told.startswith("skvmdls: error: ")
     assert message in told
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("predict {detector} {new} --qui --strict", ""),
+        ("predict {detector} -- -odd.png", ""),
+        ("fit {new} --out x --seed -1", "--seed -1: expected a number"),
+    ],
+)
+def test_words_that_argparse_takes_are_no_misspelt_options(
+    command, message, folders, detector, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    digit = next((folders / "new" / "seven").iterdir())
+    (tmp_path / "-odd.png").write_bytes(digit.read_bytes())
+    given = command.format(new=digit.parent, detector=detector)
+    assert main(given.split()) == (2 if message else 0)
+    told = capsys.readouterr().err
+    assert message in told
+    assert "no such option" not in told
 
 
 def test_an_interruption_has_a_status_of_its_own(monkeypatch, detector, capsys):
