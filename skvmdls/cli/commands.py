@@ -653,6 +653,11 @@ def _first_depth(images: Sequence[Path]) -> str:
 
 
 def _detector(path: Path) -> BaseDetector:
+    if path.is_dir():
+        raise ValueError(
+            f"{str(path)!r} is a folder; expected the file of a detector, which 'fit "
+            "--out' wrote. It comes first, and then the images."
+        )
     if not path.is_file():
         raise ValueError(
             f"There is no file {str(path)!r}; expected one that 'fit --out' wrote."

@@ -219,6 +219,10 @@ def test_images_of_other_sizes_and_colours_are_brought_to_one(tmp_path):
         ),
         ("predict nothing.safetensors {new}", "expected one that 'fit --out' wrote"),
         (
+            "predict {new} {detector}",
+            "new' is a folder; expected the file of a detector, which 'fit --out' ",
+        ),
+        (
             "fit {new} --out x.safetensors --contaminaton 0.1",
             "--contaminaton: 'skvmdls fit' has no such option. Did you mean "
             "--contamination? 'skvmdls fit --help' lists all.",
