@@ -568,6 +568,11 @@ def _report(options: argparse.Namespace) -> int:
     if options.most < 0:
         raise ValueError(f"--most {options.most}: expected 0 or more images.")
     _check_out(options.out)
+    if options.out.suffix.lower() not in ("", ".html", ".htm"):
+        raise ValueError(
+            f"--out {options.out}: the report is an HTML page; expected a name that "
+            f"ends in .html, such as {options.out.with_suffix('.html')}."
+        )
     detector = _detector(options.detector)
     has_classes = options.folder.is_dir() and any(
         place.is_dir() and not is_litter(place.name)

@@ -256,7 +256,7 @@ class ImageReader:
         with opened_picture(path) as picture:
             pages = n_pages(picture)
             row = self.pictures.as_array(picture)
-            # Behind the pixels, since of a damaged file PIL's readers load only once.
+            # After the pixels, since asking for the EXIF entry may load some files.
             is_scaled = size is not None and turned_size(picture) != size
         return row if self.net is None else self.net.prepared(row), pages, is_scaled
 

@@ -116,6 +116,7 @@ def test_the_report_of_a_flat_folder_counts_answers(folders, detector, tmp_path)
     assert main([*command, "--quiet"]) == 0
     page = out.read_text()
     assert "came without labels" in page
+    assert "Lines in orange" not in page
     assert re.search(r"rejected at least \d+ are unknown, or do not come", page)
     assert page.count('<figure class="card">') == 2
     assert "Shown are 2 of" in page
@@ -245,6 +246,11 @@ def test_images_of_other_sizes_and_colours_are_brought_to_one(tmp_path):
         ("explain {detector} {broken}", "is no image that can be read"),
         ("explain {detector} {half}", "is a damaged image"),
         ("report {detector} {new} --out x.html --most -1", "expected 0 or more"),
+        (
+            "report {detector} {new} --out x.pdf",
+            "--out x.pdf: the report is an HTML page; expected a name that ends in "
+            ".html, such as x.html.",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

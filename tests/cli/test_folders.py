@@ -165,6 +165,7 @@ def test_the_report_concludes_marks_bad_lines_and_explains_the_parts(
     assert "Do not rely on this detector to find them" in text
     bad = [row for row in text.split("<tr")[1:] if row.startswith(' class="bad"')]
     assert len(bad) == 2
+    assert "Lines in orange are bad" in text
     assert "<td>light</td>" in bad[0]
     assert "<td>alike (not a known class)</td>" in bad[1]
     assert "1 images could not be read" in text
