@@ -305,6 +305,8 @@ def _fit(options: argparse.Namespace) -> int:
     y = np.array([labels[readable[i]] for i in batch.positions])
     _check_none_lost(labels, y.tolist(), failures)
     _tell_of_files(found, failures, batch.n_further_pages)
+    # It names a parameter of Python; _print_fit warns in the words of the options.
+    warnings.filterwarnings("ignore", r"\d+ calibration points are too few")
     _fit_with_checkpoint(detector, batch.X, y, options)
     detector.picture_format_ = reader.pictures
     net = reader.net
@@ -428,19 +430,26 @@ def _print_fit(
     )
     if reader.net is not None:
         print(f"They are seen by the features of {reader.net.name}, which stays fixed.")
-    setting = "held-out images"
+    n_set, setting = len(detector.calibration_scores_), "held-out images"
     if not len(held_out_rows(detector)):
         setting = "images, each scored without having been trained on,"
     print(
-        f"{len(detector.calibration_scores_)} {setting} set the threshold: of "
-        f"new images of these classes at most {options.contamination:.3g} of all are "
-        f"rejected on average. {detector.summary().splitlines()[0]}"
+        f"{n_set} {setting} set the threshold: of new images of these classes at most "
+        f"{options.contamination:.3g} of all are rejected on average. "
+        f"{detector.summary().splitlines()[0]}"
     )
     written = str(options.out)
     if reader.net is not None:
         written += f", {beside(options.out)} (the net: keep it next to the detector)"
     highest = detector.rejection_range_[1]
-    if highest > WIDEST:
+    if options.contamination > 0 and not np.isfinite(detector.offset_):
+        are = "image is" if n_set == 1 else "images are"
+        _tell(
+            f"warning: no image will ever be rejected, since {n_set} held-out {are} "
+            f"too few for --contamination {options.contamination:g}. Equal images "
+            "count once. Give more images that differ."
+        )
+    elif highest > WIDEST:
         _tell(
             f"warning: up to {highest:.0%} of new images of these classes may be "
             "rejected, since few held-out images set the threshold. More images make "

@@ -132,6 +132,25 @@ def test_the_least_number_of_images_is_that_of_the_help(capsys):
         trials.check_enough_held_out(labels[1:], default, 0.05)
 
 
+def test_copies_of_a_few_images_are_warned_of_in_words_of_the_options(
+    known, run, tmp_path
+):
+    for label in LEVELS:
+        folder = tmp_path / "known" / label
+        folder.mkdir(parents=True)
+        for i in range(30):
+            shutil.copy(known / label / f"{i % 3}.png", folder / f"{i}.png")
+    words = ("--out", tmp_path / "x.safetensors", *QUICK, "--without-trials")
+    status, _, warned = run("fit", tmp_path / "known", *words)
+    assert status == 0
+    assert re.search(
+        r"no image will ever be rejected, since \d held-out images? (is|are) too few "
+        r"for --contamination 0.25. Equal images count once",
+        warned,
+    )
+    assert "calibration" not in warned
+
+
 def test_a_threshold_of_few_images_is_warned_of(known, run, tmp_path):
     out = tmp_path / "x.safetensors"
     words = ("fit", known, "--out", out, *QUICK, "--without-trials")
