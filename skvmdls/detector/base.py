@@ -981,8 +981,9 @@ class BaseDetector(
                 As of :meth:`evidence`: below -1, a part is outside the usual range.
             nearest : ndarray of shape (n, 3)
                 Labels of the nearest known classes: first that of
-                :meth:`predict_known`, then by the score under each. ``-1`` where there
-                are no more classes.
+                :meth:`predict_known`, then by the score under each. With fewer than
+                three classes the row ends with ``-1`` (``"-1"`` for labels that are
+                strings).
             contributions : ndarray of shape (n, n_features)
                 For tables: the columns that made the row unusual, in the unit of a
                 part, the most negative ones most. The part is the first that is used of

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Columns of a table that are shown, those that count most.
 N_COLUMNS = 8
 
+UNKNOWN = (-1, "-1")
+
 
 @dataclass(eq=False, repr=False)
 class ExplanationDisplay(Display):
@@ -145,12 +147,16 @@ class ExplanationDisplay(Display):
         ax.tick_params(axis="x", labelsize=7)
         if i == 0:
             ax.set_xlabel("evidence (usual range shaded)", fontsize=8)
-        nearest = ", ".join(map(str, self.explanation.nearest[i].tolist()))
-        title = f"nearest {nearest}"
+        # With fewer than three classes the rest of the row is filled with "unknown".
+        nearest = [
+            str(label)
+            for label in self.explanation.nearest[i].tolist()
+            if label not in UNKNOWN
+        ]
+        title = f"nearest {', '.join(nearest)}"
         if self.answers is not None:
             answer = np.asarray(self.answers).tolist()[i]
-            is_unknown = answer in (-1, "-1")
-            title = f"{'unknown' if is_unknown else answer}; {title}"
+            title = f"{'unknown' if answer in UNKNOWN else answer}; {title}"
         ax.set_title(title, fontsize=9)
 
     def _draw_contributions(self, ax: "Axes", i: int) -> None:

@@ -218,6 +218,19 @@ def test_an_explanation_of_a_table_names_its_columns(table):
     assert sorted(labels) == list("abcdef")
 
 
+@pytest.mark.parametrize("labels", [[0, 1], ["ham", "spam"]])
+def test_the_title_of_an_explanation_names_known_classes_only(table, labels):
+    X, y = table
+    X, y = X[y < 2], np.array(labels)[y[y < 2]]
+    detector = VMDLSbDetector(random_state=0).fit(X, y)
+    X = np.concatenate([X[:1], np.full((1, 6), 1e3)])
+    display = ExplanationDisplay.from_estimator(detector, X)
+    titles = [axes.get_title() for axes in display.ax_.child_axes[::2]]
+    one, other = detector.explain(X).nearest[1, :2]
+    assert titles[1] == f"unknown; nearest {one}, {other}"
+    assert not any("-1" in title for title in titles)
+
+
 def test_the_course_of_a_stream_marks_the_alarm():
     monitor = ShiftMonitor(Calibrated(np.arange(50.0)), random_state=0)
     with pytest.raises(ValueError, match="no points to draw"):
