@@ -57,6 +57,7 @@ def explain(
             for given, (rows, x) in zip(raw, _with_rows(batches), strict=True)
         ]
         explanation.contributions = np.concatenate(contributions)
+        explanation.explained_part = part
     if model.expected_images is not None:
         classes_of = torch.from_numpy(measured.most_likely)
         maps = [

@@ -40,6 +40,7 @@ def test_columns_contribute_to_a_part_without_a_net(n_features, part):
     noise = 3 * np.random.default_rng(0).normal(size=(40, n_features))
     new = np.concatenate([X, noise])
     explanation = fitted.explain(new)
+    assert explanation.explained_part == part
     place = fitted.evidence_names_.index(part)
     assert explanation.contributions.shape == new.shape
     np.testing.assert_allclose(
@@ -226,9 +227,10 @@ def test_expected_images_of_another_shape_are_refused(vmdls, name, shape, messag
 
 def test_places_may_be_left_out(vmdls, digits, table):
     of_table = VMDLSbDetector(max_epochs=1, random_state=0).fit(*table)
+    left_out = {"contributions", "explained_part", "residual_map"}
     for detector, X in ((vmdls, digits.X_test[:9]), (of_table, table[0][:9])):
         whole, short = detector.explain(X), detector.explain(X, places=False)
-        assert set(whole) - set(short) <= {"contributions", "residual_map"}
+        assert set(whole) - set(short) <= left_out
         assert set(whole) != set(short)
         for name, values in short.items():
             np.testing.assert_array_equal(values, whole[name])

@@ -964,7 +964,8 @@ class BaseDetector(
         X : array-like
             As for :meth:`predict`.
         places : bool, default=True
-            False leaves out `contributions` and `residual_map`, to save time.
+            False leaves out `contributions`, `explained_part` and `residual_map`, to
+            save time.
 
         Returns
         -------
@@ -986,12 +987,15 @@ class BaseDetector(
                 strings).
             contributions : ndarray of shape (n, n_features)
                 For tables: the columns that made the row unusual, in the unit of a
-                part, the most negative ones most. The part is the first that is used of
-                ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``, ``"neighbours"``
-                and ``"linear"``. They sum to its score less its typical value, which is
-                that column of `evidence` times ``evidence_.spread``. Far out, where the
-                scale of `evidence` is logarithmic, they shrink alike (see
+                part, the most negative ones most. They sum to the score of
+                `explained_part` less its typical value, which is that column of
+                `evidence` times ``evidence_.spread``. Far out, where the scale of
+                `evidence` is logarithmic, they shrink alike (see
                 :func:`skvmdls.explanation.column_contributions`).
+            explained_part : str
+                For tables: the part that `contributions` sum to. It is the first that
+                is used of ``"x"``, ``"separate"``, ``"shared"``, ``"relative"``,
+                ``"neighbours"`` and ``"linear"``.
             residual_map : ndarray of shape (n, height, width)
                 For images: how far each place is from a reconstruction, smoothed, in
                 standard deviations of the input. The reconstruction is made of the mean

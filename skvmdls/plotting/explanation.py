@@ -58,6 +58,7 @@ class ExplanationDisplay(Display):
     ...     evidence=np.array([[-0.5, -9.0]]),
     ...     nearest=np.array([[3, 5, 8]]),
     ...     contributions=np.array([[0.4, -30.0]]),
+    ...     explained_part="x",
     ... )
     >>> display = ExplanationDisplay(explanation, ("x", "g"), [-1]).plot()
     >>> display.ax_.child_axes[0].get_title()
@@ -173,7 +174,8 @@ class ExplanationDisplay(Display):
         ax.invert_yaxis()
         ax.tick_params(axis="x", labelsize=7)
         if i == 0:
-            ax.set_xlabel("contribution to the score of x (nats)", fontsize=8)
+            part = self.explanation.explained_part
+            ax.set_xlabel(f"contribution to the score of {part}", fontsize=8)
 
     def _draw_pictures(
         self, ax: "Axes", images: ArrayLike, i: int, left: float, width: float

@@ -213,7 +213,11 @@ def test_an_explanation_of_a_table_names_its_columns(table):
     detector = VMDLSbDetector(max_epochs=2, random_state=0).fit(frame, y)
     frame.loc[0, "d"] = 1e3
     display = ExplanationDisplay.from_estimator(detector, frame[:2])
-    labels = [text.get_text() for text in display.ax_.child_axes[1].get_yticklabels()]
+    below = display.ax_.child_axes[1]
+    part = "separate"  # the input itself, "x", is no part of this detector
+    assert part == detector.explain(frame[:2]).explained_part
+    assert below.get_xlabel() == f"contribution to the score of {part}"
+    labels = [text.get_text() for text in below.get_yticklabels()]
     assert labels[0] == "d"
     assert sorted(labels) == list("abcdef")
 
