@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import Bunch
 
 from skvmdls import VMDLSbDetector
 from skvmdls.metrics import auroc, threshold_curve, tnr_at_tpr
@@ -191,11 +192,13 @@ def test_without_matplotlib_the_module_imports_and_drawing_says_what_to_install(
 
 def test_an_explanation_shows_parts_pictures_and_the_answer(vmdls, vmdls_b, some):
     X = some[0][:3]
-    for detector, n_pictures in ((vmdls, 3), (vmdls_b, 2)):
+    for detector in (vmdls, vmdls_b):
         display = ExplanationDisplay.from_estimator(detector, X)
         display.figure_.canvas.draw()
         axes = display.ax_.child_axes
-        assert len(axes) == 3 * (1 + n_pictures)
+        titles = [own.get_title() for own in axes[1:5]]
+        assert titles == ["input", "mean of its class", "unlike its class", ""]
+        assert [own.get_xlabel() for own in axes[4::5]] == ["standard deviations"] * 3
         bars = [bar.get_width() for bar in axes[0].patches if bar.get_height() < 1]
         np.testing.assert_allclose(
             bars[-len(detector.evidence_names_) :], detector.evidence(X)[0]
@@ -204,6 +207,45 @@ def test_an_explanation_shows_parts_pictures_and_the_answer(vmdls, vmdls_b, some
         assert (
             axes[0].get_title().startswith("unknown" if answer == -1 else str(answer))
         )
+
+
+def test_an_explanation_shows_the_class_image_that_the_map_uses(vmdls, digits):
+    """The class is the nearest one, and the image is in the units of the input."""
+    display = ExplanationDisplay.from_estimator(vmdls, digits.X_test[:3])
+    nearest = vmdls.predict_known(digits.X_test[:3])
+    for shown, label in zip(display.class_images, nearest, strict=True):
+        mean = digits.X_train[digits.y_train == label].mean(axis=0)
+        np.testing.assert_allclose(
+            shown[0], mean, atol=0.5
+        )  # held-out rows are not in it
+    without = ExplanationDisplay(
+        display.explanation, display.names, None, digits.X_test
+    )
+    titles = [axes.get_title() for axes in without.plot().ax_.child_axes[1:3]]
+    assert titles == ["input", "unlike its class"]
+
+
+def test_the_evidence_of_each_point_has_plain_numbers_and_a_label(vmdls, some):
+    display = ExplanationDisplay.from_estimator(vmdls, some[0][:2])
+    display.explanation.evidence[0, 0] = -300
+    for axes in display.plot().ax_.child_axes[::5]:
+        ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert ticks == ["-10", "-100", "-1", "0", "1"]
+        assert axes.get_xlabel() == "evidence (usual range shaded)"
+
+
+def test_long_names_of_columns_are_written_in_full():
+    explanation = Bunch(
+        evidence=np.array([[-3.0]]),
+        nearest=np.array([[0, 1, 2]]),
+        contributions=np.array([[-2.0, 1.0]]),
+        explained_part="shared",
+    )
+    names = ["od280/od315_of_diluted_wines", "a word " * 20]
+    display = ExplanationDisplay(explanation, ("shared",), columns=names).plot()
+    labels = [text.get_text() for text in display.ax_.child_axes[1].get_yticklabels()]
+    assert labels[0].replace("\n", "") == names[0]
+    assert labels[1].endswith("...")
 
 
 def test_an_explanation_of_a_table_names_its_columns(table):
