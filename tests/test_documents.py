@@ -14,9 +14,13 @@ import bad_inputs
 import skvmdls
 from skvmdls.calibration.conformal import conformal_threshold
 from skvmdls.calibration.hold_out import hold_out
+from skvmdls.cli.parts import MEANINGS
 from skvmdls.detector.fitting import EVIDENCE_SHARE
+from skvmdls.direct.parts import DIRECT_PARTS
 from skvmdls.nets.autoencoder import AUTOENCODERS
 from skvmdls.nets.backbones import BACKBONES
+from skvmdls.nets.network import ENSEMBLE_PARTS
+from skvmdls.scoring.evidence import BOUNDARY, INPUT, LOGIT, RESIDUAL, TEXTURE
 
 ROOT = Path(__file__).parents[1]
 # Rooms with a plain name that users do not import from: one sentence will do.
@@ -194,3 +198,16 @@ def test_machinery_has_a_sentence():
             if is_own and (inspect.isclass(thing) or inspect.isfunction(thing)):
                 summary, *_ = thing.__doc__.splitlines()
                 assert summary.rstrip().endswith((".", "?")), f"{room}.{name}"
+
+
+def test_every_part_of_the_score_is_explained_in_the_page_and_in_the_command_line():
+    names = {
+        *(INPUT, *ENSEMBLE_PARTS, LOGIT, BOUNDARY, TEXTURE, RESIDUAL),
+        *DIRECT_PARTS,
+    }
+    assert set(MEANINGS) == names
+    page = (ROOT / "docs" / "why_was_it_rejected.md").read_text()
+    rows = page.split("| below -1 | meaning |")[1].split("\n\n")[0].splitlines()
+    explained = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows[2:]))
+    assert set(explained) == names
+    assert len(explained) == len(names)

@@ -33,6 +33,7 @@ from skvmdls.cli.folders import (
 )
 from skvmdls.cli.frozen import FrozenNet, beside
 from skvmdls.cli.options import Parser, check_options
+from skvmdls.cli.parts import meanings_of
 from skvmdls.cli.report import report_page
 from skvmdls.cli.trials import (
     BACKBONE_HELPS,
@@ -106,10 +107,8 @@ EXPLAIN = """\
 Say of a few images why they were accepted or rejected: a number for each part of the
 evidence. 0 is what known images usually get, -1 the end of their usual range, -4 four
 times as far out; beyond, the scale is logarithmic: -10 is 18 times as far out, -20 is
-216 times. t1 to t3 are what early to late stages of the net see, g and mu what it makes
-of them, logit how sure it is of a class, and residual what an autoencoder of the known
-images cannot reconstruct. t1, t2, mu and residual are at most 0: they speak only
-against an image."""
+216 times. The last lines explain what each part looks at. t1, t2, mu, residual and
+texture are at most 0, because they count only against an image."""
 
 REPORT = """\
 Write one HTML page: how many images were accepted, of which class, and each rejected
@@ -562,6 +561,9 @@ def _explain(options: argparse.Namespace) -> int:
         for name, value in sorted(judged.parts(i), key=lambda part: part[1]):
             note = "outside the usual range" if value < -1 else ""
             print(f"  {name:10} {value:10.2f}  {note}".rstrip())
+    print("The parts look at:")
+    for name, meaning in meanings_of(judged.names):
+        print(f"  {name:10} {meaning}")
     if options.plot is not None:
         from skvmdls.plotting import ExplanationDisplay
 

@@ -16,25 +16,12 @@ from PIL import Image
 from skvmdls.calibration.summary import acceptance_by
 from skvmdls.cli.conclusion import conclusion, is_poor
 from skvmdls.cli.folders import ImageReader, Judged, shown_images
+from skvmdls.cli.parts import meanings_of
 from skvmdls.detector.base import BaseDetector
 
 __all__ = ["report_page"]
 
 THUMBNAIL = 96
-
-# What each part of the evidence looks at.
-LEGEND = {
-    "x": "the features of the pretrained net themselves",
-    "t1": "simple patterns, such as edges and textures",
-    "t2": "patterns of middle size",
-    "t3": "large patterns, such as parts of objects",
-    "g": "what the net makes of the whole image",
-    "mu": "where the image lies between the classes",
-    "logit": "how clearly one class wins",
-    "boundary": "how far the image is from the boundaries between classes",
-    "texture": "colours, contrasts and flat areas",
-    "residual": "what cannot be rebuilt from known images",
-}
 
 # Images a day, whose false alarms are counted.
 A_DAY = 1000
@@ -116,7 +103,7 @@ def report_page(
         pictures=reader.pictures.described(),
         net=reader.net and reader.net.name,
         failures=found.failures,
-        legend=[(name, LEGEND[name]) for name in found.names if name in LEGEND],
+        legend=meanings_of(found.names),
         rejected_share=np.mean(found.is_rejected),
         histogram=_histogram(found.margins),
         has_labels=labels is not None,

@@ -12,6 +12,7 @@ from PIL import Image
 
 import skvmdls
 from skvmdls.cli.commands import main
+from skvmdls.cli.parts import MEANINGS
 
 KNOWN = ("four", "one", "zero")
 DIGITS = {"zero": 0, "one": 1, "four": 4, "seven": 7}
@@ -85,8 +86,10 @@ def test_explain_names_every_part(folders, detector, capsys, tmp_path):
     command = ["explain", str(detector), str(image), "--plot", str(picture)]
     assert main([*command, "--quiet"]) == 0
     told = capsys.readouterr().out
+    values, meanings = told.split("The parts look at:\n")
     for name in skvmdls.load(detector).evidence_names_:
-        assert re.search(rf"^  {name} ", told, re.MULTILINE)
+        assert re.search(rf"^  {name} +-?\d", values, re.MULTILINE)
+        assert re.search(rf"^  {name} +{MEANINGS[name]}$", meanings, re.MULTILINE)
     assert picture.stat().st_size > 5000
 
 
