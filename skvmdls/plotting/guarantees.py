@@ -103,9 +103,8 @@ class RejectionCalibrationDisplay(LabelledDisplay):
             allowed, low, high, color="grey", alpha=0.25, label="19 times in 20"
         )
         ax.plot([0, 1], [0, 1], color="black", ls="--", lw=1, label="as guaranteed")
-        ax.step(
-            allowed, rejected, where="post", color=BLUE, lw=2, label=f"{n:,} points"
-        )
+        label = f"{n:,} new known points"
+        ax.step(allowed, rejected, where="post", color=BLUE, lw=2, label=label)
         highest = 1.0
         if self.allowed:
             ax.axvline(
@@ -117,7 +116,8 @@ class RejectionCalibrationDisplay(LabelledDisplay):
             )
             highest = min(1.0, 4 * self.allowed)
         ax.set_xlim(0, highest)
-        ax.set_ylim(0, max(highest, rejected[allowed <= highest].max(initial=0)))
+        # The curve runs at its last height to the right end of the frame.
+        ax.set_ylim(0, 1.05 * max(highest, rejected[allowed <= highest].max(initial=0)))
         ax.set_xlabel("allowed share of rejected known points")
         ax.set_ylabel("rejected share of known points")
         ax.legend()

@@ -1,5 +1,6 @@
 """Plot of the scores of known and unknown points."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -95,9 +96,11 @@ class ScoreHistogramDisplay(LabelledDisplay):
         width = float(np.median(np.abs(margins[is_known]))) or 1.0
         ends = np.arcsinh(np.array([margins.min(), margins.max(), 0]) / width)
         # The threshold is an edge, so that no bar is on both of its sides.
-        step = max(float(np.ptp(ends)), 1e-3) / 50
+        n_bins = np.clip(2 * math.sqrt(len(scores)), 10, 50)
+        step = max(float(np.ptp(ends)), 1e-3) / n_bins
         first, last = np.floor(ends.min() / step), np.ceil(ends.max() / step)
-        edges = width * np.sinh(step * np.arange(first, last + 2))
+        # A further bin at each end, because the edges are rounded.
+        edges = width * np.sinh(step * np.arange(first - 1, last + 2))
         for name, group, colour, hatch in (
             ("known", is_known, BLUE, ""),
             ("unknown", ~is_known, ORANGE, "///"),
@@ -129,6 +132,7 @@ class ScoreHistogramDisplay(LabelledDisplay):
             ax.set_title("no threshold: every point is accepted", fontsize=10)
         ax.set_xlabel(f"score less {reference} (linear near 0, then logarithmic)")
         ax.set_ylabel("share of each kind of points (%)")
+        ax.margins(y=0.33)  # room for the legend above the bars
         ax.legend()
         return 7, 4
 

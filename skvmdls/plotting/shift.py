@@ -22,7 +22,8 @@ class ShiftDisplay(Display):
     Parameters
     ----------
     log_martingale : array-like of shape (n,)
-        After each point.
+        After each point. The martingale is the capital of a bet against "nothing has
+        changed": it stays about 1 if nothing changes, and grows after a change.
     false_alarm : float
         Chance of a false alarm, which sets the line of the alarm.
 
@@ -37,7 +38,7 @@ class ShiftDisplay(Display):
     >>> matplotlib.use("Agg")
     >>> display = ShiftDisplay.from_predictions([0.0, 2.0, 5.0], false_alarm=0.01)
     >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    ['martingale', 'alarm (1 % ever false)', 'raised at point 3']
+    ['evidence of a change', 'alarm (1 % ever false)', 'raised at point 3']
     """
 
     log_martingale: ArrayLike
@@ -86,7 +87,7 @@ class ShiftDisplay(Display):
             raise ValueError("There are no points to draw: the monitor has seen none.")
         points = np.arange(1, len(course) + 1)
         level = -math.log10(self.false_alarm)
-        ax.plot(points, course, color=BLUE, lw=1.5, label="martingale")
+        ax.plot(points, course, color=BLUE, lw=1.5, label="evidence of a change")
         label = f"alarm ({self.false_alarm:.3g} ever false)"
         if self.false_alarm >= 0.001:
             label = f"alarm ({100 * self.false_alarm:.3g} % ever false)"
@@ -105,6 +106,6 @@ class ShiftDisplay(Display):
                 label=f"raised at point {first + 1}",
             )
         ax.set_xlabel("points seen")
-        ax.set_ylabel("evidence of a change (log10)")
+        ax.set_ylabel("log10 of the martingale")
         ax.legend()
         return 7, 4

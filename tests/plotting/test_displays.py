@@ -85,6 +85,17 @@ def test_histogram_shares_sum_to_one_and_split_at_the_threshold(vmdls, some):
     assert f"threshold {vmdls.offset_:.4g}" in words(display)
 
 
+@pytest.mark.parametrize(("n", "n_bars"), [(33, 11), (2_000, 50)])
+def test_a_histogram_has_fewer_bars_for_few_points_and_room_for_its_legend(n, n_bars):
+    scores = np.random.default_rng(0).normal(size=n)
+    is_known = np.arange(n) % 2 == 0
+    display = ScoreHistogramDisplay.from_predictions(is_known, scores, threshold=-1.0)
+    bars = display.ax_.containers[0]
+    assert abs(len(bars) - n_bars) <= 4
+    highest = max(bar.get_height() for bar in bars)
+    assert display.ax_.get_ylim()[1] > 1.3 * highest
+
+
 @pytest.mark.parametrize(
     ("is_known", "scores", "threshold"),
     [

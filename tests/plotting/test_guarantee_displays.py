@@ -24,7 +24,7 @@ def curve_and_band(shift, seed=0):
     ax = RejectionCalibrationDisplay.from_predictions(
         p_values, n_held_out=199, allowed=0.05
     ).ax_
-    (curve,) = [line for line in ax.lines if line.get_label() == "400 points"]
+    (curve,) = [line for line in ax.lines if line.get_label() == "400 new known points"]
     band = ax.collections[0].get_paths()[0].vertices
     return curve, band
 
@@ -33,7 +33,9 @@ def test_the_curve_is_the_share_that_each_level_rejects():
     rng = np.random.default_rng(0)
     p_values = conformal_p_value(rng.normal(size=99), rng.normal(size=300))
     display = RejectionCalibrationDisplay.from_predictions(p_values, n_held_out=99)
-    curve = next(x for x in display.ax_.lines if x.get_label() == "300 points")
+    curve = next(
+        x for x in display.ax_.lines if x.get_label() == "300 new known points"
+    )
     for level, share in zip(*curve.get_data(), strict=True):
         assert share == pytest.approx(np.mean(p_values <= level + 1e-9))
     assert display.ax_.get_xlim() == (0, 1)
@@ -48,6 +50,14 @@ def test_points_of_another_kind_leave_the_band():
         outside.append(np.mean(share > np.array(highest)))
     assert outside[0] < 0.3
     assert outside[1] > 0.9
+
+
+def test_the_curve_stays_within_the_frame():
+    display = RejectionCalibrationDisplay.from_predictions(
+        np.full(50, 0.04), n_held_out=99, allowed=0.05
+    )
+    curve = next(x for x in display.ax_.lines if x.get_label().startswith("50 new"))
+    assert curve.get_ydata().max() < display.ax_.get_ylim()[1]
 
 
 def test_the_band_is_the_range_of_false_alarms():
