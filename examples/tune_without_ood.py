@@ -3,7 +3,7 @@ Choose settings without unknown data
 ====================================
 
 A grid search leaves out known classes and scores each setting by how well the detector
-separates them from the others (AUROC). The chosen setting and the default are then
+separates them from the others (AUROC). The chosen setting and a baseline are then
 fitted on all classes and compared on digits that are really unknown.
 
 You can run this page as a script. It takes half a minute on one processor core::
@@ -30,7 +30,7 @@ from skvmdls import VMDLSbDetector
 from skvmdls.datasets import load_digits, load_mnist, load_omniglot
 from skvmdls.model_selection import LeaveClassesOut, get_scorer
 
-DEFAULT = {"augmentation": None, "learning_rate": 1e-3}
+BASELINE = {"augmentation": None, "learning_rate": 1e-3}
 GRID = [
     {"augmentation": [None], "learning_rate": [1e-3, 3e-3]},
     {"augmentation": ["affine"], "learning_rate": [1e-3]},
@@ -80,7 +80,7 @@ def main() -> None:
     }
     # The choice is made. The rest is a report.
     results["truly unknown"] = []
-    for name, setting in {"default": DEFAULT, "chosen": search.best_params_}.items():
+    for name, setting in {"baseline": BASELINE, "chosen": search.best_params_}.items():
         scores = [
             final_auroc(setting, seed, data, options.epochs)
             for seed in range(options.seeds)

@@ -28,17 +28,18 @@ def run(example, monkeypatch, tmp_path, *options):
 
 
 @pytest.mark.parametrize("example", ["tune_without_ood"], indirect=True)
-def test_tuning_reports_the_default_beside_the_best_of_the_search(
+def test_tuning_reports_the_baseline_beside_the_best_of_the_search(
     example, monkeypatch, tmp_path, capsys
 ):
     results = run(example, monkeypatch, tmp_path, "--epochs", 1, "--splits", 2)
     assert example.table(results) in capsys.readouterr().out
     best = max(results["search"], key=lambda r: sum(r["AUROC, left-out classes"]))
     assert results["chosen"] == best["setting"]
-    default, chosen = results["truly unknown"]
-    assert default["parameters"] == example.DEFAULT
+    baseline, chosen = results["truly unknown"]
+    assert baseline["setting"] == "baseline"
+    assert baseline["parameters"] == example.BASELINE
     assert chosen["parameters"] == results["chosen"]
-    assert all(0 <= r["AUROC"][0] <= 1 for r in (default, chosen))
+    assert all(0 <= r["AUROC"][0] <= 1 for r in (baseline, chosen))
 
 
 @pytest.mark.parametrize("example", ["benchmarks/threshold_coverage"], indirect=True)
