@@ -89,9 +89,10 @@ def draw_parts(axes: Axes) -> None:
     axes.plot(against_left_out, places, "o", color=BLUE, label="digits left out in fit")
     axes.plot(against_unknown, places, "D", color=ORANGE, label="unknown digits")
     axes.set_yticks(places, [*names, "weighted sum"])
-    axes.set(xlabel="AUROC, known digits against those of the legend", xlim=(None, 1))
+    axes.set(title="Each part, and their sum", xlim=(None, 1))
+    axes.set_xlabel("AUROC of known digits against other digits")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
 
 
 def draw_scores(axes: Axes) -> None:
@@ -104,9 +105,10 @@ def draw_scores(axes: Axes) -> None:
     ):
         axes.hist(margins[part], bins, color=colour, alpha=0.75, lw=0, label=name)
     axes.axvline(0, color="black", lw=1.5, label="threshold")
-    axes.set(xlabel="score less the threshold", ylabel="test images")
+    axes.set(title="Scores", xlabel="score less the threshold", ylabel="test images")
+    axes.margins(y=0.4)  # room for the legend
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    axes.legend(loc="upper right")
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")

@@ -116,12 +116,15 @@ n_known = detector.false_discoveries(noon, is_rejected, confidence=0.9)
 print(f"of {n_rejected} rejected parts at least {n_rejected - n_known} are unknown")
 
 # %%
-# The upper plot shows the evidence for a change. The lower one shows three of the
+# The upper plot shows the evidence for a change: the capital of somebody who bets
+# against "nothing has changed", a martingale. It stays about 1, whose logarithm is 0,
+# until noon. The plot ends before the lamp changes. The lower plot shows three of the
 # rejected parts, and where they differ from parts of the nearest kind.
 
 figure, (above, below) = plt.subplots(
     2, 1, figsize=(11, 8), height_ratios=(1, 1.6), layout="constrained"
 )
+above.axvline(len(morning), color="grey", ls=":", label="noon: springs appear")
 ShiftDisplay.from_monitor(monitor, ax=above)
 _ = ExplanationDisplay.from_estimator(detector, noon[is_rejected][:3], ax=below)
 

@@ -73,11 +73,12 @@ print(
 # %%
 # The plot shows which share of the points that nobody looked at each level rejects,
 # and the band in which chance leaves it.
-RejectionCalibrationDisplay.from_predictions(
+display = RejectionCalibrationDisplay.from_predictions(
     detector.p_value(rest),
     n_held_out=len(detector.calibration_scores_),
     allowed=detector.contamination,
 )
+display.ax_.set_title("The new camera, with the new threshold")
 
 # %%
 # The monitor starts again with the new threshold's points. A hundred points leave more
