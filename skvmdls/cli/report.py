@@ -29,8 +29,9 @@ A_DAY = 1000
 # Bars of the evidence end here.
 LONGEST_BAR = 10.0
 
-# Bins, and the x coordinates and largest height of the bars, in the template's units.
-N_BINS, LEFT, RIGHT, HIGHEST = 40, 10, 630, 115
+# The most bins, and the x coordinates and largest height of the bars, in the template's
+# units.
+N_BINS, LEFT, RIGHT, HIGHEST = 40, 45, 630, 115
 
 
 class Bar(NamedTuple):
@@ -47,6 +48,8 @@ class Histogram(NamedTuple):
     bars: list[Bar]
     bar_width: float
     threshold_x: float
+    most: int  # images of the highest bar
+    ticks: list[tuple[float, str]]  # x and number
 
 
 class Row(NamedTuple):
@@ -118,16 +121,41 @@ def report_page(
 def _histogram(margins: np.ndarray) -> Histogram:
     # A few very low scores would leave no room for the rest: they go to the first bin.
     low = min(np.quantile(margins, 0.02), -np.abs(margins).max() / 20)
-    counts, edges = np.histogram(
-        margins.clip(low), N_BINS, range=(low, max(margins.max(), 0) or 1)
-    )
+    high = max(margins.max(), 0) or 1
+    # The threshold is an edge, so that no bar is on both of its sides.
+    step = (high - low) / np.clip(2 * np.sqrt(len(margins)), 10, N_BINS)
+    edges = step * np.arange(np.floor(low / step), np.ceil(high / step) + 1)
+    counts, _ = np.histogram(margins.clip(edges[0], edges[-1]), edges)
     x = LEFT + (edges - edges[0]) * (RIGHT - LEFT) / (edges[-1] - edges[0])
     bars = [
-        Bar(x[i], counts[i] / counts.max() * HIGHEST, is_accepted=edges[i + 1] > 0)
+        Bar(x[i], counts[i] / counts.max() * HIGHEST, is_accepted=edges[i] >= 0)
         for i in np.flatnonzero(counts)
     ]
     threshold_x = float(np.interp(0, edges, x))
-    return Histogram(bars, bar_width=x[1] - x[0] - 1, threshold_x=threshold_x)
+    return Histogram(
+        bars,
+        bar_width=x[1] - x[0] - 1,
+        threshold_x=threshold_x,
+        most=int(counts.max()),
+        ticks=[
+            (float(np.interp(tick, edges, x)), f"{tick:g}")
+            for tick in _round_numbers(edges[0], edges[-1])
+        ],
+    )
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """List about four to ten multiples of 1, 2 or 5 times a power of ten.
+
+    Examples
+    --------
+    >>> _round_numbers(-4.2, 3.9)
+    [-4.0, -2.0, 0.0, 2.0]
+    """
+    power = 10.0 ** np.floor(np.log10((high - low) / 4))
+    step = max(n * power for n in (1, 2, 5) if n * power <= (high - low) / 4)
+    multiples = range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)
+    return [float(f"{n * step:.6g}") for n in multiples]
 
 
 def _acceptance(

@@ -106,6 +106,10 @@ def test_the_report_shows_each_rejected_image_and_acceptance_by_class(
         assert f"<td>{label}</td>" in page
     assert "<td>seven (not a known class)</td>" in page
     assert "are false alarms, between" in page
+    numbers = re.findall(r'<text [^>]*"middle">([-.\d]+)</text>', page)
+    assert "0" in numbers
+    assert numbers == sorted(numbers, key=float)
+    assert 4 <= len(numbers) <= 11
     assert "Accepted by class (in brackets the range" in page
     assert "<th>range, 19 times in 20</th>" in page
     # Nothing is fetched when it is opened.
