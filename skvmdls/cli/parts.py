@@ -16,7 +16,7 @@ MEANINGS = {
     "texture": "colours, contrasts and flat areas",
     "residual": "what cannot be rebuilt from known images",
     "shared": "how far the image is from the class means",
-    "relative": "the same, compared with the distance to the mean of all images",
+    "relative": "how far it is from the class means, compared with the overall mean",
     "separate": "how far the image is from each class, given how that class varies",
     "neighbours": "how far the image is from the nearest training image",
     "prototype": "the angle between the image and the class means",

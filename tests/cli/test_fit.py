@@ -456,7 +456,9 @@ def test_a_detector_on_a_frozen_net_learns_predicts_explains_and_reports(
     rows = [line.split(",") for line in told.splitlines()[1:]]
     assert np.mean([Path(row[0]).parent.name == row[3] for row in rows]) > 0.9
     page = tmp_path / "page.html"
-    assert run("explain", out, known / "dark" / "1.png", "--quiet")[0] == 0
+    status, told, _ = run("explain", out, known / "dark" / "1.png", "--quiet")
+    assert status == 0
+    assert re.search(r"^  relative   how far", told, re.MULTILINE)
     assert run("report", out, known, "--out", page, "--quiet")[0] == 0
     beside(out).unlink()
     status, _, told = run("predict", out, known, "--quiet")

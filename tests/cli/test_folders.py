@@ -142,6 +142,15 @@ def test_a_class_of_which_no_image_can_be_read_is_not_left_out_in_silence(
     assert not out.exists()
 
 
+def test_explain_names_two_classes_and_no_filler_for_a_third(
+    detector, tmp_path, capsys
+):
+    picture(50).save(tmp_path / "1.png")
+    assert main(["explain", str(detector), str(tmp_path / "1.png"), "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"nearest dark, light$", told, re.MULTILINE)
+
+
 def test_the_report_concludes_marks_bad_lines_and_explains_the_parts(
     detector, run, tmp_path, monkeypatch
 ):
