@@ -108,7 +108,10 @@ def report_page(
         failures=found.failures,
         legend=meanings_of(found.names),
         rejected_share=np.mean(found.is_rejected),
-        histogram=_histogram(found.margins),
+        # Too few held-out points set no threshold, and all margins are infinite.
+        histogram=_histogram(found.margins)
+        if np.isfinite(found.margins).all()
+        else None,
         has_labels=labels is not None,
         acceptance=_acceptance(detector, found, labels),
         n_rejected=n_rejected,

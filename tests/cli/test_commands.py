@@ -153,6 +153,17 @@ def test_a_report_shows_maps_where_there_are_any(
     assert "autoencoder" not in page
 
 
+def test_a_report_of_a_detector_without_a_threshold_says_so(
+    folders, detector, tmp_path
+):
+    """Regression: it ended with a traceback."""
+    path, out = tmp_path / "detector.safetensors", tmp_path / "report.html"
+    skvmdls.save(skvmdls.load(detector).set_params(contamination=0), path)
+    command = ["report", str(path), str(folders / "new" / "seven"), "--out", str(out)]
+    assert main([*command, "--quiet"]) == 0
+    assert "There is no threshold: every image is accepted." in out.read_text()
+
+
 def test_a_report_on_a_thousand_images_stays_below_five_megabytes(detector, tmp_path):
     rng = np.random.default_rng(0)
     folder = tmp_path / "noise"
