@@ -161,6 +161,7 @@ def test_classes_that_came_and_went_are_in_the_graph(parameters, table, rows):
     assert {0, 9, -1} & set(detector.predict(rows).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guarantee", ["marginal", "class"])
 def test_held_out_rows_get_the_detectors_answers_from_a_file_in_any_batch(
     guarantee, table, tmp_path
