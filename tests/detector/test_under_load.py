@@ -64,7 +64,8 @@ def test_fits_in_threads_are_those_of_their_seeds(table):
 @pytest.mark.parametrize(
     "backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)]
 )
-def test_joblib_scores_and_fits_in_parallel(table, backend):
+def test_joblib_scores_and_fits_in_parallel(full_trials, table, backend):
+    # Other processes fit at full size.
     X, y = table
     detector = VMDLSbDetector(**QUICK).fit(X, y)
     parallel = joblib.Parallel(n_jobs=2, backend=backend)
