@@ -137,6 +137,14 @@ class TrainedDirect:
     seed: int = 0
     unseen: CrossFitted | None = None
 
+    def unseen_raw(self) -> np.ndarray:
+        """Raw scores (n, n_parts) of the training rows, by parts without them."""
+        assert self.unseen is not None
+        scores = self.unseen.scores
+        if self.offsets is not None:
+            scores = scores - self.offsets
+        return scores.max(axis=1)
+
 
 def learn(
     settings: Settings,
@@ -330,38 +338,20 @@ def _product(raw: Measured, settings: Settings) -> WeightCalibration | None:
 
 def _learn_from_all(task: Task) -> Learned:
     """Fit parts without a net to all rows, and calibrate on cross-fitted scores."""
-    settings, selection = task.settings, task.selection
-    X, session = task.X, task.session
-    rows = _training_rows(task, Split(*[np.arange(len(X))] * 3))
-    direct = _fit_direct_parts(settings, selection, rows, session, np.arange(len(X)))
+    settings, session = task.settings, task.session
+    everything = np.arange(len(task.X))
+    rows = _training_rows(task, Split(*[everything] * 3))
+    fitted = _fit_parts(settings, task.selection, rows, session, everything)
+    model, direct = fitted.model, fitted.direct
     found = direct.unseen
     assert found is not None
-    scores = found.scores
-    if direct.offsets is not None:
-        scores = scores - direct.offsets
-    names = selection.names
-    weights = _weights(names, direct.trials, settings, is_table=True)
-    evidence = replace(
-        Evidence.fit(names, scores.max(axis=1), weights),
-        trials=direct.trials,
-        offsets=direct.offsets,
-    )
-    model = FittedModel(
-        input_shape=X.input_shape,
-        standardizer=rows.standardizer,
-        network=None,
-        autoencoder=None,
-        selection=selection,
-        gaussians=nn.ModuleDict(),
-        evidence=evidence,
-        fit_positions=np.arange(len(task.classes)),
-        direct=direct.parts,
-    )
+    evidence = _evidence(model, direct.unseen_raw(), direct.trials, settings)
+    model = replace(model, evidence=evidence)
     decided = decide_scores(model, found.scores)
     kept = one_of_each_group(task.groups, found.positions, session.random_state)
-    split = Split(np.arange(len(X)), found.positions, found.positions[kept])
+    split = Split(everything, found.positions, found.positions[kept])
     calibration = calibration_of(decided.take(kept), task.labels[split.threshold])
-    return Learned(model, calibration, split, {}, None, None)
+    return _learned(model, calibration, split, fitted.nets, rows, settings)
 
 
 def is_cross_calibrated(
@@ -586,7 +576,6 @@ def _with_evidence(
     settings: Settings,
 ) -> FittedModel:
     """Fit the constants of the evidence on held-out points that set no threshold."""
-    names = model.selection.names
     measured = _measured(model, X.take(split.evidence), settings)
     raw_of_training = None
     if helping is not None:
@@ -595,10 +584,8 @@ def _with_evidence(
         of_training = X.take(split.training[helping])
         raw_of_training = _measured(model, of_training, settings).raw
         if direct.unseen is not None:
-            scores = direct.unseen.scores
-            if direct.offsets is not None:
-                scores = scores - direct.offsets
-            raw_of_training[:, len(names) - scores.shape[2] :] = scores.max(axis=1)
+            unseen = direct.unseen_raw()
+            raw_of_training[:, -unseen.shape[1] :] = unseen
     return replace(
         model,
         evidence=_evidence(
