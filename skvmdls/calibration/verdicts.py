@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -189,12 +190,22 @@ class Calibration:
             winners=position[np.where(is_touched[:, None], own[:, None], winners)],
         )
 
+    @cached_property
+    def limits(self) -> np.ndarray:
+        """The scores less the slack: what new scores are compared with."""
+        return lowered(self.scores)
+
+    @cached_property
+    def class_limits(self) -> np.ndarray:
+        """The scores under their own classes, less the slack."""
+        return lowered(self.class_scores)
+
     def threshold(self, settings: ThresholdSettings) -> float:
         """Return the lowest score that is accepted; warn if nothing can be rejected."""
         if settings.threshold is not None:
             return float(settings.threshold)
         return conformal_threshold(
-            lowered(self.scores), settings.contamination, settings.confidence
+            self.limits, settings.contamination, settings.confidence
         )
 
     def class_thresholds(
@@ -207,16 +218,16 @@ class Calibration:
         rate, confidence = settings.contamination, settings.confidence
         warn_of_classes_never_excluded(classes, self.labels, rate, confidence)
         return class_thresholds(
-            lowered(self.class_scores), self.labels, len(classes), rate, confidence
+            self.class_limits, self.labels, len(classes), rate, confidence
         )
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """Compute conformal p-values (m,) of new scores (m,)."""
-        return conformal_p_value(lowered(self.scores), scores)
+        return conformal_p_value(self.limits, scores)
 
     def class_p_values(self, class_scores: np.ndarray) -> np.ndarray:
         """Compute p-values of new scores (m, n_classes), each among its class's own."""
-        return class_p_values(lowered(self.class_scores), self.labels, class_scores)
+        return class_p_values(self.class_limits, self.labels, class_scores)
 
     def rejection_range(
         self, settings: ThresholdSettings, n_classes: int
@@ -380,12 +391,12 @@ class RankTable(nn.Module):
     @classmethod
     def of(cls, calibration: Calibration) -> "RankTable":
         """Make the table behind :meth:`Calibration.p_values`, of one column."""
-        return cls([lowered(calibration.scores)])
+        return cls([calibration.limits])
 
     @classmethod
     def by_class(cls, calibration: Calibration, n_classes: int) -> "RankTable":
         """Make the table behind :meth:`Calibration.class_p_values`."""
-        scores, labels = lowered(calibration.class_scores), calibration.labels
+        scores, labels = calibration.class_limits, calibration.labels
         return cls([scores[labels == label] for label in range(n_classes)])
 
     def forward(self, scores: Tensor) -> Tensor:

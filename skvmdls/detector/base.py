@@ -32,7 +32,6 @@ from skvmdls.calibration.probabilities import (
     with_unknown,
 )
 from skvmdls.calibration.recalibration import compare_with_calibration
-from skvmdls.calibration.rounding import lowered
 from skvmdls.calibration.summary import acceptance_by, acceptance_lines
 from skvmdls.calibration.verdicts import (
     Calibration,
@@ -844,7 +843,7 @@ class BaseDetector(
             labels = None if labels is None else labels[np.sort(first)]
         measured = self._measure_rows(rows, by_class=True)
         self.recalibration_report_ = compare_with_calibration(
-            lowered(self.calibration_.scores),
+            self.calibration_.limits,
             measured.score,
             settings.contamination,
             settings.confidence,
