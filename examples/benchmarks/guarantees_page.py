@@ -8,6 +8,7 @@ import cross_calibration
 import guarantees
 import open_world_figures
 import threshold_coverage
+from markdown_tables import table_head, table_row
 
 __all__ = ["few_rows_table", "guarantees_page"]
 
@@ -161,7 +162,7 @@ def few_rows_table(folder: Path) -> list[str]:
     2
     """
     columns = ["data", "rows", "fits", "known rejected", "unknown rejected"]
-    lines = [f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---:|"]
+    lines = table_head(columns)
     path = folder / "cross_calibration.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     for group, content in stored.items():
@@ -173,7 +174,7 @@ def few_rows_table(folder: Path) -> list[str]:
                 known = f"{row['lowest']:.3f} to {row['highest']:.3f}"
                 unknown = f"{row['lowest unknown']:.2f} to {row['highest unknown']:.2f}"
                 cells = [title, f"{row['rows']:.0f}", str(row["fits"]), known, unknown]
-                lines.append(f"| {' | '.join(cells)} |")
+                lines.append(table_row(cells))
     return lines
 
 
